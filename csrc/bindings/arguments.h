@@ -1,0 +1,186 @@
+// Everything that crosses from Python is checked here, and nowhere else in C++: a kernel may assume its views.
+//
+// Tensors arrive as DLPack capsules. A capsule is only borrowed for the duration of the call: it keeps its name, and torch frees it.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <type_traits>
+
+#include "bindings/dlpack.h"
+#include "common/tensor_view.h"
+
+namespace focus::bindings {
+
+namespace py = pybind11;
+
+// Where a call runs: the device of its first tensor, which all the others must share.
+struct Target {
+    bool cuda = false;
+    int device_index = 0;
+    int threads = 1;           // CPU
+    std::uintptr_t stream = 0;  // CUDA
+};
+
+constexpr int64_t kAny = -1;  // a size that is not fixed by the other arguments
+
+inline std::string shape_text(int64_t const* shape, int rank) {
+    std::string text = "[";
+    for (int i = 0; i < rank; ++i) {
+        if (i) text += ", ";
+        text += shape[i] == kAny ? std::string("any") : std::to_string(shape[i]);
+    }
+    return text + "]";
+}
+
+class Arguments {
+  public:
+    Arguments(char const* op, int threads, std::uintptr_t stream) : op_(op) {
+        target_.threads = threads < 1 ? 1 : threads;
+        target_.stream = stream;
+    }
+
+    Target const& target() const { return target_; }
+
+    // A required tensor. `expected` holds a size per axis or kAny; the sizes found are in the view.
+    template <typename T, int Rank>
+    TensorView<T, Rank> view(char const* name, py::handle object, std::array<int64_t, Rank> const& expected) {
+        dlpack::Tensor const& tensor = unpack(name, object);
+        using Scalar = std::remove_const_t<T>;
+        uint8_t const code = std::is_floating_point_v<Scalar> ? dlpack::kFloat
+                             : std::is_signed_v<Scalar>       ? dlpack::kInt
+                                                              : dlpack::kUInt;
+        if (tensor.type.code != code || tensor.type.bits != sizeof(Scalar) * 8 || tensor.type.lanes != 1) {
+            fail_type(name, "expected " + type_text(code, sizeof(Scalar) * 8) + ", got " +
+                                type_text(tensor.type.code, tensor.type.bits));
+        }
+        bool matches = tensor.rank == Rank;
+        for (int i = 0; matches && i < Rank; ++i) {
+            matches = tensor.shape[i] >= 0 && (expected[i] == kAny || tensor.shape[i] == expected[i]);
+        }
+        if (!matches) {
+            fail(name, "expected shape " + shape_text(expected.data(), Rank) + ", got " +
+                           shape_text(tensor.shape, tensor.rank));
+        }
+        TensorView<T, Rank> result;
+        int64_t stride = 1;
+        bool empty = false;
+        for (int i = Rank - 1; i >= 0; --i) {
+            result.size[i] = tensor.shape[i];
+            empty |= tensor.shape[i] == 0;
+            if (tensor.strides && tensor.shape[i] > 1 && tensor.strides[i] != stride) {
+                fail(name, "expected a contiguous tensor; call .contiguous() first");
+            }
+            if (__builtin_mul_overflow(stride, tensor.shape[i] ? tensor.shape[i] : 1, &stride)) {
+                fail(name, "has more elements than a 64-bit count holds");
+            }
+        }
+        bind_device(name, tensor.device);
+        result.data = reinterpret_cast<T*>(static_cast<char*>(tensor.data) + tensor.byte_offset);
+        if (empty) {
+            result.data = reinterpret_cast<T*>(alignof(T));  // never read: distinct from "not given"
+        } else if (!tensor.data) {
+            fail(name, "has no memory");
+        }
+        return result;
+    }
+
+    // The same, where None gives a view that is false.
+    template <typename T, int Rank>
+    TensorView<T, Rank> optional(char const* name, py::handle object, std::array<int64_t, Rank> const& expected) {
+        if (object.is_none()) return {};
+        return view<T, Rank>(name, object, expected);
+    }
+
+    // Whether `object` holds float64 (the CPU's gradcheck path) rather than float32.
+    bool is_double(char const* name, py::handle object) {
+        dlpack::DataType const type = unpack(name, object).type;
+        return type.code == dlpack::kFloat && type.bits == 64;
+    }
+
+    // Every entry in [low, high]; read on the CPU only: on CUDA it would cost a synchronisation, and the kernels guard themselves.
+    template <int Rank>
+    void check_range(char const* name, TensorView<int32_t const, Rank> const& view, int64_t low, int64_t high) const {
+        if (target_.cuda) return;
+        int64_t outside = 0;
+        for (int64_t i = 0; i < view.count(); ++i) outside += view.data[i] < low || view.data[i] > high;
+        if (outside) {
+            fail(name, "has " + std::to_string(outside) + " of " + std::to_string(view.count()) + " entries outside [" + std::to_string(low) +
+                           ", " + std::to_string(high) + "]");
+        }
+    }
+
+    [[noreturn]] void fail(char const* name, std::string const& what) const {
+        throw py::value_error("focus." + op_ + ": " + name + " " + what);
+    }
+
+  private:
+    [[noreturn]] void fail_type(char const* name, std::string const& what) const {
+        throw py::type_error("focus." + op_ + ": " + name + " " + what);
+    }
+
+    dlpack::Tensor const& unpack(char const* name, py::handle object) const {
+        if (!PyCapsule_IsValid(object.ptr(), "dltensor")) {
+            fail_type(name, "expected a DLPack capsule named \"dltensor\", got " +
+                                std::string(py::str(py::type::handle_of(object))));
+        }
+        auto* managed = static_cast<dlpack::ManagedTensor*>(PyCapsule_GetPointer(object.ptr(), "dltensor"));
+        dlpack::Tensor const& tensor = managed->tensor;
+        if (tensor.rank < 0 || (tensor.rank > 0 && !tensor.shape)) fail(name, "is a damaged DLPack tensor");
+        return tensor;
+    }
+
+    void bind_device(char const* name, dlpack::Device device) {
+        if (device.type != dlpack::kCpu && device.type != dlpack::kCuda) {
+            fail(name, "lies on DLPack device type " + std::to_string(device.type) + "; expected CPU (1) or CUDA (2)");
+        }
+        bool const cuda = device.type == dlpack::kCuda;
+        int const index = cuda ? device.index : 0;
+        if (!bound_) {
+            target_.cuda = cuda;
+            target_.device_index = index;
+            bound_ = true;
+        } else if (target_.cuda != cuda || target_.device_index != index) {
+            fail(name, std::string("lies on another device (") + (cuda ? "CUDA " + std::to_string(index) : "CPU") +
+                           ") than the arguments before it");
+        }
+    }
+
+    static std::string type_text(uint8_t code, int bits) {
+        char const* kind = code == dlpack::kFloat ? "float" : code == dlpack::kInt ? "int" : code == dlpack::kUInt ? "uint" : "type";
+        return kind + std::to_string(bits);
+    }
+
+    std::string op_;
+    Target target_;
+    bool bound_ = false;
+};
+
+// The mesh arguments that several ops share.
+struct Mesh {
+    TensorView<int32_t const, 2> faces;
+    TensorView<int32_t const, 1> offsets, corners;
+};
+
+inline TensorView<int32_t const, 2> view_faces(Arguments& arguments, py::handle faces, int64_t vertex_count) {
+    auto const view = arguments.view<int32_t const, 2>("faces", faces, {kAny, 3});
+    arguments.check_range("faces", view, 0, vertex_count - 1);
+    return view;
+}
+
+inline Mesh view_mesh(Arguments& arguments, py::handle faces, py::handle offsets, py::handle corners, int64_t vertex_count) {
+    Mesh mesh;
+    mesh.faces = view_faces(arguments, faces, vertex_count);
+    int64_t const corner_count = 3 * mesh.faces.size[0];
+    mesh.offsets = arguments.view<int32_t const, 1>("offsets", offsets, {vertex_count + 1});
+    mesh.corners = arguments.view<int32_t const, 1>("corners", corners, {corner_count});
+    arguments.check_range("offsets", mesh.offsets, 0, corner_count);
+    arguments.check_range("corners", mesh.corners, 0, corner_count - 1);
+    return mesh;
+}
+
+}  // namespace focus::bindings

@@ -1,0 +1,29 @@
+// focus._C: the kernels as plain functions of DLPack capsules. Torch is not linked and not known here; focus/ops registers the torch
+// operators that call this module.
+#include <pybind11/pybind11.h>
+
+#include "bindings/bind.h"
+
+#if defined(FOCUS_WITH_CUDA) && !defined(FOCUS_EMULATE_CUDA)
+#include <cuda_runtime.h>
+#endif
+
+PYBIND11_MODULE(FOCUS_MODULE_NAME, module) {
+    using namespace focus::bindings;
+    module.doc() = "Kernels of FOCUS; use them through focus.ops.";
+    bind_topology(module);
+    bind_rasterize(module);
+    bind_interpolate(module);
+    bind_vertex_normals(module);
+    bind_sh_shading(module);
+
+#if defined(FOCUS_EMULATE_CUDA)
+    module.attr("cuda_version") = "emulated";
+#elif defined(FOCUS_WITH_CUDA)
+    module.attr("cuda_version") = std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
+#else
+    module.attr("cuda_version") = pybind11::none();
+#endif
+    module.attr("cuda_architectures") = FOCUS_CUDA_ARCHITECTURES;
+    module.attr("compiler") = __VERSION__;
+}

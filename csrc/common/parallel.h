@@ -1,0 +1,59 @@
+// The one way in which CPU kernels use several threads.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <exception>
+#include <thread>
+#include <vector>
+
+namespace focus {
+
+// Calls body(item) for every item in [0, count), on at most `threads` threads, in no promised order. Which thread runs an item must
+// not change its result: that is how the kernels stay bit-identical for every thread count. An exception of a body is rethrown in
+// the calling thread after all threads have ended.
+template <typename Body>
+void parallel_for(int64_t count, int threads, Body const& body) {
+    threads = static_cast<int>(std::min<int64_t>(threads, count));
+    if (threads <= 1) {
+        for (int64_t item = 0; item < count; ++item) body(item);
+        return;
+    }
+    std::atomic<int64_t> next{0};
+    std::atomic<bool> failed{false};
+    std::exception_ptr failure;
+    auto work = [&] {
+        try {
+            for (int64_t item = next++; item < count; item = next++) body(item);
+        } catch (...) {
+            if (!failed.exchange(true)) failure = std::current_exception();
+            next = count;
+        }
+    };
+    std::vector<std::thread> helpers;
+    helpers.reserve(threads - 1);
+    try {
+        for (int i = 1; i < threads; ++i) helpers.emplace_back(work);
+    } catch (...) {
+        // No more threads to be had from the system: those that started, and this one, do all the items.
+    }
+    work();
+    for (std::thread& helper : helpers) helper.join();
+    if (failure) std::rethrow_exception(failure);
+}
+
+// Items per task for a loop over `count` cheap elements: large enough to pay for a task, and independent of the thread count, so that
+// sums over one chunk have the same bits on every machine.
+constexpr int64_t kChunk = 1024;
+
+inline int64_t chunk_count(int64_t count) { return (count + kChunk - 1) / kChunk; }
+
+template <typename Body>
+void parallel_for_chunks(int64_t count, int threads, Body const& body) {
+    parallel_for(chunk_count(count), threads, [&](int64_t chunk) {
+        body(chunk * kChunk, std::min(count, (chunk + 1) * kChunk), chunk);
+    });
+}
+
+}  // namespace focus

@@ -1,0 +1,71 @@
+#include <algorithm>
+#include <vector>
+
+#include "common/parallel.h"
+#include "interpolate/interpolate_math.h"
+
+namespace focus {
+
+template <typename T>
+void interpolate_cpu(InterpolateParameters<T> const& p, int threads) {
+    int64_t const batch = p.values.size[0], channels = p.values.size[1], height = p.values.size[2], width = p.values.size[3];
+    int64_t const area = height * width;
+    parallel_for(batch * height, threads, [&](int64_t row) {
+        int64_t const b = row / height, first = row % height * width;
+        T const* const attributes = p.attributes.data + (p.attributes.size[0] == 1 ? 0 : b) * p.attributes.stride();
+        for (int64_t pixel = first; pixel < first + width; ++pixel) {
+            int32_t const f = p.face_index.data[b * area + pixel];
+            for (int64_t c = 0; c < channels; ++c) {
+                p.values.data[(b * channels + c) * area + pixel] =
+                    f < 0 ? T(0)
+                          : interpolate_channel(attributes, channels, p.faces.data + int64_t(3) * f,
+                                                p.barycentric.data + 3 * (b * area + pixel), c);
+            }
+        }
+    });
+}
+
+template <typename T>
+void interpolate_backward_cpu(InterpolateBackwardParameters<T> const& p, int threads) {
+    int64_t const batch = p.grad_values.size[0], channels = p.grad_values.size[1];
+    int64_t const area = p.grad_values.size[2] * p.grad_values.size[3];
+    bool const shared = p.attributes.size[0] == 1;
+    int64_t const per_item = p.attributes.stride();
+    // An image is one task, its pixels in row-major order; images that share attributes are added in batch order afterwards.
+    std::vector<double> sums(p.grad_attributes ? batch * per_item : 0, 0.0);
+    parallel_for(batch, threads, [&](int64_t b) {
+        T const* const attributes = p.attributes.data + (shared ? 0 : b) * per_item;
+        double* const sum = sums.data() + b * per_item;
+        for (int64_t pixel = 0; pixel < area; ++pixel) {
+            int32_t const f = p.face_index.data[b * area + pixel];
+            T const* const barycentric = p.barycentric.data + 3 * (b * area + pixel);
+            for (int k = 0; k < 3; ++k) {
+                double grad_weight = 0.0;
+                for (int64_t c = 0; c < channels && f >= 0; ++c) {
+                    T const grad = p.grad_values.data[(b * channels + c) * area + pixel];
+                    int64_t const entry = p.faces.data[int64_t(3) * f + k] * channels + c;
+                    grad_weight += static_cast<double>(grad) * attributes[entry];
+                    if (p.grad_attributes) sum[entry] += static_cast<double>(grad) * barycentric[k];
+                }
+                if (p.grad_barycentric) p.grad_barycentric.data[3 * (b * area + pixel) + k] = static_cast<T>(grad_weight);
+            }
+        }
+    });
+    if (!p.grad_attributes) return;
+    if (!shared) {
+        std::copy(sums.begin(), sums.end(), p.grad_attributes.data);
+        return;
+    }
+    for (int64_t i = 0; i < per_item; ++i) {
+        double total = 0.0;
+        for (int64_t b = 0; b < batch; ++b) total += sums[b * per_item + i];
+        p.grad_attributes.data[i] = static_cast<T>(total);
+    }
+}
+
+template void interpolate_cpu(InterpolateParameters<float> const&, int);
+template void interpolate_cpu(InterpolateParameters<double> const&, int);
+template void interpolate_backward_cpu(InterpolateBackwardParameters<float> const&, int);
+template void interpolate_backward_cpu(InterpolateBackwardParameters<double> const&, int);
+
+}  // namespace focus

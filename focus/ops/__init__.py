@@ -1,0 +1,22 @@
+"""Fast differentiable operators on meshes and images, for the CPU and CUDA.
+
+Each is a torch operator (``torch.ops.focus.*``) that works with autograd, ``torch.compile(fullgraph=True)`` and autocast, and has a twin
+in pure torch under the same name in `focus.ops.reference`. Images are `[B, C, H, W]`, pixel centres at integer coordinates.
+"""
+
+from focus.ops import reference
+from focus.ops.interpolate import interpolate
+from focus.ops.rasterize import Fragments, rasterize
+from focus.ops.sh_shading import sh_shading
+from focus.ops.topology import Topology
+from focus.ops.vertex_normals import vertex_normals
+
+__all__ = [
+    "Fragments",
+    "Topology",
+    "interpolate",
+    "rasterize",
+    "reference",
+    "sh_shading",
+    "vertex_normals",
+]

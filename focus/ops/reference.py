@@ -1,0 +1,144 @@
+"""The operators in plain torch: what the kernels are tested against, and what to read first. Slow, differentiable, any device.
+
+Arguments and results are those of the operators of the same name.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from focus.ops.rasterize import Cull, Fragments
+from focus.ops.topology import Topology
+
+
+def _plain(faces: torch.Tensor | Topology) -> torch.Tensor:
+    return (faces.faces if isinstance(faces, Topology) else faces).long()
+
+
+def _cross(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+
+
+def rasterize(
+    screen_vertices: torch.Tensor,
+    faces: torch.Tensor | Topology,
+    image_size: tuple[int, int],
+    *,
+    cull: Cull = "none",
+    perspective_correct: bool = False,
+) -> Fragments:
+    """Every face against every pixel, one face at a time, in double precision."""
+    height, width = image_size
+    batch = screen_vertices.shape[0]
+    device, dtype = screen_vertices.device, screen_vertices.dtype
+    y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
+    pixels = torch.stack([x, y], -1).double()  # [H, W, 2]
+    face_index = torch.full((batch, height, width), -1, dtype=torch.int32, device=device)
+    depth = torch.full((batch, height, width), math.inf, dtype=dtype, device=device)
+    with torch.no_grad():
+        for b in range(batch):
+            for f, face in enumerate(_plain(faces).tolist()):
+                corners = screen_vertices[b, face].double()  # [3, 3]
+                if not bool(torch.isfinite(corners).all()) or bool((corners[:, 2] <= 0).any()):
+                    continue
+                area = _edge(corners[1, :2], corners[2, :2], corners[0, :2])
+                winding = "clockwise" if area > 0 else "counterclockwise"  # on the screen, y down
+                if area == 0 or cull == winding:
+                    continue
+                edges = torch.stack(
+                    [_edge(corners[k - 2, :2], corners[k - 1, :2], pixels) for k in range(3)], -1
+                ) * area.sign()  # [H, W, 3]
+                inside = (edges >= 0).all(-1)
+                weights = edges / edges.sum(-1, keepdim=True)
+                _, z = _perspective(weights, corners[:, 2]) if perspective_correct else (None, _depth(weights, corners[:, 2]))
+                nearer = inside & (z.to(dtype) < depth[b])
+                depth[b][nearer] = z.to(dtype)[nearer]
+                face_index[b][nearer] = f
+    return _locate(screen_vertices, _plain(faces), face_index, perspective_correct)
+
+
+def _edge(a: torch.Tensor, b: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+    """Twice the signed area of a, b, p, computed from the end points in one order, so that both faces of an edge agree."""
+    swap = tuple(a.tolist()) > tuple(b.tolist())
+    if swap:
+        a, b = b, a
+    value = _cross(b - a, p - a)
+    return -value if swap else value
+
+
+def _depth(weights: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    return z[..., 0] + weights[..., 1] * (z[..., 1] - z[..., 0]) + weights[..., 2] * (z[..., 2] - z[..., 0])
+
+
+def _perspective(weights: torch.Tensor, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    weights = weights / z
+    inverse_depth = weights.sum(-1)
+    return weights / inverse_depth[..., None], 1 / inverse_depth
+
+
+def _locate(
+    screen_vertices: torch.Tensor, faces: torch.Tensor, face_index: torch.Tensor, perspective_correct: bool
+) -> Fragments:
+    """Differentiable barycentrics and depth of the faces that were found."""
+    b, y, x = (face_index >= 0).nonzero(as_tuple=True)
+    corners = screen_vertices.double()[b[:, None], faces[face_index[b, y, x].long()]]  # [P, 3, 3]
+    p = torch.stack([x, y], -1).double()
+    v = corners[..., :2]
+    weights = torch.stack([_cross(v[:, k - 1] - v[:, k - 2], p - v[:, k - 2]) for k in range(3)], -1)
+    weights = weights / weights.sum(-1, keepdim=True)
+    z = corners[..., 2]
+    weights, depth = _perspective(weights, z) if perspective_correct else (weights, _depth(weights, z))
+    zeros = screen_vertices.new_zeros(face_index.shape)
+    return Fragments(
+        face_index,
+        zeros[..., None].repeat(1, 1, 1, 3).index_put((b, y, x), weights.to(zeros)),
+        zeros.index_put((b, y, x), depth.to(zeros)),
+    )
+
+
+def interpolate(attributes: torch.Tensor, faces: torch.Tensor | Topology, fragments: Fragments) -> torch.Tensor:
+    """Gathers the attributes of each pixel's face and weighs them."""
+    batch = fragments.face_index.shape[0]
+    item = torch.arange(batch, device=attributes.device)[:, None, None, None]
+    corners = _plain(faces)[fragments.face_index.clamp(min=0).long()]  # [B, H, W, 3]
+    values = attributes.expand(batch, -1, -1)[item, corners]  # [B, H, W, 3, C]
+    values = (values * fragments.barycentric[..., None]).sum(3)
+    return torch.where(fragments.face_index[..., None] >= 0, values, 0).permute(0, 3, 1, 2)
+
+
+def vertex_normals(vertices: torch.Tensor, faces: torch.Tensor | Topology) -> torch.Tensor:
+    """Scatters twice-area face normals to their vertices, and normalises."""
+    faces = _plain(faces)
+    a, b, c = (vertices[:, faces[:, k]] for k in range(3))
+    normals = torch.linalg.cross(b - a, c - a)
+    normals = torch.where(torch.isfinite(normals).all(-1, keepdim=True), normals, 0)
+    sums = torch.zeros_like(vertices).index_add(1, faces.T.reshape(-1), normals.repeat(1, 3, 1))
+    length = sums.square().sum(-1, keepdim=True)
+    return torch.where(length > 0, sums / torch.where(length > 0, length, 1).sqrt(), 0)
+
+
+def sh_basis(normals: torch.Tensor) -> torch.Tensor:
+    """The nine real spherical harmonics of l <= 2 at unit normals `[..., 3]`, as `[..., 9]`."""
+    x, y, z = normals.unbind(-1)
+    k = [math.sqrt(n / (d * math.pi)) for n, d in ((1, 4), (3, 4), (15, 4), (5, 16), (15, 16))]
+    return torch.stack(
+        [
+            torch.full_like(x, k[0]),
+            -k[1] * y,
+            k[1] * z,
+            -k[1] * x,
+            k[2] * x * y,
+            -k[2] * y * z,
+            k[3] * (3 * z * z - 1),
+            -k[2] * x * z,
+            k[4] * (x * x - y * y),
+        ],
+        -1,
+    )
+
+
+def sh_shading(normals: torch.Tensor, albedo: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
+    """Basis times coefficients times albedo."""
+    return albedo * torch.einsum("bvi,bci->bvc", sh_basis(normals), coefficients)

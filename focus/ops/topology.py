@@ -1,0 +1,102 @@
+"""Triangles that were checked once, with the vertex-to-face lists that the gathering gradients need."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from focus.ops import _check, _native
+
+
+def _build(faces: torch.Tensor, vertex_count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    corner_count = faces.numel()
+    corners = faces.new_empty(corner_count)
+    if not faces.is_cuda:
+        offsets = faces.new_empty(vertex_count + 1)
+        invalid = _native.module.build_topology(
+            _native.to_dlpack(faces), vertex_count, _native.to_dlpack(offsets), _native.to_dlpack(corners)
+        )
+    else:
+        flat = faces.flatten()
+        invalid = int(((flat < 0) | (flat >= vertex_count)).sum())  # the one synchronisation, documented in Topology
+        corners = flat.sort(stable=True).indices.int()
+        counts = torch.bincount(flat.clamp(0, max(vertex_count - 1, 0)), minlength=vertex_count)
+        offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0)).int()[: vertex_count + 1]
+    if invalid:
+        raise ValueError(
+            f"focus.ops.Topology: {invalid} of {corner_count} entries of faces lie outside [0, {vertex_count}), "
+            f"the vertices of the mesh (smallest {int(faces.min())}, largest {int(faces.max())})"
+        )
+    return offsets, corners
+
+
+def _build_fake(faces: torch.Tensor, vertex_count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return faces.new_empty(vertex_count + 1), faces.new_empty(faces.numel())
+
+
+def _no_gradient(ctx: Any, *grads: Any) -> tuple[None, None]:
+    return None, None
+
+
+_build_topology = _native.define(
+    "build_topology(Tensor faces, SymInt vertex_count) -> (Tensor, Tensor)", _build, _build_fake, backward=_no_gradient
+)
+
+
+class Topology:
+    """The faces of a mesh, validated, with the list of faces at every vertex.
+
+    Every op that takes faces takes a Topology in their place. Build it once for a mesh: plain faces are checked and listed anew in each
+    call, which on CUDA costs a synchronisation.
+
+    Args:
+        faces: `[F, 3]` int32 or int64, vertex indices; counterclockwise seen from outside by convention.
+        vertex_count: V, the number of vertices of the mesh.
+
+    Attributes:
+        faces: `[F, 3]` int32, contiguous.
+        vertex_count: V.
+        offsets: `[V + 1]` int32; the corners of vertex v are ``corners[offsets[v]:offsets[v + 1]]``.
+        corners: `[3 F]` int32; ``3 * face + corner``, ascending for each vertex.
+
+    Raises:
+        TypeError: faces are not an int32 or int64 tensor.
+        ValueError: faces are not `[F, 3]`, or an index lies outside [0, V).
+    """
+
+    def __init__(self, faces: torch.Tensor, vertex_count: int) -> None:
+        faces = _check.tensor_of("Topology", "faces", faces, ("F", 3))
+        if faces.dtype not in (torch.int32, torch.int64):
+            raise TypeError(f"focus.ops.Topology: faces expected int32 or int64, got {faces.dtype}")
+        if faces.dtype == torch.int64:
+            faces = faces.clamp(-(2**31), 2**31 - 1)  # so that an index beyond int32 stays out of range below
+        self.faces = faces.int().contiguous()
+        self.vertex_count = vertex_count
+        self.offsets, self.corners = _build_topology(self.faces, vertex_count)
+
+    def to(self, device: torch.device | str) -> Topology:
+        """This topology on another device; itself where it is there already."""
+        if self.faces.device == torch.device(device):
+            return self
+        moved = Topology.__new__(Topology)
+        moved.faces, moved.vertex_count = self.faces.to(device), self.vertex_count
+        moved.offsets, moved.corners = self.offsets.to(device), self.corners.to(device)
+        return moved
+
+    def __repr__(self) -> str:
+        return f"Topology(faces={self.faces.shape[0]}, vertices={self.vertex_count}, device={self.faces.device})"
+
+
+def topology_of(op: str, faces: torch.Tensor | Topology, vertex_count: int, device: torch.device) -> Topology:
+    """`faces` as a Topology of a mesh of `vertex_count` vertices on `device`.
+
+    Raises:
+        ValueError: a Topology of another vertex count, or faces on another device.
+    """
+    topology = faces if isinstance(faces, Topology) else Topology(faces, vertex_count)
+    if topology.vertex_count != vertex_count:
+        raise ValueError(f"focus.ops.{op}: the topology is of {topology.vertex_count} vertices, and {vertex_count} came")
+    if topology.faces.device != device:
+        raise ValueError(f"focus.ops.{op}: faces are on {topology.faces.device} and the vertices on {device}")
+    return topology
