@@ -1,0 +1,52 @@
+# make demo   build, train and compare live, and write out/demo/report.html
+# make test   build the wheel, install it in a fresh environment, lint, type-check, test
+#
+# Both need python >= 3.10, g++ and make, and set up everything else in folders of their own. PYTHON and TORCH can be overridden:
+#   make test PYTHON=python3.12 TORCH="torch==2.8.0"
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+SEED ?= 0
+
+# Rebuilt whenever the package could have changed; the environment of `make demo` is kept, that of `make test` is always fresh.
+SOURCES := pyproject.toml CMakeLists.txt $(shell find cmake csrc focus -type f -not -name '*.so' -not -name '*.pyc')
+
+.PHONY: demo test lint format wheel clean
+
+demo: .venv/installed
+	.venv/bin/focus demo --out out/demo --seed $(SEED)
+
+.venv/installed: $(SOURCES)
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --upgrade pip
+	.venv/bin/pip install --quiet "$(TORCH)"
+	.venv/bin/pip install --quiet ".[all]"
+	touch $@
+
+wheel: build/venv/ready
+	rm -rf dist
+	build/venv/bin/pip wheel --quiet --no-deps --wheel-dir dist .
+
+test: wheel lint
+	build/venv/bin/pip install --quiet --no-deps --force-reinstall dist/*.whl
+	FOCUS_REQUIRE_EMULATION=1 build/venv/bin/pytest $(PYTEST_ARGUMENTS)
+
+build/venv/ready: pyproject.toml
+	$(PYTHON) -m venv --clear build/venv
+	build/venv/bin/pip install --quiet --upgrade pip
+	build/venv/bin/pip install --quiet "$(TORCH)"
+	build/venv/bin/pip install --quiet ".[dev]"
+	touch $@
+
+lint: build/venv/ready
+	build/venv/bin/ruff check .
+	build/venv/bin/ruff format --check .
+	build/venv/bin/mypy
+	build/venv/bin/clang-format --dry-run --Werror $$(git ls-files '*.cpp' '*.cu' '*.h')
+
+format: build/venv/ready
+	build/venv/bin/ruff check --fix .
+	build/venv/bin/ruff format .
+	build/venv/bin/clang-format -i $$(git ls-files '*.cpp' '*.cu' '*.h')
+
+clean:
+	rm -rf .venv build dist out
