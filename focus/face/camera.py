@@ -1,0 +1,103 @@
+"""The pinhole camera of FOCUS: pose, projection, and the conventions of angles.
+
+Model space is x to the image's right of a face that looks at the camera, y up, z out of the face. Camera space is x right,
+y down, z away from the camera. Both in millimetres. Pixel centres lie at integer coordinates.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FOCAL_FACTOR = 9.06
+"""Focal length over half the image size: 1014.72 pixels at 224 (official code of FOCUS)."""
+
+DEFAULT_DISTANCE = 1000.0
+"""Depth in millimetres of the model's origin at translation zero."""
+
+
+def rotation_matrix(angles: Tensor) -> Tensor:
+    """R = diag(1, -1, -1) Rx(a) Ry(b) Rz(c): from model axes to camera axes.
+
+    Args:
+        angles: ``[B, 3]``, (a, b, c) in radians: pitch (a > 0 turns the face down), yaw (b > 0 turns it towards the image's
+            right) and roll.
+
+    Returns:
+        ``[B, 3, 3]``, rotations (determinant 1); zero angles give diag(1, -1, -1), a face that looks at the camera.
+    """
+    if angles.dim() != 2 or angles.shape[1] != 3:
+        raise ValueError(f"rotation_matrix: angles: expected shape [B, 3], got {list(angles.shape)}")
+    (ca, cb, cc), (sa, sb, sc) = torch.cos(angles).unbind(1), torch.sin(angles).unbind(1)
+    rows = (
+        (cb * cc, -cb * sc, sb),
+        (-(ca * sc + sa * sb * cc), -(ca * cc - sa * sb * sc), sa * cb),
+        (-(sa * sc - ca * sb * cc), -(sa * cc + ca * sb * sc), -ca * cb),
+    )
+    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+
+
+def rigid_transform(vertices: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
+    """X_cam = R X + t.
+
+    Args:
+        vertices: ``[B, V, 3]`` or ``[1, V, 3]`` in model space, mm.
+        rotation: ``[B, 3, 3]``.
+        translation: ``[B, 3]``, mm, complete (the default distance included).
+
+    Returns:
+        ``[B, V, 3]`` in camera space, mm.
+    """
+    return vertices @ rotation.transpose(-1, -2) + translation[:, None, :]
+
+
+class Camera:
+    """A pinhole camera for square images.
+
+    Attributes:
+        image_size: S, height and width in pixels.
+        focal: 9.06 * S / 2, pixels.
+        principal: (S - 1) / 2 in x and in y, pixels: the centre of the image.
+    """
+
+    def __init__(self, image_size: int) -> None:
+        if image_size < 1:
+            raise ValueError(f"Camera: image_size: expected a positive number of pixels, got {image_size}")
+        self.image_size = int(image_size)
+        self.focal = FOCAL_FACTOR * image_size / 2
+        self.principal = (image_size - 1) / 2
+
+    def __repr__(self) -> str:
+        return f"Camera(image_size={self.image_size})"
+
+    rotation_matrix = staticmethod(rotation_matrix)
+
+    @staticmethod
+    def transform(vertices: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
+        """Model space to camera space.
+
+        Args:
+            vertices: ``[B, V, 3]``, mm, model space.
+            rotation: ``[B, 3]`` angles in radians, or ``[B, 3, 3]`` matrices.
+            translation: ``[B, 3]``, mm, camera axes, added to (0, 0, 1000).
+
+        Returns:
+            ``[B, V, 3]``, mm, camera space; z is the depth.
+        """
+        matrices = rotation_matrix(rotation) if rotation.dim() == 2 else rotation
+        offset = translation + translation.new_tensor((0.0, 0.0, DEFAULT_DISTANCE))
+        return rigid_transform(vertices, matrices, offset)
+
+    def project(self, camera_vertices: Tensor) -> Tensor:
+        """Camera space to the screen.
+
+        Args:
+            camera_vertices: ``[B, V, 3]``, mm.
+
+        Returns:
+            ``[B, V, 3]``: x and y in pixels, z the depth in mm. Where the depth is not positive, x and y mean nothing; the
+            rasterizer skips such faces.
+        """
+        depth = camera_vertices[..., 2:]
+        pixels = camera_vertices[..., :2] * (self.focal / depth) + self.principal
+        return torch.cat((pixels, depth), dim=-1)

@@ -1,0 +1,319 @@
+"""Face models of others: Basel Face Model 2009, 2017 and 2019, FLAME, and plain array files.
+
+None of them may be redistributed with FOCUS; get them from their authors and accept their licences.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from focus._optional import require
+from focus.errors import FocusError
+from focus.face.model import LANDMARK_COUNT, ExpressionPrior, MorphableModel
+
+Array = NDArray[Any]
+
+_MAX_BYTES = 4 << 30
+# Where the tip of the nose lies in our models: the origin is on the line between the pupils' depth and the mouth, so that a
+# turned face stays in the middle of the image and its depth is about 1000 mm at translation zero.
+NOSE_TIP = (0.0, 2.0, 27.0)
+_BASEL_CENTRE = (0.0, 0.0, 100.0)
+_BASEL_2017_VERTICES = 53149
+# Vertices of model2017-1_bfm_nomouth.h5 (the official code of FOCUS).
+_BASEL_2017_LANDMARKS68 = (
+    16678, 16817, 16480, 16254, 32170, 32866, 33302, 33598, 33765, 33949, 34239, 34693, 35398, 27717, 27536, 27137, 27249,
+    27998, 28747, 29133, 29336, 29503, 30188, 30352, 30557, 30947, 31682, 8122, 8137, 8147, 8152, 6627, 7219, 8165, 9107,
+    9695, 2475, 4275, 5050, 5829, 4802, 3900, 10382, 11280, 12053, 14123, 12323, 11419, 5137, 5897, 7467, 8175, 8883, 10450,
+    11110, 9372, 8666, 8194, 7722, 7012, 5524, 7358, 8184, 9010, 10852, 8659, 8187, 7715,
+)  # fmt: skip
+_BASEL_2017_LANDMARKS7 = (2735, 6088, 10263, 13746, 8165, 5394, 11116)
+
+
+def refuse_pickle(path: Path) -> NoReturn:
+    """Explains why a pickle is not read, and what to do."""
+    raise FocusError(
+        f"{path}: this is a Python pickle, which can run any code when it is read, so FOCUS does not read it. Convert it once, "
+        "where you trust it: import pickle, numpy; m = pickle.load(open(FILE, 'rb'), encoding='latin1'); "
+        "numpy.savez('flame.npz', v_template=m['v_template'], shapedirs=numpy.array(m['shapedirs']), f=m['f'])"
+    )
+
+
+def _tensor(
+    path: Path, name: str, array: Array, shape: tuple[int | None, ...], dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """A tensor of the expected shape, or `FocusError` that names the array."""
+    if array.dtype.kind not in "fiu":
+        raise FocusError(f"{path}: {name}: expected numbers, got {array.dtype}")
+    got = array.shape
+    if len(got) != len(shape) or any(e is not None and e != g for e, g in zip(shape, got, strict=True)):
+        wanted = ", ".join("any" if e is None else str(e) for e in shape)
+        raise FocusError(f"{path}: {name}: expected shape [{wanted}], got {list(got)}")
+    return torch.from_numpy(np.ascontiguousarray(array)).to(dtype)
+
+
+def _outward(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Faces counterclockwise seen from outside: turned round if most look towards the centre."""
+    corners = vertices[faces.long()]
+    normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    away = corners.mean(1) - vertices.mean(0)
+    return faces if float((normals * away).sum()) >= 0 else faces.flip(1)
+
+
+def _landmarks(path: Path, landmarks68: Sequence[int] | None, vertex_count: int, why: str) -> Tensor:
+    if landmarks68 is None:
+        raise FocusError(
+            f"{path}: {why} Give the {LANDMARK_COUNT} iBUG vertex indices as landmarks68, or store them in an .npz of arrays."
+        )
+    landmarks = _tensor(path, "landmarks68", np.asarray(landmarks68), (LANDMARK_COUNT,), torch.int64)
+    if not 0 <= int(landmarks.min()) <= int(landmarks.max()) < vertex_count:
+        raise FocusError(
+            f"{path}: landmarks68: expected vertex indices in [0, {vertex_count}), "
+            f"got {int(landmarks.min())}..{int(landmarks.max())}"
+        )
+    return landmarks
+
+
+def _centred(mean: Tensor, landmarks68: Tensor) -> Tensor:
+    """Shifted so that the tip of the nose (landmark 30) is at `NOSE_TIP`, x by the middle of all landmarks' sides."""
+    tip = mean[landmarks68[30]].clone()
+    tip[0] = (mean[landmarks68[0], 0] + mean[landmarks68[16], 0]) / 2
+    return mean - tip + mean.new_tensor(NOSE_TIP)
+
+
+# --- Basel Face Model -----------------------------------------------------------------------------------------------------
+
+
+def load_basel_hdf5(path: Path, landmarks68: Sequence[int] | None = None) -> MorphableModel:
+    """Basel Face Model 2017 or 2019 (Gerig et al. 2018), HDF5 as its authors distribute it; needs h5py.
+
+    The mean of the expressions is part of the mean shape, 100 mm are taken off z (official code of FOCUS), and the bases are
+    scaled by the standard deviations. All components are kept; FOCUS uses ``truncated(80, 64, 80)``.
+
+    Args:
+        path: for example model2017-1_bfm_nomouth.h5, whose landmarks are known.
+        landmarks68: for other files.
+    """
+    h5py = require("h5py", extra="bfm", purpose="read Basel Face Models (.h5)")
+    arrays: dict[str, Array] = {}
+    names = ["shape/representer/cells"]
+    names += [
+        f"{part}/model/{key}"
+        for part in ("shape", "expression", "color")
+        for key in ("mean", "pcaBasis", "pcaVariance")
+    ]
+    try:
+        with h5py.File(path, "r") as file:
+            for name in names:
+                if not isinstance(file.get(name), h5py.Dataset):
+                    raise FocusError(
+                        f"{path}: expected a Basel Face Model with the dataset {name}; it has {sorted(file)} at its top"
+                    )
+                arrays[name] = file[name][()]
+    except OSError as error:
+        raise FocusError(
+            f"{path}: expected a Basel Face Model (HDF5), but it is damaged or something else: {error}"
+        ) from error
+    count = arrays["shape/model/mean"].size // 3
+    means, bases = {}, {}
+    for part in ("shape", "expression", "color"):
+        means[part] = _tensor(path, f"{part}/model/mean", arrays[f"{part}/model/mean"].ravel(), (3 * count,)).view(
+            count, 3
+        )
+        variance = _tensor(path, f"{part}/model/pcaVariance", arrays[f"{part}/model/pcaVariance"].ravel(), (None,))
+        basis = _tensor(path, f"{part}/model/pcaBasis", arrays[f"{part}/model/pcaBasis"], (3 * count, len(variance)))
+        bases[part] = (basis * variance.clamp_min(0).sqrt()).T.reshape(-1, count, 3)
+    cells = arrays["shape/representer/cells"]
+    faces = _tensor(path, "shape/representer/cells", cells.T if cells.shape[0] == 3 else cells, (None, 3), torch.int32)
+    if landmarks68 is None and count == _BASEL_2017_VERTICES:
+        landmarks68 = _BASEL_2017_LANDMARKS68
+    landmarks = _landmarks(
+        path,
+        landmarks68,
+        count,
+        f"the landmarks of the {_BASEL_2017_VERTICES} vertices of BFM 2017 are known, this has {count}.",
+    )
+    mean = means["shape"] + means["expression"] - torch.tensor(_BASEL_CENTRE)
+    color_unit = 255.0 if float(means["color"].max()) > 2 else 1.0
+    return MorphableModel(
+        mean_shape=mean,
+        identity_basis=bases["shape"],
+        expression_basis=bases["expression"],
+        mean_albedo=means["color"] / color_unit,
+        albedo_basis=bases["color"] / color_unit,
+        faces=_outward(mean, _checked_faces(path, faces, count)),
+        landmarks68=landmarks,
+        landmarks7=torch.tensor(_BASEL_2017_LANDMARKS7) if count == _BASEL_2017_VERTICES else None,
+        name=f"Basel Face Model ({path.name})",
+        licence="Basel Face Model licence: research only, not to be redistributed",
+    )
+
+
+def _checked_faces(path: Path, faces: Tensor, count: int) -> Tensor:
+    if faces.numel() == 0 or not 0 <= int(faces.min()) <= int(faces.max()) < count:
+        got = "none" if faces.numel() == 0 else f"{int(faces.min())}..{int(faces.max())}"
+        raise FocusError(f"{path}: faces: expected vertex indices in [0, {count}), got {got}")
+    return faces
+
+
+def load_basel_2009(path: Path, landmarks68: Sequence[int] | None = None) -> MorphableModel:
+    """Basel Face Model 2009 (Paysan et al.), 01_MorphableModel.mat; needs scipy. It has no expressions.
+
+    Args:
+        path: the .mat file.
+        landmarks68: vertices of the landmarks; the file has none.
+    """
+    scipy_io = require("scipy.io", extra="bfm", purpose="read the Basel Face Model 2009 (.mat)")
+    names = ("shapeMU", "shapePC", "shapeEV", "texMU", "texPC", "texEV", "tl")
+    try:
+        arrays = scipy_io.loadmat(path, variable_names=names)
+    except Exception as error:  # scipy raises many kinds for damaged files
+        raise FocusError(
+            f"{path}: expected the Basel Face Model 2009 (MATLAB 5), but it is damaged or something else: {error}"
+        ) from error
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise FocusError(
+            f"{path}: expected the arrays {', '.join(names)} of the Basel Face Model 2009; missing: {', '.join(missing)}"
+        )
+    count = arrays["shapeMU"].size // 3
+
+    def scaled(prefix: str, unit: float) -> tuple[Tensor, Tensor]:
+        deviation = _tensor(path, f"{prefix}EV", arrays[f"{prefix}EV"].ravel(), (None,))
+        mean = _tensor(path, f"{prefix}MU", arrays[f"{prefix}MU"].ravel(), (3 * count,)).view(count, 3)
+        basis = _tensor(path, f"{prefix}PC", arrays[f"{prefix}PC"], (3 * count, len(deviation)))
+        return mean * unit, (basis * (deviation * unit)).T.reshape(-1, count, 3)
+
+    mean, identity = scaled("shape", 1e-3)  # micrometres
+    mean_albedo, albedo = scaled("tex", 1 / 255)
+    faces = _tensor(path, "tl", arrays["tl"], (None, 3), torch.int32) - 1
+    landmarks = _landmarks(path, landmarks68, count, "the Basel Face Model 2009 comes without landmarks.")
+    mean = _centred(mean, landmarks)
+    return MorphableModel(
+        mean_shape=mean,
+        identity_basis=identity,
+        expression_basis=torch.zeros(0, count, 3),
+        mean_albedo=mean_albedo,
+        albedo_basis=albedo,
+        faces=_outward(mean, _checked_faces(path, faces, count)),
+        landmarks68=landmarks,
+        name="Basel Face Model 2009",
+        licence="Basel Face Model licence: research only, not to be redistributed",
+    )
+
+
+# --- Array files ----------------------------------------------------------------------------------------------------------
+
+
+def _read_npz(path: Path) -> dict[str, Array]:
+    """All arrays of an .npz file; never objects."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > _MAX_BYTES:
+            raise FocusError(f"{path}: expected at most {_MAX_BYTES} bytes of arrays, got {size}")
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError, NotImplementedError) as error:
+        if isinstance(error, FocusError):
+            raise
+        raise FocusError(
+            f"{path}: expected an .npz file of plain arrays, but it is damaged or something else: {error}"
+        ) from error
+
+
+def load_arrays(path: Path, landmarks68: Sequence[int] | None = None) -> MorphableModel:
+    """An .npz of plain arrays, or FLAME's arrays saved as .npz.
+
+    Ours has mean ``[V, 3]`` mm, identity ``[Ki, V, 3]``, expression ``[Ke, V, 3]``, faces ``[F, 3]``, landmarks68 ``[68]``;
+    optional are uv ``[V, 2]``, mean_albedo ``[V, 3]`` with albedo ``[Ka, V, 3]``, landmarks7 ``[7]``, expression_prior,
+    expression_names, name and licence. Without colours, `MorphableModel.with_gaussian_process_albedo` makes synthetic ones.
+    Expressions with names are blend shapes with weights in [0, 1] unless expression_prior says otherwise. The model is moved so
+    that the tip of its nose is at `NOSE_TIP`.
+
+    FLAME (Li et al. 2017) has v_template ``[V, 3]`` in metres, shapedirs ``[V, 3, 300 + 100]`` and f ``[F, 3]``. Its pose
+    (jaw, neck, eyes) is left out; its landmarks have to be given.
+
+    Args:
+        path: the file.
+        landmarks68: replaces those of the file.
+    """
+    arrays = _read_npz(path)
+    name, licence = path.stem, "unknown"
+    if "v_template" in arrays:
+        arrays = _flame_arrays(path, arrays)
+        name, licence = "FLAME", "FLAME model licence: not to be redistributed"
+    missing = [key for key in ("mean", "identity", "expression", "faces") if key not in arrays]
+    if missing:
+        raise FocusError(
+            f"{path}: expected the arrays mean, identity, expression, faces, landmarks68; missing: {', '.join(missing)}; "
+            f"it has: {', '.join(sorted(arrays)) or 'nothing'}"
+        )
+    count = arrays["mean"].shape[0] if arrays["mean"].ndim else 0
+    mean = _tensor(path, "mean", arrays["mean"], (count, 3))
+    faces = _checked_faces(path, _tensor(path, "faces", arrays["faces"], (None, 3), torch.int32), count)
+    if landmarks68 is None and "landmarks68" in arrays:
+        landmarks68 = arrays["landmarks68"].ravel().tolist()
+    landmarks = _landmarks(path, landmarks68, count, "it has no array landmarks68.")
+    has_albedo = "mean_albedo" in arrays
+    if has_albedo and "albedo" not in arrays:
+        raise FocusError(f"{path}: expected the array albedo [Ka, {count}, 3] beside mean_albedo; it is missing")
+    model = MorphableModel(
+        mean_shape=_centred(mean, landmarks),
+        identity_basis=_tensor(path, "identity", arrays["identity"], (None, count, 3)),
+        expression_basis=_tensor(path, "expression", arrays["expression"], (None, count, 3)),
+        mean_albedo=_tensor(path, "mean_albedo", arrays["mean_albedo"], (count, 3))
+        if has_albedo
+        else torch.full((count, 3), 0.5),
+        albedo_basis=_tensor(path, "albedo", arrays["albedo"], (None, count, 3))
+        if has_albedo
+        else torch.zeros(0, count, 3),
+        faces=_outward(mean, faces),
+        landmarks68=landmarks,
+        landmarks7=_tensor(path, "landmarks7", arrays["landmarks7"], (7,), torch.int64)
+        if "landmarks7" in arrays
+        else None,
+        uv=_tensor(path, "uv", arrays["uv"], (count, 2)) if "uv" in arrays else None,
+        name=_text(arrays, "name", name),
+        licence=_text(arrays, "licence", licence),
+        expression_prior=_prior(path, arrays),
+    )
+    return model if has_albedo else model.with_gaussian_process_albedo()
+
+
+def _text(arrays: dict[str, Array], key: str, default: str) -> str:
+    return str(arrays[key]) if key in arrays else default
+
+
+def _prior(path: Path, arrays: dict[str, Array]) -> ExpressionPrior:
+    text = _text(arrays, "expression_prior", "unit_interval" if "expression_names" in arrays else "normal")
+    if text == "normal" or text == "unit_interval":
+        return text
+    raise FocusError(f"{path}: expression_prior: expected 'normal' or 'unit_interval', got {text!r}")
+
+
+def _flame_arrays(path: Path, arrays: dict[str, Array]) -> dict[str, Array]:
+    """FLAME in the names and units of our array files."""
+    missing = [key for key in ("shapedirs", "f") if key not in arrays]
+    if missing:
+        raise FocusError(f"{path}: expected FLAME with v_template, shapedirs and f; missing: {', '.join(missing)}")
+    directions = arrays["shapedirs"]
+    if directions.ndim != 3 or directions.shape[2] < 300 or directions.dtype.kind != "f":
+        raise FocusError(
+            f"{path}: shapedirs: expected [V, 3, 300 or more] numbers, got {list(directions.shape)} {directions.dtype}"
+        )
+    components = np.moveaxis(directions, 2, 0) * 1000.0  # metres to millimetres
+    renamed = {
+        "mean": arrays["v_template"] * 1000.0,
+        "identity": components[:300],
+        "expression": components[300:],
+        "faces": arrays["f"],
+    }
+    return renamed | {key: arrays[key] for key in ("landmarks68", "uv") if key in arrays}

@@ -1,0 +1,127 @@
+"""Model files: which formats there are, and our own.
+
+Nothing here unpickles: a model file may come from a stranger, and a pickle can run any code.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import get_args
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from focus.errors import FocusError
+from focus.face.model import ExpressionPrior, MorphableModel
+
+OWN_SUFFIXES = (".focusmodel", ".safetensors")
+_FORMAT = "focus-morphable-model-1"
+_REQUIRED = ("mean_shape", "identity_basis", "expression_basis", "mean_albedo", "albedo_basis", "faces", "landmarks68")
+_OPTIONAL = ("landmarks7", "uv")
+_FORMATS_TEXT = (
+    "FOCUS (.focusmodel, .safetensors), Basel Face Model 2017 or 2019 (.h5), Basel Face Model 2009 (.mat), "
+    "arrays or FLAME (.npz)"
+)
+
+
+def load_model(path: Path, landmarks68: Sequence[int] | None = None) -> MorphableModel:
+    """Reads a morphable model, recognised by its suffix and contents.
+
+    Args:
+        path: the file.
+        landmarks68: vertices of the 68 iBUG landmarks, for files that do not say them.
+
+    Raises:
+        FocusError: the file is missing, of an unknown format, damaged, or lacks something.
+    """
+    from focus.face import foreign_loaders as foreign
+
+    if path.is_dir():
+        raise FocusError(f"{path}: expected a model file ({_FORMATS_TEXT}), got a folder")
+    if not path.is_file():
+        raise FocusError(f"{path}: no such model file; expected one of: {_FORMATS_TEXT}")
+    readers: dict[str, Callable[[], MorphableModel]] = {
+        ".h5": lambda: foreign.load_basel_hdf5(path, landmarks68),
+        ".hdf5": lambda: foreign.load_basel_hdf5(path, landmarks68),
+        ".mat": lambda: foreign.load_basel_2009(path, landmarks68),
+        ".npz": lambda: foreign.load_arrays(path, landmarks68),
+        ".pkl": lambda: foreign.refuse_pickle(path),
+        ".pickle": lambda: foreign.refuse_pickle(path),
+        **{suffix: lambda: load_own(path) for suffix in OWN_SUFFIXES},
+    }
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise FocusError(f"{path}: unknown kind of model file {path.suffix!r}; expected one of: {_FORMATS_TEXT}")
+    try:
+        return reader()
+    except FocusError:
+        raise
+    except ValueError as error:  # arrays that were read but do not make a model
+        raise FocusError(f"{path}: not a usable face model: {error}") from error
+
+
+def load_own(path: Path) -> MorphableModel:
+    """Reads what `save_model` wrote."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise FocusError(
+            f"{path}: expected a FOCUS model (safetensors), but it is damaged or something else: {error}"
+        ) from error
+    if metadata.get("format") != _FORMAT:
+        raise FocusError(
+            f"{path}: expected a FOCUS model (metadata format = {_FORMAT!r}), got format = {metadata.get('format')!r}; "
+            "was it written by another program or version?"
+        )
+    missing = [key for key in _REQUIRED if key not in tensors]
+    if missing:
+        raise FocusError(f"{path}: expected the arrays {', '.join(_REQUIRED)}; missing: {', '.join(missing)}")
+    prior = metadata.get("expression_prior", "normal")
+    if prior not in get_args(ExpressionPrior):
+        raise FocusError(f"{path}: expression_prior: expected one of {get_args(ExpressionPrior)}, got {prior!r}")
+    return MorphableModel(
+        **{key: tensors[key] for key in _REQUIRED},
+        **{key: tensors.get(key) for key in _OPTIONAL},
+        name=metadata.get("name", path.stem),
+        licence=metadata.get("licence", "unknown"),
+        expression_prior=prior,
+        recipe=metadata.get("recipe"),
+    )
+
+
+def save_model(model: MorphableModel, path: Path) -> None:
+    """Writes a model as safetensors with metadata; the file appears complete or not at all."""
+    if path.suffix.lower() not in OWN_SUFFIXES:
+        raise FocusError(f"{path}: expected a name that ends in {' or '.join(OWN_SUFFIXES)}, got {path.suffix!r}")
+    tensors: dict[str, torch.Tensor] = {
+        key: value.detach().cpu().contiguous()
+        for key in (*_REQUIRED, *_OPTIONAL)
+        if (value := getattr(model, key)) is not None
+    }
+    metadata = {
+        "format": _FORMAT,
+        "name": model.name,
+        "licence": model.licence,
+        "expression_prior": model.expression_prior,
+    }
+    if model.recipe is not None:
+        metadata["recipe"] = model.recipe
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(handle)
+        save_file(tensors, temporary, metadata=metadata)
+        os.replace(temporary, path)
+        temporary = None
+    except (OSError, SafetensorError) as error:
+        raise FocusError(f"{path}: the model could not be written: {error}") from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)

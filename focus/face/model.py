@@ -1,0 +1,296 @@
+"""A 3D morphable model as a torch module: mean and linear bases of shape, expression and albedo."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from focus.errors import FocusError
+
+if TYPE_CHECKING:
+    from focus import ops
+
+ExpressionPrior = Literal["normal", "unit_interval"]
+LANDMARK_COUNT = 68
+NOW_LANDMARK_COUNT = 7
+
+
+class MorphableModel(torch.nn.Module):
+    """shape = mean + identity basis * identity + expression basis * expression; likewise albedo. Float32 buffers.
+
+    Args:
+        mean_shape: ``[V, 3]`` mm; x to the image's right of a face that looks at the camera, y up, z out of the face.
+        identity_basis: ``[Ki, V, 3]`` mm per unit coefficient; coefficients are standard normal.
+        expression_basis: ``[Ke, V, 3]`` mm per unit coefficient; see `expression_prior`.
+        mean_albedo: ``[V, 3]`` RGB in [0, 1].
+        albedo_basis: ``[Ka, V, 3]`` RGB per unit coefficient; coefficients are standard normal.
+        faces: ``[F, 3]`` int32, counterclockwise seen from outside.
+        landmarks68: ``[68]`` int64, vertices of the iBUG landmarks (jaw from the image's left, brows, nose, eyes, mouth).
+        landmarks7: ``[7]`` int64, vertices of the NoW challenge (eye corners from the image's left to right, nose base,
+            mouth corners), or None.
+        uv: ``[V, 2]`` in [0, 1], v up, or None.
+        name: what the model is.
+        licence: under what terms its data may be used.
+        expression_prior: "normal", or "unit_interval" for blend shapes with weights in [0, 1].
+        recipe: for a model that code builds, what built it. Rounding differs between machines; the recipe does not, so
+            `fingerprint` uses it in place of the arrays.
+
+    Raises:
+        ValueError: shapes that do not fit together, or indices that name no vertex.
+    """
+
+    mean_shape: Tensor
+    identity_basis: Tensor
+    expression_basis: Tensor
+    mean_albedo: Tensor
+    albedo_basis: Tensor
+    faces: Tensor
+    landmarks68: Tensor
+    landmarks7: Tensor | None
+    uv: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        mean_shape: Tensor,
+        identity_basis: Tensor,
+        expression_basis: Tensor,
+        mean_albedo: Tensor,
+        albedo_basis: Tensor,
+        faces: Tensor,
+        landmarks68: Tensor,
+        landmarks7: Tensor | None = None,
+        uv: Tensor | None = None,
+        name: str = "unnamed",
+        licence: str = "unknown",
+        expression_prior: ExpressionPrior = "normal",
+        recipe: str | None = None,
+    ) -> None:
+        super().__init__()
+        if expression_prior not in get_args(ExpressionPrior):
+            raise ValueError(
+                f"MorphableModel: expression_prior: expected one of {get_args(ExpressionPrior)}, got {expression_prior!r}"
+            )
+        self.name = name
+        self.licence = licence
+        self.expression_prior: ExpressionPrior = expression_prior
+        self.recipe = recipe
+        for key, value in (
+            ("mean_shape", mean_shape),
+            ("identity_basis", identity_basis),
+            ("expression_basis", expression_basis),
+            ("mean_albedo", mean_albedo),
+            ("albedo_basis", albedo_basis),
+            ("uv", uv),
+        ):
+            self.register_buffer(key, None if value is None else value.detach().to(torch.float32).contiguous())
+        self.register_buffer("faces", faces.detach().to(torch.int32).contiguous())
+        self.register_buffer("landmarks68", landmarks68.detach().to(torch.int64).contiguous())
+        self.register_buffer(
+            "landmarks7", None if landmarks7 is None else landmarks7.detach().to(torch.int64).contiguous()
+        )
+        self._topology: ops.Topology | None = None
+        self._check()
+
+    def _check(self) -> None:
+        """Raises `ValueError` where the arrays do not fit together."""
+        count = self.mean_shape.shape[0] if self.mean_shape.dim() else 0
+        expected: dict[str, tuple[int | None, ...]] = {
+            "mean_shape": (count, 3),
+            "identity_basis": (None, count, 3),
+            "expression_basis": (None, count, 3),
+            "mean_albedo": (count, 3),
+            "albedo_basis": (None, count, 3),
+            "faces": (None, 3),
+            "landmarks68": (LANDMARK_COUNT,),
+            "landmarks7": (NOW_LANDMARK_COUNT,),
+            "uv": (count, 2),
+        }
+        for key, shape in expected.items():
+            value = getattr(self, key)
+            if value is None:
+                continue
+            got = tuple(value.shape)
+            if len(got) != len(shape) or any(e is not None and e != g for e, g in zip(shape, got, strict=True)):
+                wanted = ", ".join("any" if e is None else str(e) for e in shape)
+                raise ValueError(f"MorphableModel {self.name!r}: {key}: expected shape [{wanted}], got {list(got)}")
+            if value.is_floating_point():
+                if not bool(torch.isfinite(value).all()):
+                    raise ValueError(
+                        f"MorphableModel {self.name!r}: {key}: expected finite numbers, got NaN or infinity"
+                    )
+            elif value.numel() and not (0 <= int(value.min()) and int(value.max()) < count):
+                raise ValueError(
+                    f"MorphableModel {self.name!r}: {key}: expected vertex indices in [0, {count}), "
+                    f"got {int(value.min())}..{int(value.max())}"
+                )
+        if count == 0:
+            raise ValueError(f"MorphableModel {self.name!r}: mean_shape: expected at least one vertex, got none")
+
+    @property
+    def vertex_count(self) -> int:
+        """V."""
+        return self.mean_shape.shape[0]
+
+    @property
+    def identity_count(self) -> int:
+        """Ki."""
+        return self.identity_basis.shape[0]
+
+    @property
+    def expression_count(self) -> int:
+        """Ke."""
+        return self.expression_basis.shape[0]
+
+    @property
+    def albedo_count(self) -> int:
+        """Ka."""
+        return self.albedo_basis.shape[0]
+
+    @property
+    def topology(self) -> ops.Topology:
+        """The checked faces with their vertex-to-face lists, on the model's device; built on first use."""
+        if self._topology is None or self._topology.faces.device != self.faces.device:
+            from focus import ops
+
+            self._topology = ops.Topology(self.faces, self.vertex_count)
+        return self._topology
+
+    def neutral_shape(self, identity: Tensor) -> Tensor:
+        """The face without expression: ``[B, Ki]`` to ``[B, V, 3]`` mm."""
+        return self.mean_shape + _combine(identity, self.identity_basis, "identity")
+
+    def shape(self, identity: Tensor, expression: Tensor) -> Tensor:
+        """The face: ``[B, Ki]`` and ``[B, Ke]`` to ``[B, V, 3]`` mm."""
+        return self.neutral_shape(identity) + _combine(expression, self.expression_basis, "expression")
+
+    def albedo(self, coefficients: Tensor) -> Tensor:
+        """Colours: ``[B, Ka]`` to ``[B, V, 3]`` RGB, not clamped to [0, 1]."""
+        return self.mean_albedo + _combine(coefficients, self.albedo_basis, "albedo")
+
+    def truncated(
+        self, identity: int | None = None, expression: int | None = None, albedo: int | None = None
+    ) -> MorphableModel:
+        """The same model with the first components only; None keeps all. Raises `ValueError` for counts out of range."""
+        counts = {}
+        for key, wanted, have in (
+            ("identity", identity, self.identity_count),
+            ("expression", expression, self.expression_count),
+            ("albedo", albedo, self.albedo_count),
+        ):
+            counts[key] = have if wanted is None else wanted
+            if not 0 <= counts[key] <= have:
+                raise ValueError(f"truncated: {key}: expected 0 to {have} components, got {wanted}")
+        return self._replaced(
+            identity_basis=self.identity_basis[: counts["identity"]],
+            expression_basis=self.expression_basis[: counts["expression"]],
+            albedo_basis=self.albedo_basis[: counts["albedo"]],
+        )
+
+    def with_gaussian_process_albedo(self, components: int = 40) -> MorphableModel:
+        """The same geometry with a synthetic albedo; see `focus.face.painted_albedo`.
+
+        For models that come without colour (ICT-FaceKit, FLAME). Skin, brows, lips and eyes are painted round the 68
+        landmarks, and the basis is a Gaussian process with skin tones first: no colour was measured on anybody.
+
+        Args:
+            components: Ka of the result.
+        """
+        from focus.face.painted_albedo import paint_albedo
+
+        mean_albedo, albedo_basis = paint_albedo(self, components)
+        return self._replaced(mean_albedo=mean_albedo, albedo_basis=albedo_basis, name=f"{self.name}, synthetic albedo")
+
+    def _replaced(self, **changes: Tensor | str) -> MorphableModel:
+        """A model with some arguments changed; the others are shared."""
+        arguments: dict[str, object] = {key: getattr(self, key) for key in (*_ARRAYS, *_TEXTS)}
+        arguments.update(changes)
+        return MorphableModel(**arguments)  # type: ignore[arg-type]
+
+    def fingerprint(self) -> str:
+        """SHA-256 in hexadecimal of what coefficients mean in this model; checkpoints store it.
+
+        Hashes the bytes of all arrays or, of a model that code builds, its recipe and integer arrays with the number of
+        components: the floats of such a model differ in their last bits from machine to machine.
+        """
+        digest = hashlib.sha256()
+        counts = [self.identity_count, self.expression_count, self.albedo_count]
+        digest.update(json.dumps([self.recipe, self.expression_prior, counts]).encode())
+        for key in _ARRAYS:
+            value = getattr(self, key)
+            if value is not None and not (self.recipe is not None and value.is_floating_point()):
+                digest.update(f"{key}{tuple(value.shape)}".encode())
+                digest.update(value.detach().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: str | Path) -> None:
+        """Writes our own format (safetensors with metadata), atomically; read it with `load`.
+
+        Args:
+            path: ends in ``.focusmodel`` or ``.safetensors``.
+        """
+        from focus.face.loaders import save_model
+
+        save_model(self, Path(path))
+
+    @staticmethod
+    def load(path: str | Path) -> MorphableModel:
+        """Reads a model file and recognises its format; see `focus.face.loaders.load_model`.
+
+        Raises:
+            FocusError: missing, damaged or unknown files.
+        """
+        from focus.face.loaders import load_model
+
+        return load_model(Path(path))
+
+    @staticmethod
+    def procedural(
+        detail: Literal["small", "full"] = "full",
+        identity: int | None = None,
+        expression: int | None = None,
+        albedo: int | None = None,
+    ) -> MorphableModel:
+        """The face that ships as code; see `focus.face.procedural`.
+
+        Args:
+            detail: "full" has about 30,000 vertices; "small" samples the same functions at about 2,500.
+            identity, expression, albedo: number of components; None takes all.
+        """
+        from focus.face.procedural import build_procedural_model
+
+        if detail not in ("small", "full"):
+            raise FocusError(f"procedural: detail: expected 'small' or 'full', got {detail!r}")
+        return build_procedural_model(detail).truncated(identity, expression, albedo)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.name!r}, vertices={self.vertex_count}, faces={self.faces.shape[0]}, identity={self.identity_count}, "
+            f"expression={self.expression_count}, albedo={self.albedo_count}"
+        )
+
+
+_ARRAYS = (
+    "mean_shape",
+    "identity_basis",
+    "expression_basis",
+    "mean_albedo",
+    "albedo_basis",
+    "faces",
+    "landmarks68",
+    "landmarks7",
+    "uv",
+)
+_TEXTS = ("name", "licence", "expression_prior", "recipe")
+
+
+def _combine(coefficients: Tensor, basis: Tensor, name: str) -> Tensor:
+    """``[B, K]`` times ``[K, V, 3]``."""
+    if coefficients.dim() != 2 or coefficients.shape[1] != basis.shape[0]:
+        raise ValueError(f"{name} coefficients: expected shape [B, {basis.shape[0]}], got {list(coefficients.shape)}")
+    return (coefficients @ basis.flatten(1)).unflatten(1, basis.shape[1:])

@@ -1,0 +1,113 @@
+"""From parameters to a picture: shape, pose, shading and rasterization, all differentiable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from focus import ops
+from focus.face.camera import Camera
+from focus.face.model import MorphableModel
+from focus.face.parameters import FaceParameters
+
+
+@dataclass
+class Rendering:
+    """What `Renderer` returns.
+
+    Attributes:
+        image: ``[B, 3, S, S]`` RGB, 0 outside the face, not clamped to [0, 1].
+        mask: ``[B, 1, S, S]``, 1 where a pixel centre is covered by the face, else 0; constant for gradients.
+        vertices: ``[B, V, 3]`` mm, model space.
+        screen_vertices: ``[B, V, 3]``, x and y in pixels, depth in mm.
+        normals: ``[B, V, 3]``, unit length, camera space.
+        colors: ``[B, V, 3]``, shaded RGB.
+        landmarks: ``[B, 68, 2]`` pixels.
+        fragments: what `ops.rasterize` returned (face index, barycentric coordinates, depth).
+    """
+
+    image: Tensor
+    mask: Tensor
+    vertices: Tensor
+    screen_vertices: Tensor
+    normals: Tensor
+    colors: Tensor
+    landmarks: Tensor
+    fragments: ops.Fragments
+
+
+def shade(
+    camera_vertices: Tensor, albedo: Tensor, lighting: Tensor, topology: ops.Topology | Tensor
+) -> tuple[Tensor, Tensor]:
+    """Colours of vertices under spherical-harmonics light.
+
+    Args:
+        camera_vertices: ``[B, V, 3]`` mm, camera space.
+        albedo: ``[B, V, 3]`` RGB.
+        lighting: ``[B, 3, 9]``.
+        topology: faces, counterclockwise seen from outside.
+
+    Returns:
+        Unit normals in camera space and shaded colours, both ``[B, V, 3]``.
+    """
+    normals = ops.vertex_normals(camera_vertices, topology)
+    return normals, ops.sh_shading(normals, albedo, lighting)
+
+
+def draw(
+    screen_vertices: Tensor, colors: Tensor, topology: ops.Topology | Tensor, size: tuple[int, int]
+) -> tuple[Tensor, Tensor, ops.Fragments]:
+    """Rasterizes colours of vertices; faces that look away from the camera are culled.
+
+    Args:
+        screen_vertices: ``[B, V, 3]``, pixels and depth.
+        colors: ``[B, V, 3]``.
+        topology: faces, counterclockwise seen from outside.
+        size: height and width in pixels.
+
+    Returns:
+        Image ``[B, 3, H, W]``, mask ``[B, 1, H, W]`` (0 or 1), and the fragments.
+    """
+    fragments = ops.rasterize(screen_vertices, topology, size, cull="clockwise")
+    image = ops.interpolate(colors, topology, fragments)
+    mask = (fragments.face_index >= 0)[:, None].to(image.dtype)
+    return image, mask, fragments
+
+
+class Renderer(torch.nn.Module):
+    """Draws faces of a morphable model with the camera of FOCUS.
+
+    Args:
+        model: the face; shared, not copied.
+        image_size: S, pixels.
+    """
+
+    def __init__(self, model: MorphableModel, image_size: int) -> None:
+        super().__init__()
+        self.model = model
+        self.camera = Camera(image_size)
+
+    def forward(
+        self, parameters: FaceParameters, *, vertices: Tensor | None = None, albedo: Tensor | None = None
+    ) -> Rendering:
+        """Renders a batch.
+
+        Args:
+            parameters: B faces.
+            vertices: ``[B, V, 3]`` mm, model space, in place of the model's shape.
+            albedo: ``[B, V, 3]`` RGB, in place of the model's albedo.
+        """
+        if vertices is None:
+            vertices = self.model.shape(parameters.identity, parameters.expression)
+        if albedo is None:
+            albedo = self.model.albedo(parameters.albedo)
+        topology = self.model.topology
+        camera_vertices = self.camera.transform(vertices, parameters.rotation, parameters.translation)
+        screen_vertices = self.camera.project(camera_vertices)
+        normals, colors = shade(camera_vertices, albedo, parameters.lighting, topology)
+        size = (self.camera.image_size, self.camera.image_size)
+        image, mask, fragments = draw(screen_vertices, colors, topology, size)
+        landmarks = screen_vertices[:, self.model.landmarks68, :2]
+        return Rendering(image, mask, vertices, screen_vertices, normals, colors, landmarks, fragments)
