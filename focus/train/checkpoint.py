@@ -1,0 +1,287 @@
+"""Checkpoints: one safetensors file, tensors plus a JSON header; nothing in it can run.
+
+Tensors are named ``reconstruction.*`` and ``segmentation.*`` (the state dicts of the networks) and ``optimiser.<network>.<state>.<parameter>``.
+The header's metadata hold one entry, ``focus``: JSON with the fields of `Header`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from focus._version import __version__
+from focus.errors import FocusError
+from focus.face import MorphableModel
+from focus.nets import (
+    ReconstructionNetwork,
+    SegmentationNetwork,
+    build_reconstruction_network,
+    build_segmentation_network,
+    load_weights,
+)
+from focus.train.config import Settings
+
+FORMAT = 1
+"""Counts up when a file of before can no longer be read."""
+NETWORKS = ("reconstruction", "segmentation")
+
+
+@dataclass
+class Networks:
+    """The two networks of FOCUS."""
+
+    reconstruction: ReconstructionNetwork
+    segmentation: SegmentationNetwork
+
+    @classmethod
+    def build(cls, settings: Settings, model: MorphableModel) -> Networks:
+        """Untrained networks, from torch's random numbers."""
+        return cls(build_reconstruction_network(settings.network, model), build_segmentation_network(settings.network))
+
+    def items(self) -> tuple[tuple[str, nn.Module], ...]:
+        """(name, network), in the order of their names."""
+        return ("reconstruction", self.reconstruction), ("segmentation", self.segmentation)
+
+    def to(self, device: torch.device | str) -> Networks:
+        """Moves both, in place."""
+        for _, network in self.items():
+            network.to(device)
+        return self
+
+    def eval(self) -> Networks:
+        """Switches both to evaluation."""
+        for _, network in self.items():
+            network.eval()
+        return self
+
+
+@dataclass
+class Header:
+    """What a checkpoint says about itself. Plain JSON values."""
+
+    settings: dict[str, Any]
+    """`Settings.to_dict` of the run."""
+    model_name: str
+    """Name of the morphable model."""
+    model_fingerprint: str
+    """`MorphableModel.fingerprint`: coefficients mean nothing in another model."""
+    kind: Literal["training", "inference"] = "training"
+    """A training checkpoint also holds what the run needs to go on."""
+    step: int = 0
+    """Iterations done."""
+    optimiser: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Numbers of the optimisers that are no tensors, by network and name."""
+    validation: dict[str, Any] = field(default_factory=dict)
+    """Last and best validation: ``{"last": {name: value}, "best": {name: value}}``, each with its ``step``."""
+    version: str = __version__
+    """Version of FOCUS that wrote the file."""
+    format: int = FORMAT
+    """See `FORMAT`."""
+    checksum: int = 0
+    """CRC-32 of all tensors in the order of their names."""
+
+
+@dataclass
+class Checkpoint:
+    """A checkpoint in memory, on the CPU."""
+
+    header: Header
+    tensors: dict[str, Tensor]
+    path: Path
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the run. Raises `FocusError` where this version does not know them."""
+        return Settings.from_dict(self.header.settings)
+
+    def state(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors below a prefix, which is cut off."""
+        prefix = f"{prefix}."
+        return {name.removeprefix(prefix): value for name, value in self.tensors.items() if name.startswith(prefix)}
+
+    def check_model(self, model: MorphableModel) -> None:
+        """Raises `FocusError` if the checkpoint was trained with another morphable model."""
+        if model.fingerprint() != self.header.model_fingerprint:
+            raise FocusError(
+                f"{self.path}: trained with the face model {self.header.model_name!r} (fingerprint {self.header.model_fingerprint[:12]}), "
+                f"got {model.name!r} ({model.fingerprint()[:12]}), in which its coefficients mean other faces. Use the same model file "
+                "and the same numbers of components."
+            )
+
+    def load_networks(self, networks: Networks) -> None:
+        """Copies the weights into `networks`; a segmentation network that the file lacks stays as it is.
+
+        Raises:
+            FocusError: weights are missing, unknown, of another shape or not finite.
+        """
+        for name, network in networks.items():
+            state = self.state(name)
+            if state or name == "reconstruction":
+                load_weights(network, state, source=f"{self.path}, {name}")
+
+
+@dataclass
+class Trained:
+    """Trained networks, ready for use: on a device, in evaluation mode."""
+
+    settings: Settings
+    model: MorphableModel
+    networks: Networks
+    checkpoint: Checkpoint
+
+
+def save_checkpoint(path: str | os.PathLike[str], header: Header, tensors: Mapping[str, Tensor]) -> Path:
+    """Writes a checkpoint; at any moment, the file of this name is the old one or the new one, complete.
+
+    Args:
+        path: the file. Its folder is made if need be.
+        header: what it says about itself; the checksum is filled in.
+        tensors: on any device.
+
+    Raises:
+        FocusError: the file system refused (full, read-only, ...); the old file is still there.
+    """
+    path = Path(path)
+    held = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    header = replace(header, checksum=_checksum(held))
+    content = safetensors.torch.save(held, {"focus": json.dumps(asdict(header))})
+    # One temporary name per file: what a killed run left behind is overwritten by the next one, not collected.
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise FocusError(
+            f"checkpoint: {path} ({len(content) / 2**20:.1f} MiB) cannot be written: {error.strerror or error}. A file of that name, if "
+            "there was one, is unchanged. Make room or choose another folder, then resume."
+        ) from error
+    return path
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Reads a checkpoint of training or for inference.
+
+    Raises:
+        FocusError: no such file; damaged or cut short; not a checkpoint of FOCUS; of a newer format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FocusError(f"checkpoint: expected a file, found none at {path}. Check the path.")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            names = sorted(file.keys())
+            tensors = {name: file.get_tensor(name) for name in names} if "focus" in metadata else {}
+    except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise FocusError(
+            f"checkpoint: {path} cannot be read ({str(error).splitlines()[0]}): it is damaged, cut short, or no checkpoint. FOCUS "
+            "writes .safetensors files; copy this one again."
+        ) from error
+    if "focus" not in metadata:
+        raise FocusError(
+            f"checkpoint: {path} is a safetensors file, but not one that FOCUS wrote: its header has no entry 'focus'. Weights of single "
+            "networks go elsewhere (settings.imagenet, settings.arcface)."
+        )
+    header = _read_header(path, metadata["focus"])
+    if _checksum(tensors) != header.checksum:
+        raise FocusError(f"checkpoint: {path} is damaged: its contents do not match their checksum. Copy it again.")
+    return Checkpoint(header, tensors, path)
+
+
+def load_trained(
+    path: str | os.PathLike[str], *, model: MorphableModel | None = None, device: torch.device | str = "cpu"
+) -> Trained:
+    """Networks for use, with their settings and face model.
+
+    Args:
+        path: a checkpoint of training or for inference.
+        model: the face model; None: the one that the settings name.
+        device: where all of it goes.
+
+    Raises:
+        FocusError: as `load_checkpoint`, or the face model is another one.
+    """
+    checkpoint = load_checkpoint(path)
+    settings = checkpoint.settings
+    model = settings.face.build() if model is None else model
+    checkpoint.check_model(model)
+    networks = Networks.build(settings, model)
+    checkpoint.load_networks(networks)
+    return Trained(settings, model.to(device), networks.to(device).eval(), checkpoint)
+
+
+def export(
+    source: str | os.PathLike[str], destination: str | os.PathLike[str], *, segmentation: bool = True
+) -> tuple[Path, int]:
+    """Writes the networks of a checkpoint alone, in half precision, for inference or as the start of other runs.
+
+    Vectors (biases, normalisation) stay in single precision: they are small in size and wide in range.
+
+    Args:
+        source: a checkpoint of training.
+        destination: the file to write.
+        segmentation: include the segmentation network.
+
+    Returns:
+        The file and its size in bytes.
+
+    Raises:
+        FocusError: as `load_checkpoint` and `save_checkpoint`, or a weight does not fit into half precision.
+    """
+    checkpoint = load_checkpoint(source)
+    wanted = NETWORKS if segmentation else NETWORKS[:1]
+    tensors = {}
+    for name, value in checkpoint.tensors.items():
+        if name.split(".")[0] in wanted:
+            matrix = value.is_floating_point() and value.dim() >= 2
+            tensors[name] = value.to(torch.float16) if matrix else value
+            if not bool(torch.isfinite(tensors[name]).all()):
+                raise FocusError(f"checkpoint: {source}: {name} has values that are not finite, or too large for half precision")
+    header = replace(checkpoint.header, kind="inference", optimiser={})
+    path = save_checkpoint(destination, header, tensors)
+    return path, path.stat().st_size
+
+
+def _read_header(path: Path, text: str) -> Header:
+    try:
+        values = json.loads(text)
+        found = values["format"]
+        if not isinstance(found, int) or found > FORMAT:
+            raise FocusError(
+                f"checkpoint: {path} has format {found!r}, this version of FOCUS ({__version__}) reads up to {FORMAT}: update it"
+            )
+        header = Header(**{item.name: values[item.name] for item in fields(Header)})
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise FocusError(f"checkpoint: {path} is damaged: its header cannot be understood ({error!r})") from error
+    return header
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> int:
+    value = 0
+    for name in sorted(tensors):
+        value = zlib.crc32(name.encode(), value)
+        content = tensors[name].contiguous().reshape(-1).view(torch.uint8) if tensors[name].numel() else tensors[name]
+        value = zlib.crc32(content.numpy(), value)
+    return value

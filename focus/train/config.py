@@ -1,0 +1,340 @@
+"""Every setting of a training run, and the presets `paper`, `official` and `small`.
+
+A run is described by one `Settings`; it is stored as JSON inside each checkpoint. "Iterations" of a network are its own: those of the
+other one do not count, so that methods which train no segmentation network see the same rates and the same faces.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from focus.data.synthetic import SyntheticSettings
+from focus.errors import FocusError
+from focus.face import MorphableModel
+from focus.losses import ROBUST_CUTOFF, ROBUST_SIGMA, ReconstructionWeights, SegmentationWeights
+from focus.nets import NetworkSettings
+
+Method = Literal["focus", "mofa", "pretrained", "oracle"]
+Preset = Literal["paper", "official", "small"]
+Stage = Literal["initialise", "segmentation", "joint", "adapt"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FaceSettings:
+    """The morphable model."""
+
+    source: str = "procedural"
+    """`procedural`, or the path of a model file (BFM, our own format, arrays)."""
+    detail: Literal["small", "full"] = "full"
+    """Level of detail of the procedural model."""
+    identity: int | None = None
+    """Number of identity components; None: all of them. So for the next two."""
+    expression: int | None = None
+    """Number of expression components."""
+    albedo: int | None = None
+    """Number of albedo components."""
+
+    def build(self) -> MorphableModel:
+        """The model. Raises `FocusError` for files that cannot be read."""
+        counts = (self.identity, self.expression, self.albedo)
+        if self.source == "procedural":
+            return MorphableModel.procedural(self.detail, *counts)
+        return MorphableModel.load(self.source).truncated(*counts)
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """The faces to learn from: synthetic ones, or the photos of a folder."""
+
+    photos: Path | None = None
+    """Folder of photos; None: synthetic faces."""
+    landmarks: Path | None = None
+    """CSV file with the landmarks of the photos."""
+    adapt_photos: Path | None = None
+    """Folder of the photos of the stage `adapt`; None: the same faces as before."""
+    adapt_landmarks: Path | None = None
+    """CSV file with their landmarks."""
+    validation: int = 32
+    """Number of faces held out for validation; of photos at most a fifth."""
+    augment: bool = True
+    """Small random changes of place, size and colour of the photos, mirroring."""
+    synthetic: SyntheticSettings = field(default_factory=SyntheticSettings)
+    """The synthetic world."""
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """Iterations of each stage; 0 leaves a stage out."""
+
+    initialise: int = 300_000
+    """Reconstruction network alone, outlier-robust loss."""
+    segmentation: int = 30_000
+    """Segmentation network alone, on the masks of the outlier-robust rule."""
+    joint: int = 200_000
+    """Both in turns, iterations of both together."""
+    adapt: int = 0
+    """As `joint`, afterwards, on other photos."""
+    cycle: int = 30_000
+    """Iterations of one cycle of `joint` and `adapt`."""
+    segmentation_in_cycle: int = 5_000
+    """Of these, the first ones train the segmentation network, the others the reconstruction network."""
+
+
+@dataclass(frozen=True)
+class RobustSettings:
+    """The outlier-robust loss of the first stage, and the masks that it makes."""
+
+    plain: float = 0.0
+    """First part of the stage `initialise`, as a fraction of it, with L_pixel over the whole rendered face in its place."""
+    anneal: float = 0.0
+    """Next part, in which sigma shrinks geometrically from `sigma_start` to `sigma`."""
+    sigma_start: float = 0.15
+    """Standard deviation of a colour difference, in [0, 1], at the start of the anneal."""
+    sigma: float = ROBUST_SIGMA
+    """Its final value, which also makes the masks for the segmentation network and for the method `pretrained`."""
+    cutoff: float = ROBUST_CUTOFF
+    """A pixel farther off than this many sigma is an outlier."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A learning rate over the iterations of one network in one stage."""
+
+    start: float = 0.1
+    """At the first iteration."""
+    decay: float = 0.99
+    """Factor every `decay_every` iterations."""
+    decay_every: int = 5_000
+    """See `decay`."""
+    cosine_end: float | None = None
+    """If given, no steps, but half a cosine from `start` down to this fraction of it at the end of the stage."""
+    warm_up: int = 0
+    """Iterations in which the rate rises linearly from zero."""
+
+    def at(self, iteration: int, total: int) -> float:
+        """The rate of iteration 0 .. total - 1."""
+        rate = self.start
+        if self.cosine_end is None:
+            rate *= self.decay ** (iteration // self.decay_every)
+        else:
+            rate *= self.cosine_end + (1 - self.cosine_end) * (1 + math.cos(math.pi * iteration / max(total, 1))) / 2
+        return rate * min(1.0, (iteration + 1) / self.warm_up) if self.warm_up else rate
+
+
+@dataclass(frozen=True)
+class OptimiserSettings:
+    """How the networks learn. The state of the optimiser starts afresh in each stage."""
+
+    name: Literal["adadelta", "adam"] = "adadelta"
+    """Optimiser of both networks, with torch's default constants."""
+    initialise: Rate = field(default_factory=Rate)
+    """Reconstruction network, stage `initialise`."""
+    segmentation: Rate = field(default_factory=lambda: Rate(0.03))
+    """Segmentation network, stage `segmentation`."""
+    joint_reconstruction: Rate = field(default_factory=lambda: Rate(0.1 * 0.99**60))
+    """Reconstruction network, stages `joint` and `adapt`: goes on where 300,000 iterations ended."""
+    joint_segmentation: Rate = field(default_factory=lambda: Rate(0.06 * 0.1 * 0.99**60))
+    """Segmentation network, stages `joint` and `adapt`: 0.06 of the above."""
+    gradient_clip: float | None = None
+    """Largest norm of the gradient of all parameters together; None: no limit."""
+
+
+@dataclass(frozen=True)
+class GuardSettings:
+    """When a run is stopped because its masks say nothing any more."""
+
+    window: int = 500
+    """Iterations over which the mean mask inside the rendered face is taken."""
+    lowest: float = 0.005
+    """Less than this: all is called hidden."""
+    highest: float = 0.995
+    """More than this: all is called face. 1 switches the check off, for photos that hide nothing."""
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """What is written, and how often, in iterations of both networks."""
+
+    every: int = 50
+    """Line of losses in `log.jsonl`."""
+    checkpoint_every: int = 1_000
+    """Checkpoint; one more at the end of each turn of a network."""
+    validate_every: int = 1_000
+    """Validation losses and picture; once more at the end of each turn of a network."""
+    pictures: int = 6
+    """Faces in a validation picture; 0: no pictures."""
+    tensorboard: Literal["auto", "on", "off"] = "auto"
+    """TensorBoard curves; auto: where it is installed."""
+    seconds_per_line: float = 30.0
+    """Where the output is no terminal: seconds between two lines of progress."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A training run. The defaults are those of the paper; see `Settings.preset`."""
+
+    method: Method = "focus"
+    """What tells which pixels are the face when the reconstruction network trains, after the common initialisation. focus: the
+    segmentation network; mofa: nothing, the whole rendered face counts; pretrained: the outlier-robust rule; oracle: the true masks."""
+    seed: int = 0
+    """Seed of the initial weights, the faces, their order and dropout."""
+    image_size: int = 224
+    """Side of the images, pixels."""
+    batch_size: int = 12
+    """Faces per iteration, over all processes."""
+    start: Path | None = None
+    """Checkpoint whose weights the run starts from, for example an exported one."""
+    imagenet: Path | None = None
+    """File with torchvision's ImageNet weights for the trunk of the reconstruction network."""
+    arcface: Path | None = None
+    """File with the ArcFace weights for the recognition features; None: the filter bank, which needs none."""
+    face: FaceSettings = field(default_factory=FaceSettings)
+    """The morphable model."""
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    """Both networks."""
+    data: DataSettings = field(default_factory=DataSettings)
+    """The faces to learn from."""
+    stages: StageSettings = field(default_factory=StageSettings)
+    """How long."""
+    robust: RobustSettings = field(default_factory=RobustSettings)
+    """The outlier-robust loss."""
+    reconstruction_weights: ReconstructionWeights = field(default_factory=ReconstructionWeights)
+    """Weights of L_R."""
+    segmentation_weights: SegmentationWeights = field(default_factory=SegmentationWeights)
+    """Weights of L_S."""
+    binary_ramp: int = 0
+    """Iterations of the segmentation network in the joint stage over which the weight of L_binary rises from 0: at its full weight
+    from the start, it freezes the first masks."""
+    mask_gradient: bool = False
+    """Let L_pixel, too, reach the reconstruction network through the predicted mask, not L_area alone."""
+    optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
+    """How the networks learn."""
+    guard: GuardSettings = field(default_factory=GuardSettings)
+    """When a run is stopped."""
+    log: LogSettings = field(default_factory=LogSettings)
+    """What is written."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or auto: CUDA where there is a card."""
+    threads: int = 0
+    """Threads of torch on the CPU; 0: as many as torch thinks right."""
+
+    def __post_init__(self) -> None:
+        stages = self.stages
+        _check("image_size", self.image_size, self.image_size >= 16, "at least 16 pixels")
+        _check("batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
+        _check("seed", self.seed, 0 <= self.seed < 1 << 32, "a number in [0, 2**32)")
+        _check("binary_ramp", self.binary_ramp, self.binary_ramp >= 0, "a number >= 0")
+        for item in fields(stages):
+            _check(f"stages.{item.name}", getattr(stages, item.name), getattr(stages, item.name) >= 0, "a number >= 0")
+        _check(
+            "stages.segmentation_in_cycle",
+            stages.segmentation_in_cycle,
+            0 < stages.segmentation_in_cycle < stages.cycle,
+            f"between 1 and cycle - 1 = {stages.cycle - 1}, so that both networks get their turn",
+        )
+        robust = self.robust
+        _check("robust.sigma", robust.sigma, 0 < robust.sigma <= robust.sigma_start, "0 < sigma <= sigma_start")
+        parts = robust.plain + robust.anneal
+        _check("robust", (robust.plain, robust.anneal), min(robust.plain, robust.anneal) >= 0 and parts <= 1, "fractions")
+        _check("guard.window", self.guard.window, self.guard.window >= 1, "at least 1")
+        for name in ("every", "checkpoint_every", "validate_every"):
+            _check(f"log.{name}", getattr(self.log, name), getattr(self.log, name) >= 1, "at least 1")
+        if (self.data.photos is None) != (self.data.landmarks is None):
+            raise FocusError("settings: data.photos and data.landmarks belong together: give both or neither")
+        if (self.data.adapt_photos is None) != (self.data.adapt_landmarks is None):
+            raise FocusError("settings: data.adapt_photos and data.adapt_landmarks belong together: give both or neither")
+        if self.method == "oracle" and self.data.photos is not None:
+            raise FocusError("settings: method 'oracle' needs true masks, which photos do not have; take another method")
+
+    @classmethod
+    def preset(cls, name: Preset) -> Settings:
+        """The paper's figures, those of the authors' released code where it differs, or a run for two CPU cores."""
+        if name == "paper":
+            return cls()
+        if name == "official":
+            start = 0.1 * 0.99**60 * 0.8
+            return cls(
+                network=NetworkSettings.preset("official"),
+                segmentation_weights=SegmentationWeights.official(),
+                optimiser=OptimiserSettings(
+                    joint_reconstruction=Rate(start), joint_segmentation=Rate(0.06 * start, decay=0.95)
+                ),
+            )
+        if name == "small":
+            return _small()
+        raise FocusError(f"settings: preset: expected 'paper', 'official' or 'small', got {name!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested dicts of JSON values; undone by `from_dict`."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Settings:
+        """Undoes `to_dict`; absent names take their defaults. Raises `FocusError` for unknown names and wrong types."""
+        return _decode(cls, values, "settings")
+
+
+def _small() -> Settings:
+    return Settings(
+        image_size=64,
+        batch_size=16,
+        face=FaceSettings(detail="small", identity=12, expression=6, albedo=10),
+        network=NetworkSettings.preset("small"),
+        stages=StageSettings(initialise=6_000, segmentation=300, joint=2_000, cycle=500, segmentation_in_cycle=200),
+        robust=RobustSettings(plain=0.3, anneal=0.5),
+        binary_ramp=400,
+        optimiser=OptimiserSettings(
+            name="adam",
+            initialise=Rate(1e-3, cosine_end=0.05, warm_up=100),
+            segmentation=Rate(2e-3, cosine_end=0.2),
+            joint_reconstruction=Rate(2e-4, cosine_end=0.1),
+            joint_segmentation=Rate(1e-3, cosine_end=0.1),
+            gradient_clip=5.0,
+        ),
+        guard=GuardSettings(window=100),
+        log=LogSettings(every=20, checkpoint_every=500, validate_every=500),
+    )
+
+
+def _check(name: str, value: object, good: bool, expected: str) -> None:
+    if not good:
+        raise FocusError(f"settings: {name}: expected {expected}, got {value}")
+
+
+def _decode(kind: Any, value: Any, name: str) -> Any:
+    """JSON values to the annotated type `kind`."""
+    if is_dataclass(kind):
+        if not isinstance(value, Mapping):
+            raise FocusError(f"{name}: expected a group of settings, got {value!r}")
+        hints = typing.get_type_hints(kind)
+        unknown = sorted(set(value) - {item.name for item in fields(kind)})
+        if unknown:
+            raise FocusError(f"{name}: unknown settings {', '.join(unknown)}; were they written by a newer version of FOCUS?")
+        return kind(**{key: _decode(hints[key], part, f"{name}.{key}") for key, part in value.items()})  # type: ignore[operator]
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        inner = next(part for part in arguments if part is not type(None))
+        return None if value is None else _decode(inner, value, name)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        kinds = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
+        if len(kinds) == len(value):
+            return tuple(_decode(part, item, name) for part, item in zip(kinds, value, strict=True))
+    elif origin is Literal:
+        if value in arguments:
+            return value
+    elif kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    elif kind is Path and isinstance(value, str):
+        return Path(value)
+    elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+        return value
+    raise FocusError(f"{name}: expected {getattr(kind, '__name__', kind)}, got {value!r}")

@@ -1,0 +1,139 @@
+"""A whole run: everything built from the settings, trained, resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from focus.data.batches import FaceBatch
+from focus.data.photos import PhotoFolder
+from focus.data.synthetic import SyntheticFaces
+from focus.errors import FocusError
+from focus.face import MorphableModel
+from focus.nets import ArcFaceFeatures, FeatureExtractor, FilterBank, read_weights
+from focus.train.checkpoint import Networks, load_checkpoint
+from focus.train.config import Settings
+from focus.train.log import RunLogger
+from focus.train.schedule import Turn
+from focus.train.sources import DataSource, PhotoSource, SyntheticSource, split_photos
+from focus.train.trainer import LAST, Trainer
+
+VALIDATION_SEED_OFFSET = 1 << 32
+"""Synthetic validation faces come from the seed this much above that of training; test sets lie elsewhere (`focus.eval`)."""
+
+
+def train(
+    settings: Settings,
+    folder: Path,
+    *,
+    resume: bool = False,
+    after_turn: Callable[[Trainer, Turn], None] | None = None,
+) -> bool:
+    """Trains in `folder`: checkpoints, ``log.jsonl``, curves and validation pictures go there.
+
+    Args:
+        settings: the run.
+        folder: made if need be. If it holds a run already, `resume` must be set.
+        resume: go on with the run in `folder`, if there is one.
+        after_turn: see `Trainer`.
+
+    Returns:
+        False if a signal ended the run before its end.
+
+    Raises:
+        FocusError: the folder holds another run, a file cannot be used, masks collapsed, a number is not finite.
+    """
+    last = folder / LAST
+    if last.exists() and not resume:
+        raise FocusError(f"{folder} already holds a run ({LAST}): resume it, or name another folder")
+    checkpoint = load_checkpoint(last) if last.exists() else None
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    step = checkpoint.header.step if checkpoint else 0
+    with RunLogger(folder, settings.log, step=step) as logger:
+        model = settings.face.build()
+        data, validation = build_data(settings, model, logger)
+        adaptation = None
+        if settings.stages.adapt and settings.data.adapt_photos and settings.data.adapt_landmarks:
+            adaptation, validation = photo_source(
+                settings, settings.data.adapt_photos, settings.data.adapt_landmarks, logger
+            )
+        trainer = Trainer(
+            settings,
+            model,
+            build_networks(settings, model),
+            data,
+            build_features(settings, logger),
+            adaptation=adaptation,
+            validation=validation,
+            folder=folder,
+            logger=logger,
+            device=pick_device(settings.device),
+            after_turn=after_turn,
+        )
+        if checkpoint:
+            trainer.resume(checkpoint)
+            logger.message(f"going on after iteration {trainer.step} of {trainer.plan[-1].end if trainer.plan else 0}")
+        return trainer.run()
+
+
+def build_networks(settings: Settings, model: MorphableModel) -> Networks:
+    """Networks with the weights that the settings name, or random ones from the seed."""
+    torch.manual_seed(settings.seed)
+    networks = Networks.build(settings, model)
+    if settings.imagenet is not None:
+        networks.reconstruction.trunk.load_imagenet_weights(settings.imagenet)
+    if settings.start is not None:
+        start = load_checkpoint(settings.start)
+        start.check_model(model)
+        start.load_networks(networks)
+    return networks
+
+
+def build_features(settings: Settings, logger: RunLogger) -> FeatureExtractor:
+    """The recognition features that the settings name."""
+    features: FeatureExtractor = FilterBank() if settings.arcface is None else ArcFaceFeatures.load(settings.arcface)
+    logger.message(f"recognition features: {features.description}")
+    return features
+
+
+def build_data(
+    settings: Settings, model: MorphableModel, logger: RunLogger
+) -> tuple[DataSource, FaceBatch | None]:
+    """Training faces and validation faces."""
+    data = settings.data
+    if data.photos is not None and data.landmarks is not None:
+        return photo_source(settings, data.photos, data.landmarks, logger)
+    faces = SyntheticFaces(model, settings.image_size, settings.seed, data.synthetic)
+    held_out = SyntheticFaces(model, settings.image_size, settings.seed + VALIDATION_SEED_OFFSET, data.synthetic)
+    return SyntheticSource(faces, settings.batch_size), held_out.batch(0, data.validation) if data.validation else None
+
+
+def photo_source(
+    settings: Settings, folder: Path, landmarks: Path, logger: RunLogger
+) -> tuple[DataSource, FaceBatch | None]:
+    """Training photos and validation photos of a folder."""
+    photos = PhotoFolder(folder, landmarks, settings.image_size)
+    training, held_out = split_photos(len(photos), settings.data.validation, settings.seed)
+    logger.message(
+        f"{folder}: {len(photos)} photos ({len(training)} to train with, {len(held_out)} for validation), {len(photos.skipped)} skipped"
+    )
+    for skip in photos.skipped:
+        logger.message(f"  skipped {skip.name}: {skip.reason}")
+    source = PhotoSource(photos, training, settings.batch_size, seed=settings.seed, augment=settings.data.augment)
+    return source, photos.batch(held_out) if held_out else None
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a setting. Raises `FocusError` for CUDA where there is none, and for unknown names."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise FocusError(f"settings: device: expected 'auto', 'cpu' or 'cuda', got {name!r}") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise FocusError("settings: device: 'cuda' was asked for, and torch sees no card; set it to 'auto' or 'cpu'")
+    return device
