@@ -1,7 +1,8 @@
 """Checkpoints: one safetensors file, tensors plus a JSON header; nothing in it can run.
 
-Tensors are named ``reconstruction.*`` and ``segmentation.*`` (the state dicts of the networks) and ``optimiser.<network>.<state>.<parameter>``.
-The header's metadata hold one entry, ``focus``: JSON with the fields of `Header`.
+Tensors are named ``reconstruction.*`` and ``segmentation.*``, the state dicts of the networks, and
+``optimiser.<network>.<state>.<number of the parameter>``. The metadata hold one entry, ``focus``: JSON with the fields
+of `Header`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from focus.nets import (
     load_weights,
 )
 from focus.train.config import Settings
+from focus.train.schedule import Network
 
 FORMAT = 1
 """Counts up when a file of before can no longer be read."""
@@ -49,7 +51,7 @@ class Networks:
         """Untrained networks, from torch's random numbers."""
         return cls(build_reconstruction_network(settings.network, model), build_segmentation_network(settings.network))
 
-    def items(self) -> tuple[tuple[str, nn.Module], ...]:
+    def items(self) -> tuple[tuple[Network, nn.Module], ...]:
         """(name, network), in the order of their names."""
         return ("reconstruction", self.reconstruction), ("segmentation", self.segmentation)
 
@@ -114,9 +116,9 @@ class Checkpoint:
         """Raises `FocusError` if the checkpoint was trained with another morphable model."""
         if model.fingerprint() != self.header.model_fingerprint:
             raise FocusError(
-                f"{self.path}: trained with the face model {self.header.model_name!r} (fingerprint {self.header.model_fingerprint[:12]}), "
-                f"got {model.name!r} ({model.fingerprint()[:12]}), in which its coefficients mean other faces. Use the same model file "
-                "and the same numbers of components."
+                f"{self.path}: trained with the face model {self.header.model_name!r} (fingerprint "
+                f"{self.header.model_fingerprint[:12]}), got {model.name!r} ({model.fingerprint()[:12]}), in which its "
+                "coefficients mean other faces. Use the same model file and the same numbers of components."
             )
 
     def load_networks(self, networks: Networks) -> None:
@@ -174,8 +176,8 @@ def save_checkpoint(path: str | os.PathLike[str], header: Header, tensors: Mappi
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise FocusError(
-            f"checkpoint: {path} ({len(content) / 2**20:.1f} MiB) cannot be written: {error.strerror or error}. A file of that name, if "
-            "there was one, is unchanged. Make room or choose another folder, then resume."
+            f"checkpoint: {path} ({len(content) / 2**20:.1f} MiB) cannot be written: {error.strerror or error}. An "
+            "older file of that name is unchanged. Make room or choose another folder, then resume."
         ) from error
     return path
 
@@ -196,13 +198,13 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in names} if "focus" in metadata else {}
     except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise FocusError(
-            f"checkpoint: {path} cannot be read ({str(error).splitlines()[0]}): it is damaged, cut short, or no checkpoint. FOCUS "
-            "writes .safetensors files; copy this one again."
+            f"checkpoint: {path} cannot be read ({str(error).splitlines()[0]}): it is damaged, cut short, or "
+            "no checkpoint. FOCUS writes .safetensors files; copy this one again."
         ) from error
     if "focus" not in metadata:
         raise FocusError(
-            f"checkpoint: {path} is a safetensors file, but not one that FOCUS wrote: its header has no entry 'focus'. Weights of single "
-            "networks go elsewhere (settings.imagenet, settings.arcface)."
+            f"checkpoint: {path} is a safetensors file, but not one that FOCUS wrote: its metadata have no entry "
+            "'focus'. Weights of single networks go elsewhere (settings.imagenet, settings.arcface)."
         )
     header = _read_header(path, metadata["focus"])
     if _checksum(tensors) != header.checksum:
@@ -258,7 +260,7 @@ def export(
             matrix = value.is_floating_point() and value.dim() >= 2
             tensors[name] = value.to(torch.float16) if matrix else value
             if not bool(torch.isfinite(tensors[name]).all()):
-                raise FocusError(f"checkpoint: {source}: {name} has values that are not finite, or too large for half precision")
+                raise FocusError(f"checkpoint: {source}: {name} is not finite, or too large for half precision")
     header = replace(checkpoint.header, kind="inference", optimiser={})
     path = save_checkpoint(destination, header, tensors)
     return path, path.stat().st_size
@@ -270,7 +272,7 @@ def _read_header(path: Path, text: str) -> Header:
         found = values["format"]
         if not isinstance(found, int) or found > FORMAT:
             raise FocusError(
-                f"checkpoint: {path} has format {found!r}, this version of FOCUS ({__version__}) reads up to {FORMAT}: update it"
+                f"checkpoint: {path} has format {found!r}; FOCUS {__version__} reads formats up to {FORMAT}: update it"
             )
         header = Header(**{item.name: values[item.name] for item in fields(Header)})
     except (json.JSONDecodeError, KeyError, TypeError) as error:
@@ -282,6 +284,5 @@ def _checksum(tensors: Mapping[str, Tensor]) -> int:
     value = 0
     for name in sorted(tensors):
         value = zlib.crc32(name.encode(), value)
-        content = tensors[name].contiguous().reshape(-1).view(torch.uint8) if tensors[name].numel() else tensors[name]
-        value = zlib.crc32(content.numpy(), value)
+        value = zlib.crc32(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().data, value)
     return value

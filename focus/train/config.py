@@ -1,7 +1,7 @@
 """Every setting of a training run, and the presets `paper`, `official` and `small`.
 
-A run is described by one `Settings`; it is stored as JSON inside each checkpoint. "Iterations" of a network are its own: those of the
-other one do not count, so that methods which train no segmentation network see the same rates and the same faces.
+One `Settings` describes a run; each checkpoint holds it as JSON. Iterations of a network are its own, those of the
+other one do not count: so methods that train no segmentation network see the same rates and the same faces.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class RobustSettings:
     """The outlier-robust loss of the first stage, and the masks that it makes."""
 
     plain: float = 0.0
-    """First part of the stage `initialise`, as a fraction of it, with L_pixel over the whole rendered face in its place."""
+    """First part of the stage `initialise`, as a fraction of it: L_pixel over the whole rendered face in its place."""
     anneal: float = 0.0
     """Next part, in which sigma shrinks geometrically from `sigma_start` to `sigma`."""
     sigma_start: float = 0.15
@@ -182,8 +182,9 @@ class Settings:
     """A training run. The defaults are those of the paper; see `Settings.preset`."""
 
     method: Method = "focus"
-    """What tells which pixels are the face when the reconstruction network trains, after the common initialisation. focus: the
-    segmentation network; mofa: nothing, the whole rendered face counts; pretrained: the outlier-robust rule; oracle: the true masks."""
+    """What tells the reconstruction network which pixels to trust, after the common initialisation. focus: the
+    segmentation network; mofa: nothing, the whole rendered face counts; pretrained: the outlier-robust rule; oracle:
+    the true masks."""
     seed: int = 0
     """Seed of the initial weights, the faces, their order and dropout."""
     image_size: int = 224
@@ -211,8 +212,8 @@ class Settings:
     segmentation_weights: SegmentationWeights = field(default_factory=SegmentationWeights)
     """Weights of L_S."""
     binary_ramp: int = 0
-    """Iterations of the segmentation network in the joint stage over which the weight of L_binary rises from 0: at its full weight
-    from the start, it freezes the first masks."""
+    """Iterations of the segmentation network in the joint stage over which the weight of L_binary rises from 0: at its
+    full weight from the start, it freezes the first masks."""
     mask_gradient: bool = False
     """Let L_pixel, too, reach the reconstruction network through the predicted mask, not L_area alone."""
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
@@ -242,17 +243,19 @@ class Settings:
         )
         robust = self.robust
         _check("robust.sigma", robust.sigma, 0 < robust.sigma <= robust.sigma_start, "0 < sigma <= sigma_start")
-        parts = robust.plain + robust.anneal
-        _check("robust", (robust.plain, robust.anneal), min(robust.plain, robust.anneal) >= 0 and parts <= 1, "fractions")
+        parts = (robust.plain, robust.anneal)
+        _check(
+            "robust.plain, robust.anneal", parts, min(parts) >= 0 and sum(parts) <= 1, "fractions of together at most 1"
+        )
         _check("guard.window", self.guard.window, self.guard.window >= 1, "at least 1")
         for name in ("every", "checkpoint_every", "validate_every"):
             _check(f"log.{name}", getattr(self.log, name), getattr(self.log, name) >= 1, "at least 1")
-        if (self.data.photos is None) != (self.data.landmarks is None):
-            raise FocusError("settings: data.photos and data.landmarks belong together: give both or neither")
-        if (self.data.adapt_photos is None) != (self.data.adapt_landmarks is None):
-            raise FocusError("settings: data.adapt_photos and data.adapt_landmarks belong together: give both or neither")
-        if self.method == "oracle" and self.data.photos is not None:
-            raise FocusError("settings: method 'oracle' needs true masks, which photos do not have; take another method")
+        data = self.data
+        for photos, landmarks in (("photos", "landmarks"), ("adapt_photos", "adapt_landmarks")):
+            if (getattr(data, photos) is None) != (getattr(data, landmarks) is None):
+                raise FocusError(f"settings: data.{photos} and data.{landmarks} belong together: give both or neither")
+        if self.method == "oracle" and (data.photos is not None or data.adapt_photos is not None):
+            raise FocusError("settings: method 'oracle' needs true masks, which photos do not have; take another one")
 
     @classmethod
     def preset(cls, name: Preset) -> Settings:
@@ -280,7 +283,8 @@ class Settings:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
         """Undoes `to_dict`; absent names take their defaults. Raises `FocusError` for unknown names and wrong types."""
-        return _decode(cls, values, "settings")
+        settings: Settings = _decode(cls, values, "settings")
+        return settings
 
 
 def _small() -> Settings:
@@ -318,18 +322,19 @@ def _decode(kind: Any, value: Any, name: str) -> Any:
         hints = typing.get_type_hints(kind)
         unknown = sorted(set(value) - {item.name for item in fields(kind)})
         if unknown:
-            raise FocusError(f"{name}: unknown settings {', '.join(unknown)}; were they written by a newer version of FOCUS?")
-        return kind(**{key: _decode(hints[key], part, f"{name}.{key}") for key, part in value.items()})  # type: ignore[operator]
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+            raise FocusError(f"{name}: unknown: {', '.join(unknown)}; were they written by a newer version of FOCUS?")
+        arguments = {key: _decode(hints[key], part, f"{name}.{key}") for key, part in value.items()}
+        return kind(**arguments)  # type: ignore[operator]
+    origin, choices = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        inner = next(part for part in arguments if part is not type(None))
+        inner = next(part for part in choices if part is not type(None))
         return None if value is None else _decode(inner, value, name)
     if origin is tuple and isinstance(value, (list, tuple)):
-        kinds = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
+        kinds = choices[:1] * len(value) if choices[1:] == (...,) else choices
         if len(kinds) == len(value):
             return tuple(_decode(part, item, name) for part, item in zip(kinds, value, strict=True))
     elif origin is Literal:
-        if value in arguments:
+        if value in choices:
             return value
     elif kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -12,10 +13,9 @@ from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-from torch import Tensor
 
 from focus._optional import require
 from focus.data.images import write_image
@@ -31,14 +31,11 @@ class Logger(Protocol):
     def progress(self, step: int, total: int, text: str, seconds_left: float) -> None:
         """How far the run is."""
 
-    def picture(self, step: int, name: str, rows: list[Tensor]) -> None:
-        """Validation faces: rows of ``[N, 1 or 3, S, S]`` in [0, 1]."""
+    def picture(self, step: int, name: str, picture: NDArray[np.uint8]) -> None:
+        """Validation faces, ``[H, W, 3]``."""
 
     def message(self, text: str) -> None:
         """One line for people."""
-
-    def close(self) -> None:
-        """The run has ended."""
 
 
 class SilentLogger:
@@ -50,13 +47,10 @@ class SilentLogger:
     def progress(self, step: int, total: int, text: str, seconds_left: float) -> None:
         """Nothing."""
 
-    def picture(self, step: int, name: str, rows: list[Tensor]) -> None:
+    def picture(self, step: int, name: str, picture: NDArray[np.uint8]) -> None:
         """Nothing."""
 
     def message(self, text: str) -> None:
-        """Nothing."""
-
-    def close(self) -> None:
         """Nothing."""
 
 
@@ -78,8 +72,9 @@ class RunLogger:
         installed = importlib.util.find_spec("tensorboard") is not None
         if settings.tensorboard == "on" or (settings.tensorboard == "auto" and installed):
             require("tensorboard", extra="train", purpose="write TensorBoard curves (log.tensorboard)")
-            board = require("torch.utils.tensorboard", extra="train", purpose="write TensorBoard curves (log.tensorboard)")
-            self._board = board.SummaryWriter(folder / "tensorboard", purge_step=step + 1)
+            self._board = importlib.import_module("torch.utils.tensorboard").SummaryWriter(
+                folder / "tensorboard", purge_step=step + 1
+            )
         self._console = console or Console(stderr=True, highlight=False)
         self._bar: Progress | None = None
         self._last_line = time.monotonic()
@@ -108,11 +103,11 @@ class RunLogger:
             self._last_line = time.monotonic()
             self.message(f"{step}/{total}  {left}  {text}")
 
-    def picture(self, step: int, name: str, rows: list[Tensor]) -> None:
-        """A PNG file in the folder ``pictures``: one row of faces below the other."""
+    def picture(self, step: int, name: str, picture: NDArray[np.uint8]) -> None:
+        """A PNG file in the folder ``pictures``."""
         folder = self.folder / "pictures"
         folder.mkdir(exist_ok=True)
-        write_image(folder / f"{step:07d}_{name}.png", tile(rows))
+        write_image(folder / f"{step:07d}_{name}.png", picture)
 
     def message(self, text: str) -> None:
         """One line, above the bar."""
@@ -134,13 +129,6 @@ class RunLogger:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def tile(rows: list[Tensor]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Rows of N faces ``[N, 1 or 3, S, S]`` in [0, 1] as one picture, uint8 ``[rows * S, N * S, 3]``."""
-    lines = [torch.cat(row.detach().cpu().expand(-1, 3, -1, -1).unbind(), dim=2) for row in rows]
-    picture = torch.cat(lines, dim=1).clamp(0, 1).mul(255).round().to(torch.uint8)
-    return picture.permute(1, 2, 0).numpy()
 
 
 def _rewind(path: Path, step: int) -> Path:

@@ -12,16 +12,16 @@ from focus.data.photos import PhotoFolder
 from focus.data.synthetic import SyntheticFaces
 from focus.errors import FocusError
 from focus.face import MorphableModel
-from focus.nets import ArcFaceFeatures, FeatureExtractor, FilterBank, read_weights
+from focus.nets import ArcFaceFeatures, FeatureExtractor, FilterBank
 from focus.train.checkpoint import Networks, load_checkpoint
 from focus.train.config import Settings
-from focus.train.log import RunLogger
+from focus.train.log import Logger, RunLogger
 from focus.train.schedule import Turn
 from focus.train.sources import DataSource, PhotoSource, SyntheticSource, split_photos
 from focus.train.trainer import LAST, Trainer
 
 VALIDATION_SEED_OFFSET = 1 << 32
-"""Synthetic validation faces come from the seed this much above that of training; test sets lie elsewhere (`focus.eval`)."""
+"""Synthetic validation faces come from the seed this much above that of training; test seeds lie higher still."""
 
 
 def train(
@@ -92,16 +92,14 @@ def build_networks(settings: Settings, model: MorphableModel) -> Networks:
     return networks
 
 
-def build_features(settings: Settings, logger: RunLogger) -> FeatureExtractor:
+def build_features(settings: Settings, logger: Logger) -> FeatureExtractor:
     """The recognition features that the settings name."""
     features: FeatureExtractor = FilterBank() if settings.arcface is None else ArcFaceFeatures.load(settings.arcface)
     logger.message(f"recognition features: {features.description}")
     return features
 
 
-def build_data(
-    settings: Settings, model: MorphableModel, logger: RunLogger
-) -> tuple[DataSource, FaceBatch | None]:
+def build_data(settings: Settings, model: MorphableModel, logger: Logger) -> tuple[DataSource, FaceBatch | None]:
     """Training faces and validation faces."""
     data = settings.data
     if data.photos is not None and data.landmarks is not None:
@@ -112,13 +110,14 @@ def build_data(
 
 
 def photo_source(
-    settings: Settings, folder: Path, landmarks: Path, logger: RunLogger
+    settings: Settings, folder: Path, landmarks: Path, logger: Logger
 ) -> tuple[DataSource, FaceBatch | None]:
     """Training photos and validation photos of a folder."""
     photos = PhotoFolder(folder, landmarks, settings.image_size)
     training, held_out = split_photos(len(photos), settings.data.validation, settings.seed)
     logger.message(
-        f"{folder}: {len(photos)} photos ({len(training)} to train with, {len(held_out)} for validation), {len(photos.skipped)} skipped"
+        f"{folder}: {len(photos)} photos, {len(training)} to train with and {len(held_out)} for validation; "
+        f"{len(photos.skipped)} skipped"
     )
     for skip in photos.skipped:
         logger.message(f"  skipped {skip.name}: {skip.reason}")

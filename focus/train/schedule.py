@@ -1,4 +1,4 @@
-"""Which network learns when, with which faces: everything that follows from the settings and the number of an iteration."""
+"""Which network learns when and from which faces: all that follows from the settings and the number of an iteration."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from focus.train.config import Method, OptimiserSettings, Rate, RobustSettings, 
 Network = Literal["reconstruction", "segmentation"]
 
 SEGMENTATION_STREAM = 1 << 40
-"""The segmentation network's first batch. The two networks draw from two streams, so that the reconstruction network sees the same
-faces in the same order whether or not a segmentation network is trained in between."""
+"""The segmentation network's first batch. Each network has its own stream, so that the reconstruction network sees the
+same faces in the same order whether or not a segmentation network is trained in between."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Turn:
 
 
 def plan(stages: StageSettings, method: Method) -> tuple[Turn, ...]:
-    """All turns of a run, in order. Methods without a segmentation network leave its turns out and change nothing else."""
+    """All turns of a run, in order. Methods without a segmentation network leave out its turns, and nothing else."""
     wanted: list[tuple[Stage, Network, int, int]] = [
         ("initialise", "reconstruction", 0, stages.initialise),
         ("segmentation", "segmentation", 0, stages.segmentation),

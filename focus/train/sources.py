@@ -1,4 +1,4 @@
-"""Where the faces of a run come from. A source answers the same batch for the same number, so that a run can stop and go on."""
+"""Where the faces of a run come from. The same number always gives the same batch, so that a run can stop and go on."""
 
 from __future__ import annotations
 
