@@ -61,7 +61,8 @@ def _as_template(points: Array, bent: Array, faces: Array, landmarks68: Array) -
     side = np.where(bent[:, 1] >= surface.mouth_line(bent[:, 0]), 1.0, -1.0)
     lid = np.where(bent[:, 1] >= surface.eye_line(bent[:, 0]), 1.0, -1.0)
     zero = np.zeros(len(points))
-    return TemplateMesh(bent, faces, np.zeros((len(points), 2)), part, side, lid, zero, np.arange(len(points)))
+    inside = surface.nostril(bent) * (part == SKIN)
+    return TemplateMesh(bent, faces, np.zeros((len(points), 2)), part, side, lid, inside, zero, np.arange(len(points)))
 
 
 def paint_albedo(model: MorphableModel, components: int) -> tuple[Tensor, Tensor]:

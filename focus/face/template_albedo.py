@@ -16,9 +16,9 @@ from focus.face.template_mesh import EYEBALL, INNER_LIP, LID_EDGE, SKIN, TEETH, 
 from focus.face.template_surface import Array, bump, smoothstep
 
 SKIN_COLOR = np.array([0.635, 0.465, 0.385])
-MELANIN = np.array([0.125, 0.118, 0.106])
+MELANIN = np.array([0.122, 0.108, 0.097])
 HAEMOGLOBIN = np.array([0.016, -0.012, -0.009])
-_LIP_COLOR = np.array([0.56, 0.315, 0.295])
+_LIP_COLOR = np.array([0.545, 0.325, 0.30])
 _HAIR_COLOR = np.array([0.17, 0.115, 0.085])
 
 
@@ -55,13 +55,16 @@ def brow_density(mesh: TemplateMesh) -> Array:
     """How much of the skin the hair of the brows hides, ``[V]`` in [0, 1], in strokes."""
     x, y, _ = mesh.points.T
     ax = np.abs(x)
-    s = (ax - 11.0) / 42.0  # 0 at the inner end, 1 at the outer one
-    centre = 48.6 + 6.6 * np.sin(np.clip(s, 0, 1) * 2.05) - 5.6 * smoothstep(0.55, 1.15, s)
-    half_height = 3.7 * (1 - 0.62 * smoothstep(0.35, 1.05, s))
+    s = (ax - 10.5) / 43.0  # 0 at the inner end, 1 at the outer one
+    centre = 48.8 + 6.4 * np.sin(np.clip(s, 0, 1) * 2.05) - 5.4 * smoothstep(0.5, 1.15, s)
+    half_height = 3.9 * (1 - 0.62 * smoothstep(0.3, 1.05, s)) * (0.8 + 0.2 * smoothstep(0.0, 0.3, s))
     d = (y - centre) / half_height
-    shape = smoothstep(1.25, 0.45, np.abs(d)) * smoothstep(-0.05, 0.10, s) * smoothstep(1.08, 0.82, s)
-    stroke = np.sin(2.3 * ax - 1.25 * (y - centre) * (1 - 0.8 * s)) * 0.5 + 0.5
-    return shape * (0.66 + 0.26 * stroke)
+    shape = smoothstep(1.3, 0.25, np.abs(d)) * smoothstep(-0.06, 0.2, s) * smoothstep(1.1, 0.75, s)
+    # Hairs stand upright at the inner end and lie along the brow at the outer one.
+    lean = np.radians(80) * (1 - smoothstep(0.0, 0.55, s)) + np.radians(8)
+    across = ax * np.sin(lean) - (y - centre) * np.cos(lean)
+    hairs = value_noise(np.stack((across, 0.22 * (ax + y), np.zeros_like(x)), axis=1), 1.1, 3)
+    return np.clip(shape * (0.78 + 0.34 * hairs), 0.0, 0.93)
 
 
 def _regions(mesh: TemplateMesh) -> dict[str, Array]:
@@ -72,9 +75,8 @@ def _regions(mesh: TemplateMesh) -> dict[str, Array]:
     upper, lower = surface.lip_heights(x)
     d = y - surface.mouth_line(x)
     height = np.where(mesh.lip_side > 0, upper, lower)
-    within = np.abs(d) / np.maximum(height, 0.8)
     span = smoothstep(surface.MOUTH_CORNER_X + 0.8, surface.MOUTH_CORNER_X - 2.5, ax)
-    lips = smoothstep(1.12, 0.9, within) * span * (np.abs(d) < 14) * outer
+    lips = smoothstep(0.7, -0.9, np.abs(d) - height) * span * (np.abs(d) < 14) * outer
     lid_up, lid_low = surface.lid_openings(x)
     above = y - surface.eye_line(x) - lid_up
     below = surface.eye_line(x) + lid_low - y
@@ -83,26 +85,26 @@ def _regions(mesh: TemplateMesh) -> dict[str, Array]:
     )
     upper_lash = smoothstep(1.5, 0.2, np.abs(above)) * (mesh.lid_side > 0) * span_eye * (np.abs(above) < 6)
     lower_lash = smoothstep(1.0, 0.1, np.abs(below)) * (mesh.lid_side < 0) * span_eye * (np.abs(below) < 6)
-    beard = smoothstep(-4, -20, y) * smoothstep(-98, -84, y) * smoothstep(0.35, 0.75, _beard_line(ax, y)) * outer
     return {
         "skin": outer * (1 - lips),
         "lips": np.where(mesh.part == INNER_LIP, 1.0, lips),
         "brows": brow_density(mesh) * outer,
         "lashes": np.maximum(upper_lash, 0.45 * lower_lash) * outer,
-        "nostrils": surface.nostril(mesh.points + (0.0, -3.0, 1.5)) * outer,
-        "beard": beard * (1 - lips),
+        "nostrils": mesh.nostril,
+        "beard": _beard(ax, y) * outer * (1 - lips),
         "cheeks": bump(ax, y, (36, 0), (14, 12)) * outer,
         "lids": smoothstep(22, 8, np.hypot((ax - surface.EYE_X) * 0.8, y - surface.EYE_ROW)) * outer,
         "eyeballs": (mesh.part == EYEBALL).astype(np.float64),
     }
 
 
-def _beard_line(ax: Array, y: Array) -> Array:
-    """About 1 where a beard grows: upper lip, chin, jaw; 0 on the cheeks."""
-    moustache = bump(ax, y, (9, -20), (13, 5.5))
-    chin = bump(ax, y, (0, -62), (27, 17))
-    jaw = smoothstep(-10, -40, y + 0.0 * ax) * smoothstep(20, 44, ax) * smoothstep(-26, -42, y + 0.35 * (ax - 44))
-    return np.clip(moustache + chin + jaw, 0, 1)
+def _beard(ax: Array, y: Array) -> Array:
+    """Where a beard grows, in [0, 1]: upper lip, chin, jaw and the upper neck."""
+    moustache = bump(ax, y, (10, -20), (13, 6))
+    border = -14.0 - 26.0 * np.exp(-(((ax - 34) / 12.0) ** 2)) * smoothstep(70, 50, ax)
+    jaw = smoothstep(8.0, -14.0, y - border) * smoothstep(12, 26, ax)
+    chin = bump(x=ax, y=y, centre=(0, -64), widths=(28, 17))
+    return np.clip(moustache + chin + jaw, 0, 1) * smoothstep(-112, -84, y)
 
 
 def _eye_colors(mesh: TemplateMesh, points: Array) -> tuple[Array, Array]:
@@ -158,12 +160,12 @@ def mean_albedo(mesh: TemplateMesh) -> Array:
     shade *= 1 - 0.26 * bump(ax, y, (18.3, -5.5), (1.6, 5.5), 0.25)
     shade *= 1 - 0.30 * bump(x, y, (0, -11.5), (13, 2.0)) * smoothstep(118, 108, z)
     shade *= 1 - 0.16 * bump(x, y, (0, -47.0), (15, 3.2))
-    shade *= 1 - 0.32 * smoothstep(-80, -96, y) * smoothstep(90, 60, z)
+    shade *= 1 - 0.24 * smoothstep(-72, -106, y + 0.5 * (92 - np.clip(z, 40, 92)))
     shade *= 1 - 0.10 * smoothstep(55, 68, ax)
     color = color * shade[:, None]
     # Lips.
     d = y - surface.mouth_line(x)
-    lip = _LIP_COLOR * (1 + 0.07 * (mesh.lip_side < 0) + 0.05 * np.sin(2.4 * x) * np.exp(-((d / 6) ** 2)))[:, None]
+    lip = _LIP_COLOR * (1 + 0.07 * (mesh.lip_side < 0) + 0.025 * np.sin(2.4 * x) * np.exp(-((d / 6) ** 2)))[:, None]
     color = _mix(color, lip, 0.88 * region["lips"])
     line = np.exp(-((d / 0.85) ** 2)) * smoothstep(surface.MOUTH_CORNER_X + 2.5, surface.MOUTH_CORNER_X - 1.0, ax)
     color = color * (1 - 0.55 * line * (mesh.part == SKIN))[:, None]
@@ -174,7 +176,7 @@ def mean_albedo(mesh: TemplateMesh) -> Array:
     # Strips that lead inwards, eyeballs, teeth.
     wet = np.array([0.45, 0.2, 0.19]) * (1.0 - 0.75 * mesh.depth_ring)[:, None]
     color = np.where((mesh.part == INNER_LIP)[:, None], wet, color)
-    edge = np.where((mesh.lid_side > 0)[:, None], np.array([0.2, 0.13, 0.12]), np.array([0.56, 0.36, 0.32]))
+    edge = np.where((mesh.lid_side > 0)[:, None], np.array([0.30, 0.19, 0.17]), np.array([0.56, 0.37, 0.33]))
     color = np.where((mesh.part == LID_EDGE)[:, None], edge, color)
     eyes, _ = _eye_colors(mesh, mesh.points)
     color = np.where((mesh.part == EYEBALL)[:, None], eyes, color)

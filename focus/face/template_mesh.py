@@ -24,7 +24,7 @@ Indices = NDArray[np.int64]
 SKIN, LID_EDGE, INNER_LIP, EYEBALL, TEETH = range(5)
 
 _SIDE_LIMIT = np.radians(97.0)
-_TOP_ROW, _BOTTOM_ROW = 108.0, -126.0
+_TOP_ROW, _BOTTOM_ROW = 108.0, -120.0
 
 # Grid lines: (end of the segment, number of intervals, relative width of the last interval to the first).
 _ROW_SEGMENTS = {
@@ -55,6 +55,7 @@ class TemplateMesh:
         part: ``[V]`` one of SKIN, LID_EDGE, INNER_LIP, EYEBALL, TEETH.
         lip_side: ``[V]`` +1 above the mouth line, -1 below it; tells the coinciding lips apart.
         lid_side: ``[V]`` likewise for the eyes.
+        nostril: ``[V]`` 1 inside the nostrils, 0 elsewhere.
         depth_ring: ``[V]`` 0 at the outer edge of a strip that leads inwards, 1 at its inner one; 0 elsewhere.
         mirror: ``[V]`` the vertex at the mirrored position.
     """
@@ -65,6 +66,7 @@ class TemplateMesh:
     part: Indices
     lip_side: Array
     lid_side: Array
+    nostril: Array
     depth_ring: Array
     mirror: Indices
 
@@ -104,7 +106,7 @@ def _slit_offsets(
 def _warp(phi: Array, row: Array, lid_side: Array, lip_side: Array) -> Array:
     """Points of the skin for chart coordinates of the even grid; sides decide where a row coincides with a slit."""
     x, y, _ = np.moveaxis(surface.skin(phi, row), -1, 0)
-    front = surface.smoothstep(np.radians(75), np.radians(45), np.abs(phi))
+    front = surface.smoothstep(np.radians(62), np.radians(44), np.abs(phi))
     eyes = _slit_offsets(
         x, row - surface.EYE_ROW, lid_side > 0, surface.eye_line(x) - surface.EYE_ROW, surface.lid_openings(x), 16.0
     )
@@ -112,11 +114,10 @@ def _warp(phi: Array, row: Array, lid_side: Array, lip_side: Array) -> Array:
     mouth = _slit_offsets(
         x, row - surface.MOUTH_ROW, lip_side > 0, surface.mouth_line(x) - surface.MOUTH_ROW, (closed, closed), 14.0
     )
-    # The chart's own lift of the rows beside the mouth is undone there, so that corner and line meet.
-    level = (row - y) * np.exp(-(((row - surface.MOUTH_ROW) / 14.0) ** 2)) + (row - y) * np.exp(
-        -(((row - surface.EYE_ROW) / 14.0) ** 2)
-    )
-    target_y = y + (eyes + mouth + level) * front
+    # The chart's own lift of the rows is undone round the slits, so that corners and lines meet.
+    lift = sum(np.exp(-(((row - line) / 14.0) ** 2)) for line in (surface.MOUTH_ROW, surface.EYE_ROW)) * (row - y)
+    level = lift * surface.smoothstep(np.radians(58), np.radians(30), np.abs(phi))
+    target_y = y + (eyes + mouth) * front + level
     chart_phi, chart_row = surface.chart(x, target_y)
     return np.where((front > 0)[..., None], surface.skin(chart_phi, chart_row), surface.skin(phi, row))
 
@@ -249,11 +250,15 @@ def _inner_lips(builder: _Builder, loop: Indices) -> None:
     open_height = np.clip(1 - (points[:, 0] / surface.MOUTH_CORNER_X) ** 2, 0.0, 1.0)
     inwards = -0.02 * points[:, 0]
     side = side * np.sqrt(open_height)
-    previous = loop
-    for ring, dy, dz in ((0.33, 0.5, -2.2), (0.67, 2.2, -2.6), (1.0, 4.5, -2.2)):
-        previous = _add_loop(
-            builder, previous, np.stack((inwards, dy * side, np.full(len(loop), dz)), 1), INNER_LIP, ring
-        )
+    inner = loop
+    for ring, dy, dz in ((0.3, 0.5, -2.2), (0.6, 2.2, -2.6), (0.9, 4.0, -3.2), (1.0, 3.0, -14.0)):
+        inner = _add_loop(builder, inner, np.stack((inwards, dy * side, np.full(len(loop), dz)), 1), INNER_LIP, ring)
+    # A wall at the back of the mouth, from the upper to the lower side of the last loop.
+    columns = len(loop) // 2 + 1
+    upper, lower = inner[:columns], np.concatenate((inner[:1], inner[:columns - 2:-1]))
+    builder.add_quads(lower[1:-2], lower[2:-1], upper[2:-1], upper[1:-2])
+    ends = [(upper[0], lower[1], upper[1]), (lower[-2], upper[-1], upper[-2])]
+    builder.faces.append(np.array(ends))
 
 
 def _eyeball(builder: _Builder, detail: Detail, sign: float) -> None:
@@ -268,7 +273,7 @@ def _eyeball(builder: _Builder, detail: Detail, sign: float) -> None:
     flat = np.where(radius > 6.1, 1 - 0.45 * surface.smoothstep(6.1, 18.0, radius), 1.0)
     dx, dy = radius * np.cos(angle), radius * np.sin(angle) * flat
     x, y = surface.EYE_X + 0.4 + dx, surface.EYE_ROW + 0.9 + dy
-    cornea = 0.9 * np.clip(1 - (radius / 6.4) ** 2, 0.0, 1.0) ** 1.2
+    cornea = 0.7 * np.clip(1 - (radius / 6.4) ** 2, 0.0, 1.0) ** 1.2
     z = surface.eye_surface(x, y) + cornea
     points = np.stack((sign * x, y, z), -1).reshape(-1, 3)
     centre_u = 0.25 if sign < 0 else 0.45
@@ -296,7 +301,7 @@ def _teeth(builder: _Builder, detail: Detail) -> None:
     x = 23.0 * np.sin(s * np.pi / 2 * 0.9) / np.sin(np.pi / 2 * 0.9)
     arch = 92.5 - 20.0 * (x / 23.0) ** 2
     profile = (  # y, z, side
-        (-20.0, -3.0, 1), (-25.0, -0.5, 1), (-30.0, 0.0, 1), (-34.4, -0.6, 1), (-34.0, -3.0, 1), (-30.0, -22.0, 1),
+        (-20.0, -3.0, 1), (-25.0, -0.5, 1), (-30.0, 0.0, 1), (-36.0, -0.6, 1), (-34.0, -3.0, 1), (-30.0, -22.0, 1),
         (-38.0, -22.0, -1), (-34.6, -4.5, -1), (-34.9, -2.4, -1), (-39.0, -2.0, -1), (-43.0, -2.0, -1), (-48.0, -4.0, -1),
     )  # fmt: skip
     rows = []
@@ -339,6 +344,6 @@ def build_mesh(detail: Detail) -> TemplateMesh:
     part = stacked.pop("part").astype(np.int64)
     points = stacked["points"]
     inside = surface.nostril(points) * (part == SKIN)
-    points += inside[:, None] * np.array([0.0, 3.0, -1.5])
+    points += inside[:, None] * np.array([0.0, 3.4, -0.5])
     mirror = _mirror_map(points, part, stacked["lip_side"], stacked["lid_side"])
-    return TemplateMesh(faces=np.concatenate(builder.faces), part=part, mirror=mirror, **stacked)
+    return TemplateMesh(faces=np.concatenate(builder.faces), part=part, nostril=inside, mirror=mirror, **stacked)

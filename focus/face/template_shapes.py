@@ -67,9 +67,9 @@ def _identity_fields() -> list[tuple[str, Field]]:
         return _vector(0, 1.6 * np.tanh(d / 5.0) * body, 1.5 * np.exp(-(((np.abs(d) - 4.5) / 5.0) ** 2)) * spread)
 
     return [
-        ("face width", at(lambda x, y, z: _vector(0.05 * x * smoothstep(120, 20, y) * smoothstep(-130, -60, y)))),
-        ("face length", at(lambda x, y, z: _vector(0, 0.055 * (y - 25.0) * smoothstep(-140, -75, y), 0))),
-        ("jaw width", at(lambda x, y, z: _vector(0.085 * x * _band(y, -75, -28, 42)))),
+        ("face width", at(lambda x, y, z: _vector(0.043 * x * smoothstep(120, 20, y) * smoothstep(-130, -60, y)))),
+        ("face length", at(lambda x, y, z: _vector(0, 0.044 * (y - 25.0) * smoothstep(-140, -75, y), 0))),
+        ("jaw width", at(lambda x, y, z: _vector(0.068 * x * _band(y, -75, -28, 42)))),
         ("cheek fullness", along_normal(lambda x, y, z: 4.0 * bump(np.abs(x), y, (46, -22), (15, 19)) + 1.5 * bump(x, y, (0, -88), (28, 10)))),
         ("nose length", at(lambda x, y, z: _vector(0, -2.9 * smoothstep(40, -2, y) * smoothstep(-34, -9, y) * smoothstep(45, 8, np.abs(x)), 0))),
         ("nose width", at(lambda x, y, z: _vector(2.1 * np.tanh(x / 7.0) * bump(x, y, (0, -4), (15, 10)) + 0.7 * np.tanh(x / 6) * bump(x, y, (0, 18), (12, 13))))),
@@ -90,7 +90,7 @@ def _identity_fields() -> list[tuple[str, Field]]:
         ("chin width", at(lambda x, y, z: _vector(3.0 * np.tanh(x / 16.0) * bump(x, y, (0, -68), (26, 14))))),
         ("nose tip up", at(lambda x, y, z: _vector(0, 2.2 * bump(x, y, (0, -3), (10, 8)), 0.5 * bump(x, y, (0, -9), (7, 5))))),
         ("eye tilt", at(lambda x, y, z: _vector(0, 0.085 * (np.abs(x) - _EYE[0]) * _eye_window(x, y)))),
-        ("head depth", at(lambda x, y, z: _vector(0, 0, 0.05 * (z - 60.0)))),
+        ("head depth", at(lambda x, y, z: _vector(0, 0, 0.035 * (z - 60.0)))),
         ("brow height", at(lambda x, y, z: _vector(0, 2.0 * _band(y, 46, 58, 11) * smoothstep(66, 40, np.abs(x))))),
         ("upper lip length", at(lambda x, y, z: _vector(0, -1.6 * smoothstep(-12, -24, y) * smoothstep(-62, -40, y) * smoothstep(45, 15, np.abs(x))))),
         ("under the chin", at(lambda x, y, z: _vector(0, -2.4 * bump(x, y, (0, -92), (30, 10)), 4.0 * bump(x, y, (0, -96), (30, 12))))),
@@ -105,20 +105,18 @@ def _jaw_weight(mesh: TemplateMesh) -> Array:
     """1 where the skin follows the jaw, 0 where it stays: parted at the mouth line, shared in halves at the corners."""
     x, y, z = mesh.points.T
     s = np.clip(np.abs(x) / surface.MOUTH_CORNER_X, 0.0, 1.0)
-    parted = np.sqrt(np.clip(1 - s**2, 0.0, 1.0))
+    parted = (1 - s**2.5) ** 1.2
     d = y - surface.mouth_line(x)
     share = 0.5 - 0.5 * parted
     upper = share * np.exp(-((np.maximum(d, 0) / 15.0) ** 2))
     lower = 1 - share * np.exp(-((np.minimum(d, 0) / 17.0) ** 2))
-    weight = np.where(mesh.lip_side > 0, upper, lower)
+    # Inside the mouth the side of the slit decides, beyond its corners the height.
+    above = np.where(np.abs(x) < surface.MOUTH_CORNER_X, mesh.lip_side > 0, d > 0)
+    weight = np.where(above, upper, lower)
     # Towards the ear and down the neck the skin stays behind.
     weight = weight * smoothstep(-12.0, 62.0, z) * smoothstep(-135.0, -82.0, y)
-    strict = np.where(mesh.lip_side > 0, 0.0, 1.0)
-    weight = np.where(
-        mesh.part == TEETH,
-        strict * (1 - 0.5 * mesh.depth_ring) + 0.5 * mesh.depth_ring * (mesh.lip_side > 0) * 0.0,
-        weight,
-    )
+    strict = (mesh.lip_side < 0).astype(np.float64)
+    weight = np.where(mesh.part == TEETH, strict * (1 - 0.5 * mesh.depth_ring), weight)
     return np.where(mesh.part == EYEBALL, 0.0, weight)
 
 
@@ -166,10 +164,10 @@ def _expression_fields() -> list[tuple[str, Field]]:
         above = np.maximum(y - surface.eye_line(x) - upper, 0.0)
         below = np.maximum(surface.eye_line(x) + lower - y, 0.0)
         near = smoothstep(15.0, 0.0, above) * (mesh.lid_side > 0)
-        closing = 0.32 * (upper - 0.85 * lower)
+        closing = 0.3 * (upper - 0.85 * lower)
         down = -closing * near
-        up = -0.15 * 0.32 * lower * smoothstep(10.0, 0.0, below) * (mesh.lid_side < 0)
-        return _vector(0, down + up, 0.09 * closing * near)
+        up = -0.15 * 0.3 * lower * smoothstep(10.0, 0.0, below) * (mesh.lid_side < 0)
+        return _vector(0, down + up, 0.2 * closing * near)
 
     def pucker(x: Array, y: Array, z: Array, mesh: TemplateMesh) -> Array:
         region = bump(x, y, (0, -34), (20, 12))
@@ -200,7 +198,7 @@ def _expression_fields() -> list[tuple[str, Field]]:
     def squint(x: Array, y: Array, z: Array, mesh: TemplateMesh) -> Array:
         _, lower = surface.lid_openings(x)
         below = np.maximum(surface.eye_line(x) + lower - y, 0.0)
-        span = smoothstep(12, 20, np.abs(x)) * smoothstep(56, 44, np.abs(x))
+        span = np.clip(-lower / 2.0, 0.0, 1.0)
         return _vector(
             0, 1.2 * smoothstep(14, 0, below) * (mesh.lid_side < 0) * span, 0.4 * bump(np.abs(x), y, (33, 22), (12, 5))
         )

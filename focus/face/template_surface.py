@@ -63,7 +63,14 @@ def bump(x: Array, y: Array, centre: tuple[float, float], widths: tuple[float, f
     return np.exp(-0.5 * (((c * dx + s * dy) / widths[0]) ** 2 + ((c * dy - s * dx) / widths[1]) ** 2))
 
 
-def smooth_maximum(first: Array, second: Array, radius: float) -> Array:
+def pair(
+    x: Array, y: Array, centre: tuple[float, float], widths: tuple[float, float], tilt: float = 0.0
+) -> Array:
+    """`bump` at `centre` and at its mirror image, without a crease where they meet."""
+    return bump(x, y, centre, widths, tilt) + bump(-x, y, centre, widths, tilt)
+
+
+def smooth_maximum(first: Array, second: Array, radius: float | Array) -> Array:
     """Maximum with a fillet: differs from it where the two are closer than about 2 * radius; always above it."""
     return 0.5 * (first + second + np.sqrt((first - second) ** 2 + radius**2))
 
@@ -72,7 +79,7 @@ def smooth_maximum(first: Array, second: Array, radius: float) -> Array:
 
 _ROWS = (-130, -115, -103, -96, -90, -85, -80, -74, -64, -50, -33, -12, 10, 33, 54, 75, 90, 104, 114)
 _FRONT = (38, 41, 46, 52, 61, 73, 84, 90.5, 93.5, 94, 96, 97, 95, 93.5, 97.5, 97, 91.5, 82, 71)
-_HALF_WIDTH = (54, 52, 51, 51, 51.5, 53, 55, 57, 59, 61, 64, 68, 71, 70.5, 69, 67.5, 65, 61, 57)
+_HALF_WIDTH = (54, 52, 51, 51.5, 53.5, 57, 60, 62, 63.5, 65, 67, 69.5, 71.5, 70.5, 69, 67.5, 65, 61, 57)
 _SIDE = (-16, -14, -12, -11, -10, -9, -8, -6, -4, 0, 4, 8, 10, 11, 9, 6, 4, 2, 0)
 
 
@@ -101,8 +108,8 @@ def lid_openings(x: Array) -> tuple[Array, Array]:
     """Heights of the upper and the lower lid margin over `eye_line`, mm (the lower is negative); 0 outside the corners."""
     s = np.clip((np.abs(x) - EYE_INNER_X) / (EYE_OUTER_X - EYE_INNER_X), 0.0, 1.0)
     # Almond: the upper arch is highest nasal of the middle, the lower one deepest temporal of it.
-    upper = 6.5 * (4 * s * (1 - s)) ** 0.85 * (1.12 - 0.24 * s)
-    lower = -4.2 * (4 * s * (1 - s)) ** 0.95 * (0.82 + 0.36 * s)
+    upper = 5.9 * (4 * s * (1 - s)) ** 0.85 * (1.12 - 0.24 * s)
+    lower = -4.0 * (4 * s * (1 - s)) ** 0.95 * (0.82 + 0.36 * s)
     return upper, lower
 
 
@@ -120,8 +127,8 @@ def mouth_line(x: Array) -> Array:
 def lip_heights(x: Array) -> tuple[Array, Array]:
     """Heights of the upper and the lower vermilion over and under `mouth_line`, mm, both positive, 0 at the corners."""
     s = np.clip(np.abs(x) / MOUTH_CORNER_X, 0.0, 1.0)
-    bow = 1.0 - 0.22 * np.exp(-((x / 3.2) ** 2)) + 0.05 * np.exp(-(((np.abs(x) - 6.5) / 3.0) ** 2))
-    upper = 7.6 * bow * (1 - s**1.7) ** 0.9
+    bow = 1.0 - 0.2 * np.exp(-((x / 3.6) ** 2))
+    upper = 7.7 * bow * (1 - s**1.9) ** 0.95
     lower = 9.2 * (1 - s**2.4) ** 0.85
     return upper, lower
 
@@ -129,7 +136,7 @@ def lip_heights(x: Array) -> tuple[Array, Array]:
 def eye_surface(x: Array, y: Array) -> Array:
     """Depth of the front of the eyeballs (without cornea) at (x, y), continued beyond them as paraboloids."""
     dx, dy = np.abs(x) - EYE_X, y - (EYE_ROW + 0.6)
-    return EYE_APEX_Z - 0.16 * dx - dx**2 / 34.0 - dy**2 / 25.0
+    return EYE_APEX_Z - 0.2 * dx - dx**2 / 30.0 - dy**2 / 25.0
 
 
 def _nose(x: Array, y: Array) -> Array:
@@ -140,8 +147,8 @@ def _nose(x: Array, y: Array) -> Array:
         y,
     )
     # Width of the rounded back and slope of the flanks.
-    round_width = natural_spline((-20, -8, 1, 10, 22, 36, 50, 64), (5.5, 6.0, 6.6, 5.2, 4.8, 5.2, 8.0, 10.0), y)
-    slope = natural_spline((-20, -8, 1, 10, 22, 36, 50, 64), (1.9, 1.9, 1.75, 1.5, 1.35, 1.15, 1.0, 1.0), y)
+    round_width = natural_spline((-20, -8, 1, 10, 22, 36, 50, 64), (5.5, 6.0, 6.4, 5.0, 4.2, 4.8, 8.0, 10.0), y)
+    slope = natural_spline((-20, -8, 1, 10, 22, 36, 50, 64), (1.9, 1.9, 1.7, 1.4, 1.2, 1.0, 0.9, 0.9), y)
     body = ridge - slope * (np.sqrt(x**2 + round_width**2) - round_width)
     # Tip and wings are ellipsoids, each a cap above a paraboloid.
     ax = np.abs(x)
@@ -179,37 +186,35 @@ def front_depth(x: Array, y: Array, base: Array) -> Array:
     ax = np.abs(x)
     z = base.copy()
     # Bone and soft tissue, from the forehead down.
-    z += 1.2 * bump(ax, y, (24, 78), (20, 16))  # frontal eminences
-    z += 3.6 * bump(ax, y, (27, 52.5), (15, 5.5), 0.05) + 1.6 * bump(x, y, (0, 53), (9, 7))  # brow ridges, glabella
-    z += 2.0 * bump(ax, y, (43, 48.5), (6, 6))
-    z -= 7.5 * bump(ax, y, (29, 36.5), (13.0, 8.0)) + 4.0 * bump(ax, y, (15.5, 33), (5.5, 8.0))  # orbits
-    z += 3.4 * bump(ax, y, (43, 9), (13, 11), -0.5)  # cheek bones
-    z += 3.2 * bump(ax, y, (30, 1), (12, 12))  # cheek fat
-    z -= 2.6 * bump(ax, y, (45, -26), (13, 15))  # hollow under the cheek bone
+    z += 1.3 * pair(x, y, (24, 80), (18, 15))  # frontal eminences
+    z += 3.2 * pair(x, y, (28, 53), (13, 5.5), 0.05) + 2.0 * bump(x, y, (0, 53), (11, 7))  # brow ridges, glabella
+    z += 2.0 * pair(x, y, (44, 48), (7, 6))
+    z -= 7.0 * pair(x, y, (28, 37), (11.5, 7.5)) + 3.6 * pair(x, y, (15.5, 33), (5.0, 8.0))  # orbits
+    z += 3.6 * pair(x, y, (53, 31), (8, 11))  # outer rims of the orbits
+    z += 3.0 * pair(x, y, (44, 10), (13, 10), -0.5)  # cheek bones
+    z += 3.0 * pair(x, y, (29, 2), (12, 12))  # cheek fat
+    z -= 1.6 * pair(x, y, (46, -24), (12, 14))  # hollow under the cheek bone
     z += 5.2 * bump(x, y, (0, -27), (21, 17))  # dental arches
-    z -= 3.2 * bump(x, y, (0, -48.5), (15, 4.6))  # mentolabial fold
-    z += 5.2 * bump(x, y, (0, -64), (14, 9.5)) - 0.5 * bump(x, y, (0, -66), (3.0, 6.0))  # chin
+    z -= 3.0 * bump(x, y, (0, -48.5), (15, 4.8))  # mentolabial fold
+    z += 5.2 * bump(x, y, (0, -65), (15, 9.5))  # chin
     # Eyelids lie on the eyeballs; orbit and lids blend.
     upper, lower = lid_openings(x)
     above = y - eye_line(x) - upper
     below = eye_line(x) + lower - y
-    window = smoothstep(EYE_INNER_X - 3, EYE_INNER_X + 6, ax) * smoothstep(EYE_OUTER_X + 8, EYE_OUTER_X - 4, ax)
-    lids = eye_surface(x, y) + 1.5
-    near = smoothstep(24.0, 15.0, np.hypot((ax - EYE_X) * 0.85, (y - EYE_ROW) * 1.15))
-    z = smooth_maximum(z, lids - 60.0 * (1 - near), 1.6)
-    z -= 1.7 * np.exp(-(((above - 4.6) / 1.15) ** 2)) * window  # crease of the upper lid
-    z += 1.8 * np.exp(-(((above - 9.0) / 3.0) ** 2)) * window  # fold over it
-    z -= 0.8 * np.exp(-(((below - 6.5) / 2.2) ** 2)) * window  # furrow under the lower lid
+    window = smoothstep(EYE_INNER_X - 3, EYE_INNER_X + 7, ax) * smoothstep(EYE_OUTER_X + 7, EYE_OUTER_X - 6, ax)
+    far = np.maximum(np.hypot((ax - EYE_X) * 0.8, y - EYE_ROW) - 13.0, 0.0)
+    z = smooth_maximum(z, eye_surface(x, y) + 1.5 - 0.25 * far**2, 2.2)
+    z -= 1.6 * np.exp(-(((above - 4.4) / 1.15) ** 2)) * window  # crease of the upper lid
+    z += 2.0 * np.exp(-(((above - 8.6) / 3.0) ** 2)) * window  # fold over it
+    z -= 0.7 * np.exp(-(((below - 6.5) / 2.4) ** 2)) * window  # furrow under the lower lid
     # Nose.
-    z = smooth_maximum(z, _nose(x, y), 2.4)
-    z -= 1.5 * bump(ax, y, (18.2, -5.0), (1.5, 6.0), 0.25)  # groove round the wing
+    z = smooth_maximum(z, _nose(x, y), 2.2 + 4.0 * smoothstep(2.0, 22.0, y))
+    z -= 1.5 * pair(x, y, (18.0, -5.0), (1.5, 6.0), 0.25)  # groove round the wing
     # Lips and their surroundings.
     z += _lips(x, y)
-    z -= 0.9 * bump(x, y, (0, -19.0), (1.9, 4.8)) - 0.55 * bump(ax, y, (4.3, -19.5), (1.5, 4.6))  # philtrum
-    fold_x = 20.5 + 11.5 * smoothstep(-4.0, -38.0, y)
-    z -= (
-        1.5 * np.exp(-(((ax - fold_x) / 3.0) ** 2)) * smoothstep(2.0, -10.0, y) * smoothstep(-44.0, -26.0, y)
-    )  # nasolabial
+    z -= 0.9 * bump(x, y, (0, -19.0), (1.9, 4.8)) - 0.5 * pair(x, y, (4.3, -19.5), (1.5, 4.6))  # philtrum
+    fold_x = 21.0 + 11.5 * smoothstep(-4.0, -38.0, y)
+    z -= 1.1 * np.exp(-(((ax - fold_x) / 3.6) ** 2)) * smoothstep(4.0, -12.0, y) * smoothstep(-46.0, -24.0, y)  # nasolabial
     return z
 
 
@@ -237,14 +242,14 @@ def skin(phi: Array, row: Array) -> Array:
 def chart(x: Array, y: Array) -> tuple[Array, Array]:
     """(phi, row) of a point of the front: the inverse of `skin` for x and y."""
     row = y.copy()
-    for _ in range(12):  # a contraction: the skew grows by less than its row
+    for _ in range(40):  # a contraction: the skew grows by less than its row
         phi = np.arcsin(np.clip(x / half_width(row), -1.0, 1.0))
         row = y - _skew(phi, row)
     return phi, row
 
 
 def nostril(points: Array) -> Array:
-    """1 inside the nostrils, falling to 0 over a millimetre; on the underside of the nose: function of (x, z), for y near -9."""
+    """1 inside the nostrils, falling to 0 at their rims: a function of (x, z) on the underside of the nose, y near -9 mm."""
     x, y, z = np.abs(points[..., 0]), points[..., 1], points[..., 2]
     # The opening's long axis leans towards the tip.
     dx, dz = x - 6.6 + 0.28 * (z - 107.5), z - 107.5
