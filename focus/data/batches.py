@@ -1,0 +1,85 @@
+"""The batch that every source of faces hands to training and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+
+import torch
+from torch import Tensor
+
+from focus.face import FaceParameters
+
+
+@dataclass
+class FaceBatch:
+    """B aligned faces, and what is known about them. Fields that a source does not know are None."""
+
+    image: Tensor
+    """[B, 3, S, S] float32, RGB in [0, 1]."""
+    landmarks: Tensor
+    """[B, 68, 2] pixels of the crop, as a detector would give them (synthetic faces: disturbed, under occluders strongly)."""
+    landmark_weights: Tensor
+    """[B, 68], 1 = known, 0 = ignore."""
+    visible_mask: Tensor | None = None
+    """[B, 1, S, S] {0, 1}: the face, less what is in front of it."""
+    face_mask: Tensor | None = None
+    """[B, 1, S, S] {0, 1}: the whole face as the model renders it, hidden part included."""
+    unoccluded: Tensor | None = None
+    """[B, 3, S, S]: the face as the model renders it, nothing in front of it, no pigment or camera fault; valid inside `face_mask`."""
+    parameters: FaceParameters | None = None
+    neutral_vertices: Tensor | None = None
+    """[B, V, 3] mm, model space, without expression."""
+    vertices: Tensor | None = None
+    """[B, V, 3] mm, model space, with expression."""
+    true_landmarks: Tensor | None = None
+    """[B, 68, 2] pixels: the projected model landmarks, undisturbed."""
+    occluder: list[str] = field(default_factory=list)
+    """Kind of the occluder for each face, joined with "+" where there are several; "none" where there is none; empty when unknown."""
+    names: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return self.image.shape[0]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> FaceBatch:
+        """The batch on another device."""
+        values = {
+            item.name: value.to(device, non_blocking=non_blocking)
+            for item in fields(self)
+            if isinstance(value := getattr(self, item.name), Tensor)
+        }
+        parameters = None if self.parameters is None else self.parameters.to(device)
+        return FaceBatch(**values, parameters=parameters, occluder=self.occluder, names=self.names)
+
+    def __getitem__(self, index: slice | Sequence[int] | Tensor) -> FaceBatch:
+        """Some of the faces: a slice, a list or an integer tensor of indices."""
+        if not isinstance(index, slice):
+            index = torch.as_tensor(index, dtype=torch.int64, device=self.image.device).reshape(-1)
+        values = {
+            item.name: value[index] for item in fields(self) if isinstance(value := getattr(self, item.name), Tensor)
+        }
+        chosen = range(len(self))[index] if isinstance(index, slice) else index.tolist()
+        return FaceBatch(
+            **values,
+            parameters=None if self.parameters is None else self.parameters[index],
+            occluder=[self.occluder[i] for i in chosen] if self.occluder else [],
+            names=[self.names[i] for i in chosen] if self.names else [],
+        )
+
+    @staticmethod
+    def cat(batches: Sequence[FaceBatch]) -> FaceBatch:
+        """Joins batches of one image size; a field that any of them lacks is None in the result."""
+        if not batches:
+            raise ValueError("FaceBatch.cat: expected at least one batch, got none")
+        values = {}
+        for item in fields(FaceBatch):
+            parts = [getattr(batch, item.name) for batch in batches]
+            if all(isinstance(part, Tensor) for part in parts):
+                values[item.name] = torch.cat(parts)
+        parameters = [batch.parameters for batch in batches if batch.parameters is not None]
+        return FaceBatch(
+            **values,
+            parameters=FaceParameters.cat(parameters) if len(parameters) == len(batches) else None,
+            occluder=[kind for batch in batches for kind in batch.occluder] if all(b.occluder for b in batches) else [],
+            names=[name for batch in batches for name in batch.names] if all(b.names for b in batches) else [],
+        )

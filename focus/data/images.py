@@ -1,0 +1,182 @@
+"""Image files in and out: whatever a camera or a web page made becomes uint8 RGB, and nothing is ever half-written."""
+
+from __future__ import annotations
+
+import os
+import struct
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from focus.errors import FocusError
+
+MINIMUM_SIDE = 16
+"""Pixels. A face on fewer has nothing to fit, and such files are nearly always placeholders."""
+
+MAXIMUM_PIXELS = 120_000_000
+"""Pixels of one photo. Decoding takes about 7 bytes a pixel at its peak: 0.8 GB at this limit."""
+
+_ORIENTATION_TAG = 0x0112
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What Pillow's decoders raise for damaged files: OSError for most, the others from broken chunks and headers.
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError, OverflowError)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) in pixels of an image file as `read_image` would return it, from its header alone.
+
+    Raises:
+        FocusError: the file is not an image, or its size is outside of the accepted range.
+    """
+    with _open(Path(path)) as image:
+        width, height = image.size
+        return (width, height) if _orientation(image) >= 5 else (height, width)
+
+
+def read_image(path: str | Path) -> NDArray[np.uint8]:
+    """Reads a photo as RGB.
+
+    The EXIF orientation is applied, so that pixel coordinates (landmarks) refer to the photo as viewers show it. Grey, palette
+    and CMYK images are converted; 16-bit grey keeps its high byte; transparent pixels are composited on white; of an animation the first
+    frame is read. Embedded colour profiles are ignored (values are taken as sRGB).
+
+    Returns:
+        uint8 [H, W, 3], sRGB.
+
+    Raises:
+        FocusError: the file is missing, a folder, not an image, truncated, smaller than `MINIMUM_SIDE` on a side, or larger
+            than `MAXIMUM_PIXELS` (found in the header: nothing is decoded).
+    """
+    path = Path(path)
+    with _open(path) as image:
+        try:
+            image.load()
+            orientation = _orientation(image)
+            rgb = _to_rgb(image, path)
+            if orientation in _TRANSPOSITIONS:
+                rgb = rgb.transpose(_TRANSPOSITIONS[orientation])
+            return np.array(rgb, dtype=np.uint8)
+        except FocusError:
+            raise
+        except MemoryError as error:
+            raise FocusError(f"{path}: not enough memory to decode {image.width} x {image.height} pixels") from error
+        except _DAMAGE as error:
+            raise FocusError(
+                f"{path}: the image is damaged or truncated ({error}); expected a complete image file. Export or copy it again"
+            ) from error
+
+
+def write_image(path: str | Path, image: NDArray[np.generic]) -> Path:
+    """Writes an image file; the suffix names the format (.png, .jpg, ...).
+
+    The file appears under its name only when it is complete: a full disk or a kill leaves the old file, or none.
+
+    Args:
+        path: the file; its folder must exist.
+        image: [H, W] grey or [H, W, 3] RGB; uint8, or floating point in [0, 1] (clipped, rounded to 8 bits).
+
+    Raises:
+        FocusError: wrong shape or dtype, unknown suffix, or the file system refused.
+    """
+    path = Path(path)
+    array = np.asarray(image)
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or 0 in array.shape:
+        raise FocusError(f"write_image: expected an array [H, W] or [H, W, 3], got shape {list(array.shape)} for {path}")
+    if np.issubdtype(array.dtype, np.floating):
+        array = np.rint(np.clip(np.nan_to_num(array), 0, 1) * 255).astype(np.uint8)
+    elif array.dtype != np.uint8:
+        raise FocusError(f"write_image: expected uint8 or floating point values in [0, 1], got {array.dtype} for {path}")
+    Image.init()
+    if path.suffix.lower() not in Image.EXTENSION:
+        raise FocusError(f"{path}: the suffix {path.suffix!r} names no image format; use .png or .jpg")
+    image_format = Image.EXTENSION[path.suffix.lower()]
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    except OSError as error:
+        raise FocusError(f"{path}: cannot be written ({error.strerror or error}); is its folder there and writable?") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            Image.fromarray(array).save(file, format=image_format, **({"quality": 95} if image_format == "JPEG" else {}))
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException as error:
+        Path(name).unlink(missing_ok=True)
+        if isinstance(error, (OSError, ValueError, KeyError)):
+            raise FocusError(f"{path}: cannot be written ({error}); is the disk full, or the format unable to hold it?") from error
+        raise
+    return path
+
+
+def _umask() -> int:
+    """The process's permission mask; `mkstemp` ignores it and makes files that only the owner can read."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _open(path: Path) -> ImageFile.ImageFile:
+    """Opens the header and checks the size; the caller closes the image."""
+    if path.is_dir():
+        raise FocusError(f"{path}: is a folder; expected an image file. Name one photo, or use an option that takes folders")
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns from 89 megapixels on and refuses from 179: both are beyond or inside our own limit, checked below.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
+    except Image.DecompressionBombError as error:
+        raise FocusError(
+            f"{path}: more than {MAXIMUM_PIXELS:,} pixels; shrink the photo and scale its landmarks alike"
+        ) from error
+    except FileNotFoundError as error:
+        raise FocusError(f"{path}: no such file") from error
+    except UnidentifiedImageError as error:
+        what = "is empty" if path.stat().st_size == 0 else "is not an image that Pillow knows, or its header is damaged"
+        raise FocusError(f"{path}: the file {what}; expected JPEG, PNG, WebP, TIFF or BMP") from error
+    except _DAMAGE as error:
+        raise FocusError(f"{path}: cannot be read as an image ({error})") from error
+    width, height = image.size
+    if min(width, height) < MINIMUM_SIDE or width * height > MAXIMUM_PIXELS:
+        image.close()
+        if min(width, height) < MINIMUM_SIDE:
+            raise FocusError(f"{path}: {width} x {height} pixels is too small; expected at least {MINIMUM_SIDE} on each side")
+        raise FocusError(
+            f"{path}: {width} x {height} is more than {MAXIMUM_PIXELS:,} pixels; shrink the photo and scale its landmarks alike"
+        )
+    return image
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1..8; 1 where there is none or the EXIF block is damaged (the pixels are still good)."""
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except _DAMAGE:
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+    """Converts any Pillow mode to 8-bit RGB."""
+    if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion to 8 bits clips at 255 instead of scaling
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise FocusError(f"{path}: values from {values.min()} to {values.max()}; expected 8 or 16 bits per channel")
+        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise FocusError(f"{path}: floating-point pixels, whose range is unknown; expected 8 or 16 bits per channel")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,97 @@
+"""Where the face is in a synthetic picture: what backgrounds, pigments and occluders need to know to be drawn round and over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from focus.data.drawing import Array
+
+ANCHORS = ("left_eye", "right_eye", "nose", "mouth", "chin", "left_cheek", "right_cheek", "forehead")
+"""Names of places in the face; left and right are those of the image."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A rendered face in a picture of S x S pixels."""
+
+    size: int
+    landmarks: NDArray[np.float64]
+    """[68, 2] pixels."""
+    average_landmarks: Callable[[], NDArray[np.float64]]
+    """Gives [68, 2] pixels: those of the mean face in the same pose. Only occluded faces need them."""
+    rotation: NDArray[np.float64]
+    """[3, 3], model axes (x right, y up, z out of the face) to camera axes (x right, y down, z away)."""
+    head: NDArray[np.float64]
+    """[3] pixels (x, y, depth 0): the middle of the head, between the first and the last jaw landmark of the mean face."""
+    pixels_per_mm: float
+    lighting: NDArray[np.float64]
+    """[3, 9] spherical-harmonics coefficients."""
+    skin: Array
+    """[3] mean albedo of the face."""
+    hair: Array
+    """[3] albedo of this person's hair."""
+    face: Array
+    """[S, S, 3] the rendered face in [0, 1], 0 elsewhere."""
+    face_mask: NDArray[np.bool_]
+    """[S, S]."""
+
+    @cached_property
+    def axes(self) -> NDArray[np.float64]:
+        """[2, 2] rows: unit vectors to the right and down of the upright face, in picture coordinates (its roll)."""
+        up = self.rotation[:2, 1]
+        down = -up / max(float(np.linalg.norm(up)), 1e-6)
+        return np.stack([np.array([down[1], -down[0]]), down])
+
+    @cached_property
+    def roll(self) -> float:
+        """Radians, clockwise in the picture."""
+        return float(np.arctan2(self.axes[0, 1], self.axes[0, 0]))
+
+    def at(self, anchor: str) -> NDArray[np.float64]:
+        """[2] pixels of a place in the face, one of `ANCHORS`."""
+        points = self.landmarks
+        places = {
+            "left_eye": slice(36, 42),
+            "right_eye": slice(42, 48),
+            "nose": slice(29, 31),
+            "mouth": slice(48, 60),
+            "chin": slice(7, 10),
+            "left_cheek": [2, 3, 31, 48],
+            "right_cheek": [13, 14, 35, 54],
+            "forehead": slice(17, 27),
+        }
+        point: NDArray[np.float64] = points[places[anchor]].mean(axis=0)
+        return self.offset(point, 0, -25) if anchor == "forehead" else point
+
+    def offset(self, point: NDArray[np.float64], right: float, down: float) -> NDArray[np.float64]:
+        """A point moved by millimetres along the axes of the upright face."""
+        moved: NDArray[np.float64] = point + self.pixels_per_mm * (np.array([right, down]) @ self.axes)
+        return moved
+
+    def project(self, point: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Millimetres from the middle of the head, model axes -> (x, y, depth) pixels, by a scaled orthographic camera."""
+        projected: NDArray[np.float64] = self.head + self.pixels_per_mm * (self.rotation @ point)
+        return projected
+
+    @cached_property
+    def face_area(self) -> int:
+        """Pixels of the rendered face."""
+        return int(self.face_mask.sum())
+
+    def skin_like(self, rng: np.random.Generator) -> Array:
+        """An albedo close to this face's own (mostly), or of another person."""
+        if rng.random() < 0.75:
+            return np.clip(self.skin * rng.uniform(0.88, 1.12) * (1 + 0.04 * rng.standard_normal(3)), 0.02, 1).astype(np.float32)
+        return other_skin(rng)
+
+
+def other_skin(rng: np.random.Generator) -> Array:
+    """A skin albedo from dark to light."""
+    light = rng.random()
+    dark_tone, light_tone = np.array([0.24, 0.15, 0.11]), np.array([0.80, 0.62, 0.53])
+    return np.clip(dark_tone + light * (light_tone - dark_tone) + 0.02 * rng.standard_normal(3), 0.02, 1).astype(np.float32)

@@ -1,0 +1,253 @@
+"""Synthetic faces with ground truth: a morphable model in a drawn world, with and without things in front of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from focus.data import sampling
+from focus.data.backgrounds import draw_background, draw_surroundings, hair_color
+from focus.data.batches import FaceBatch
+from focus.data.degradation import Degradation
+from focus.data.drawing import Array
+from focus.data.makeup import draw_pigment
+from focus.data.occluders import OCCLUDERS, draw_occluder
+from focus.data.sampling import FaceSampler, PoseSettings, stream
+from focus.data.scene import Scene
+from focus.face import FaceParameters, MorphableModel, Renderer
+
+
+@dataclass(frozen=True)
+class SyntheticSettings:
+    """What the synthetic world looks like."""
+
+    occluded_fraction: float = 0.5
+    """Share of the faces with something in front of them."""
+    coverage: tuple[float, float] = (0.05, 0.60)
+    """Share of the face's pixels that occluders hide, from and to."""
+    occluders: tuple[str, ...] = tuple(OCCLUDERS)
+    """Kinds to draw from; see `focus.data.occluders`."""
+    extreme_light_fraction: float = 0.15
+    """Share of the faces lit hard from a side, above, below or behind."""
+    coefficient_limit: float = 2.5
+    """Standard-normal coefficients are clipped here."""
+    pose: PoseSettings = field(default_factory=PoseSettings)
+    pigment: bool = True
+    """Moles, freckles, stubble, lipstick, ... that the model cannot express; they count as face."""
+    degradation: float = 1.0
+    """Strength of blur, noise, compression and tone; 0 = a perfect camera."""
+    landmark_noise: float = 0.006
+    """Standard deviation of visible landmarks, in face widths."""
+    hidden_landmark_noise: float = 0.05
+    """Error of hidden landmarks (root mean square), in face widths; correlated, since detectors guess them from what they see."""
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.occluders) - set(OCCLUDERS))
+        if unknown or not self.occluders:
+            raise ValueError(f"SyntheticSettings.occluders: expected some of {sorted(OCCLUDERS)}, got {unknown or 'none'}")
+        low, high = self.coverage
+        if not 0 <= low < high <= 1:
+            raise ValueError(f"SyntheticSettings.coverage: expected 0 <= from < to <= 1, got {self.coverage}")
+        for name in ("occluded_fraction", "extreme_light_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"SyntheticSettings.{name}: expected a fraction in [0, 1], got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One synthetic picture and its truth."""
+
+    image: NDArray[np.uint8]
+    """[S, S, 3]."""
+    unoccluded: NDArray[np.uint8]
+    """[S, S, 3]; see `FaceBatch.unoccluded`."""
+    visible_mask: NDArray[np.bool_]
+    """[S, S]."""
+    face_mask: NDArray[np.bool_]
+    """[S, S]."""
+    landmarks: NDArray[np.float32]
+    """[68, 2], disturbed."""
+    true_landmarks: NDArray[np.float32]
+    """[68, 2]."""
+    parameters: FaceParameters
+    """A batch of one."""
+    occluder: str
+
+
+class SyntheticFaces:
+    """An endless set of faces: number i of a seed is the same on every machine, whatever is drawn before it or beside it.
+
+    Args:
+        model: the face; a small level of detail is fast (about 5 ms an image of 72 pixels on one core).
+        image_size: side S of the pictures.
+        seed: names the set; 0 <= seed < 2**64.
+        settings: what is in it.
+    """
+
+    def __init__(self, model: MorphableModel, image_size: int, seed: int, settings: SyntheticSettings | None = None) -> None:
+        if not 0 <= seed < 2**64:
+            raise ValueError(f"SyntheticFaces: seed must be in [0, 2**64), got {seed}")
+        if image_size < 16:
+            raise ValueError(f"SyntheticFaces: image_size must be at least 16, got {image_size}")
+        self.model, self.image_size, self.seed = model, image_size, seed
+        self.settings = settings or SyntheticSettings()
+        self._sampler = FaceSampler(
+            model, image_size, self.settings.pose, self.settings.coefficient_limit, self.settings.extreme_light_fraction
+        )
+        self._renderer = Renderer(model, image_size)
+        mean_albedo = model.mean_albedo.detach().cpu().double()
+        bare = mean_albedo.mean(dim=1) >= mean_albedo.mean(dim=1).median()  # without brows, lips, pupils
+        self._skin_mean = mean_albedo[bare].mean(dim=0)  # [3]
+        self._skin_basis = model.albedo_basis.detach().cpu()[:, bare].double().mean(dim=1)  # [Ka, 3]
+        self._average = model.mean_shape[model.landmarks68].detach().cpu()  # [68, 3] mm
+        self._head = self._average[[0, 16]].mean(dim=0)  # [3] mm
+
+    def batch(self, first_index: int, count: int, occluded: bool | None = None) -> FaceBatch:
+        """Faces `first_index` to `first_index + count - 1` with all truth, on the CPU.
+
+        Args:
+            first_index: 0 or more.
+            count: 1 or more.
+            occluded: None as the settings say; True: all with an occluder; False: none. The same index gives the same face, light,
+                place and camera in all three.
+        """
+        return assemble(self, first_index, [self.sample(index, occluded) for index in range(first_index, first_index + count)])
+
+    def digest(self, first_index: int, count: int) -> str:
+        """SHA-256 of the drawn parameters of some faces, to compare two machines."""
+        return sampling.describe(self._sampler, self.seed, first_index, count)
+
+    @torch.no_grad()
+    def sample(self, index: int, occluded: bool | None = None) -> Sample:
+        """One face; see `batch`."""
+        if index < 0:
+            raise ValueError(f"SyntheticFaces: index must be 0 or more, got {index}")
+        settings, size = self.settings, self.image_size
+
+        def rng(purpose: int) -> np.random.Generator:
+            return stream(self.seed, index, purpose)
+
+        parameters = self._sampler.sample(self.seed, index)
+        # One face at a time: a batched matrix product may round differently for another batch size.
+        rendering = self._renderer(parameters)
+        face = np.clip(rendering.image[0].permute(1, 2, 0).numpy(), 0, None)
+        mask = rendering.mask[0, 0].numpy() > 0.5
+        place = rng(sampling.PLACE)
+        scene = self._scene(parameters, rendering.landmarks[0].double().numpy(), np.minimum(face, 1), mask, hair_color(place))
+        picture = draw_surroundings(scene, draw_background(place, size), place)
+        painted = face * draw_pigment(scene, rng(sampling.PIGMENT)) if settings.pigment else face
+        picture = np.where(mask[..., None], painted, picture)
+        hidden, name = np.zeros((size, size), dtype=np.float32), "none"
+        if occluded or (occluded is None and rng(sampling.CHOICE).random() < settings.occluded_fraction):
+            layer, name = draw_occluder(scene, settings.occluders, settings.coverage, rng(sampling.OCCLUDER))
+            picture, hidden = layer.over(picture), layer.alpha
+        camera = Degradation.sample(rng(sampling.CAMERA), size, settings.degradation)
+        true_landmarks = scene.landmarks.astype(np.float32)
+        return Sample(
+            image=_to_bytes(camera.apply(picture)),
+            unoccluded=_to_bytes(camera.tone(face)),
+            visible_mask=mask & (hidden < 0.5),
+            face_mask=mask,
+            landmarks=self._detect(scene, hidden >= 0.5, rng(sampling.DETECTOR)),
+            true_landmarks=true_landmarks,
+            parameters=parameters,
+            occluder=name,
+        )
+
+    def _scene(self, parameters: FaceParameters, landmarks: NDArray[np.float64], face: Array, mask: NDArray[np.bool_], hair: Array) -> Scene:
+        rotation = self._renderer.camera.rotation_matrix(parameters.rotation)
+        head = self._project(self._head[None], rotation, parameters)[0]
+        skin = self._skin_mean + parameters.albedo[0].double() @ self._skin_basis
+        return Scene(
+            size=self.image_size,
+            landmarks=landmarks,
+            rotation=rotation[0].double().numpy(),
+            average_landmarks=lambda: self._project(self._average, rotation, parameters)[:, :2],
+            head=np.array([head[0], head[1], 0.0]),
+            pixels_per_mm=self._renderer.camera.focal / float(head[2]),
+            lighting=parameters.lighting[0].double().numpy(),
+            skin=np.clip(skin.numpy(), 0.03, 1).astype(np.float32),
+            hair=hair,
+            face=face,
+            face_mask=mask,
+        )
+
+    def _project(self, points: torch.Tensor, rotation: torch.Tensor, parameters: FaceParameters) -> NDArray[np.float64]:
+        """Model space [N, 3] mm -> [N, 3] pixels and depth in mm, in the pose of a batch of one."""
+        camera = self._renderer.camera
+        return camera.project(camera.transform(points[None], rotation, parameters.translation))[0].double().numpy()
+
+    def _detect(self, scene: Scene, hidden: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float32]:
+        """Landmarks as a detector would give them: visible ones nearly right, hidden ones guessed.
+
+        A detector draws a hidden point where an average face, laid on the visible points, has it, drags it towards what it
+        still sees, and errs for neighbouring points alike.
+        """
+        true = scene.landmarks
+        width = float(np.ptp(true, axis=0).max())
+        noisy = true + self.settings.landmark_noise * width * rng.standard_normal(true.shape)
+        pixel = np.clip(np.rint(true).astype(int), 0, self.image_size - 1)
+        lost = hidden[pixel[:, 1], pixel[:, 0]]
+        drift, local, drag = rng.standard_normal(2), rng.standard_normal((68, 2)), rng.random()
+        if not lost.any():
+            return noisy.astype(np.float32)
+        average = scene.average_landmarks()
+        seen = ~lost
+        if seen.sum() >= 8:
+            average = _fit_similarity(average[seen], noisy[seen], average)
+        # Neighbours on the face share their error: noise smoothed over the distance between points.
+        distance2 = ((true[:, None] - true[None]) ** 2).sum(axis=2)
+        kernel = np.exp(-distance2 / (2 * (0.15 * width) ** 2))
+        shared = kernel @ local / np.sqrt((kernel**2).sum(axis=1, keepdims=True))
+        toward = true[seen].mean(axis=0) - true if seen.any() else np.zeros_like(true)
+        error = 0.55 * drift + 0.65 * shared + 0.5 * drag * toward / (np.linalg.norm(toward, axis=1, keepdims=True) + 1e-6)
+        guess = true + 0.5 * (average - true) + self.settings.hidden_landmark_noise * width * error / np.sqrt(2)
+        return np.where(lost[:, None], guess, noisy).astype(np.float32)
+
+
+def assemble(faces: SyntheticFaces, first_index: int, samples: list[Sample]) -> FaceBatch:
+    """Joins consecutive samples of a set."""
+    if not samples:
+        raise ValueError("SyntheticFaces.batch: count must be 1 or more, got 0")
+    parameters = FaceParameters.cat([sample.parameters for sample in samples])
+
+    def images(name: str) -> torch.Tensor:
+        stacked = torch.from_numpy(np.stack([getattr(sample, name) for sample in samples]))
+        return stacked.permute(0, 3, 1, 2).to(torch.float32).div(255).contiguous()
+
+    def stack(name: str) -> torch.Tensor:
+        return torch.from_numpy(np.stack([getattr(sample, name) for sample in samples]))
+
+    with torch.no_grad():
+        neutral = faces.model.neutral_shape(parameters.identity)
+        vertices = faces.model.shape(parameters.identity, parameters.expression)
+    return FaceBatch(
+        image=images("image"),
+        landmarks=stack("landmarks"),
+        landmark_weights=torch.ones(len(samples), 68),
+        visible_mask=stack("visible_mask")[:, None].float(),
+        face_mask=stack("face_mask")[:, None].float(),
+        unoccluded=images("unoccluded"),
+        parameters=parameters,
+        neutral_vertices=neutral,
+        vertices=vertices,
+        true_landmarks=stack("true_landmarks"),
+        occluder=[sample.occluder for sample in samples],
+        names=[f"synthetic-{faces.seed}-{index}" for index in range(first_index, first_index + len(samples))],
+    )
+
+
+def _to_bytes(image: Array) -> NDArray[np.uint8]:
+    return np.rint(image * 255).astype(np.uint8)
+
+
+def _fit_similarity(source: NDArray[np.float64], target: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Moves `points` by the least-squares similarity of the plane from `source` to `target`, [N, 2] each."""
+    source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
+    a, b = (source - source_mean) @ np.array([1, 1j]), (target - target_mean) @ np.array([1, 1j])
+    factor = np.vdot(a, b) / max(float(np.vdot(a, a).real), 1e-12)  # the plane as complex numbers: scale and rotation in one
+    moved = ((points - source_mean) @ np.array([1, 1j])) * factor
+    return np.stack([moved.real, moved.imag], axis=1) + target_mean
