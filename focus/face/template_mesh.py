@@ -270,8 +270,9 @@ def _eyeball(builder: _Builder, detail: Detail, sign: float) -> None:
         radii += list(np.linspace(radii[-1], end, count + 1)[1:])
     radius = np.array(radii)[:, None]
     angle = np.linspace(0, 2 * np.pi, spokes, endpoint=False)[None] + np.pi / spokes
-    flat = np.where(radius > 6.1, 1 - 0.45 * surface.smoothstep(6.1, 18.0, radius), 1.0)
-    dx, dy = radius * np.cos(angle), radius * np.sin(angle) * flat
+    # The iris is round; beyond it the rings grow less in height than in width, like the opening.
+    height = np.minimum(radius, 6.1) + 0.37 * np.maximum(radius - 6.1, 0.0)
+    dx, dy = radius * np.cos(angle), height * np.sin(angle)
     x, y = surface.EYE_X + 0.4 + dx, surface.EYE_ROW + 0.9 + dy
     cornea = 0.7 * np.clip(1 - (radius / 6.4) ** 2, 0.0, 1.0) ** 1.2
     z = surface.eye_surface(x, y) + cornea

@@ -151,9 +151,12 @@ def _expression_fields() -> list[tuple[str, Field]]:
             -1.6 * corner + 1.5 * cheek - 0.9 * lips,
         )
 
+    def brow_window(x: Array, y: Array) -> Array:
+        # Begins slowly at the crease of the lid, which a lowered brow must not fold.
+        return smoothstep(36.0, 54.0, y) * smoothstep(84.0, 62.0, y) * smoothstep(68.0, 42.0, np.abs(x))
+
     def brows(x: Array, y: Array, z: Array, mesh: TemplateMesh) -> Array:
-        amount = _band(y, 47, 62, 13) * smoothstep(68, 42, np.abs(x)) * smoothstep(0.0, 12.0, y - 38.0)
-        return _vector(0, 2.8 * amount)
+        return _vector(0, 2.6 * brow_window(x, y))
 
     def frown(x: Array, y: Array, z: Array, mesh: TemplateMesh) -> Array:
         inner = bump(np.abs(x), y, (13, 51), (10, 8))
@@ -214,8 +217,7 @@ def _expression_fields() -> list[tuple[str, Field]]:
         return _vector(1.8 * _jaw_weight(mesh))
 
     def brow_one_side(x: Array, y: Array, z: Array, mesh: TemplateMesh) -> Array:
-        amount = _band(y, 47, 62, 13) * smoothstep(68, 42, np.abs(x)) * smoothstep(0.0, 12.0, y - 38.0)
-        return _vector(0, 1.4 * amount * np.tanh(x / 14.0))
+        return _vector(0, 1.4 * brow_window(x, y) * np.tanh(x / 14.0))
 
     def smile_one_side(x: Array, y: Array, z: Array, mesh: TemplateMesh) -> Array:
         return np.tanh(x / 10.0)[:, None] * 0.5 * smile(x, y, z, mesh)
