@@ -16,6 +16,9 @@ PYBIND11_MODULE(FOCUS_MODULE_NAME, module) {
     bind_interpolate(module);
     bind_vertex_normals(module);
     bind_sh_shading(module);
+    bind_neighbor_min(module);
+    bind_masked_photometric(module);
+    bind_outlier_robust(module);
 
 #if defined(FOCUS_EMULATE_CUDA)
     module.attr("cuda_version") = "emulated";

@@ -6,6 +6,9 @@ in pure torch under the same name in `focus.ops.reference`. Images are `[B, C, H
 
 from focus.ops import reference
 from focus.ops.interpolate import interpolate
+from focus.ops.masked_photometric import masked_photometric_loss
+from focus.ops.neighbor_min import neighbor_min, neighbor_min_loss
+from focus.ops.outlier_robust import outlier_robust_loss
 from focus.ops.rasterize import Fragments, rasterize
 from focus.ops.sh_shading import sh_shading
 from focus.ops.topology import Topology
@@ -15,6 +18,10 @@ __all__ = [
     "Fragments",
     "Topology",
     "interpolate",
+    "masked_photometric_loss",
+    "neighbor_min",
+    "neighbor_min_loss",
+    "outlier_robust_loss",
     "rasterize",
     "reference",
     "sh_shading",

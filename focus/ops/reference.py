@@ -6,6 +6,7 @@ Arguments and results are those of the operators of the same name.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 
@@ -142,3 +143,74 @@ def sh_basis(normals: torch.Tensor) -> torch.Tensor:
 def sh_shading(normals: torch.Tensor, albedo: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
     """Basis times coefficients times albedo."""
     return albedo * torch.einsum("bvi,bci->bvc", sh_basis(normals), coefficients)
+
+
+def neighbor_min(
+    target: torch.Tensor, reconstruction: torch.Tensor, mask: torch.Tensor | None = None, *, window: int = 3
+) -> torch.Tensor:
+    """The root of the smallest squared difference."""
+    return _root(_squared_neighbor_min(target, reconstruction, mask, window))
+
+
+def neighbor_min_loss(
+    target: torch.Tensor,
+    reconstruction: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    *,
+    window: int = 3,
+    power: Literal[1, 2] = 2,
+    reduction: Literal["mean", "sum"] = "mean",
+) -> torch.Tensor:
+    """The map of distances, to the power, reduced."""
+    squared = _squared_neighbor_min(target, reconstruction, mask, window)
+    total = (squared if power == 2 else _root(squared)).sum()
+    return total / max(squared.numel(), 1) if reduction == "mean" else total
+
+
+def _squared_neighbor_min(
+    target: torch.Tensor, reconstruction: torch.Tensor, mask: torch.Tensor | None, window: int
+) -> torch.Tensor:
+    """Compares the target with every shifted copy of the reconstruction, in row-major order of the shifts."""
+    _, _, height, width = target.shape
+    mask = torch.ones_like(target[:, :1]) if mask is None else _planes(mask)
+    margin = [window // 2] * 4
+    target, reconstruction = mask * target, torch.nn.functional.pad(mask * reconstruction, margin)
+    in_image = torch.nn.functional.pad(torch.ones_like(target[:, 0], dtype=torch.bool), margin)
+    nearest = torch.full_like(target[:, 0], math.inf)
+    for y in range(window):
+        for x in range(window):
+            shifted = reconstruction[..., y : y + height, x : x + width]
+            squared = (target - shifted).square().sum(1)
+            nearer = (squared < nearest) | (squared.isnan() & ~nearest.isnan())
+            nearest = torch.where(nearer & in_image[:, y : y + height, x : x + width], squared, nearest)
+    return nearest
+
+
+def masked_photometric_loss(target: torch.Tensor, reconstruction: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Sum of distances over sum of weights."""
+    mask = _planes(mask)
+    distance = _root((mask * (target - reconstruction)).square().sum(1))
+    return distance.sum() / mask.sum().clamp(min=1)
+
+
+def outlier_robust_loss(
+    target: torch.Tensor, reconstruction: torch.Tensor, mask: torch.Tensor, *, sigma: float = 0.043, cutoff: float = 3.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gaussian log-likelihood of the pixels below the cutoff."""
+    mask = _planes(mask)
+    squared = (target - reconstruction).square().sum(1, keepdim=True)
+    constant = -target.shape[1] * (0.5 * math.log(2 * math.pi) + math.log(sigma))
+    inlier = mask * (squared < (cutoff * sigma) ** 2).to(mask)
+    log_likelihood = constant - squared / (2 * sigma**2)
+    return -(inlier * log_likelihood).sum() / max(mask.numel(), 1), inlier.detach()
+
+
+def _planes(mask: torch.Tensor) -> torch.Tensor:
+    """A mask `[B, H, W]` or `[B, 1, H, W]` as the latter."""
+    return mask.unsqueeze(1) if mask.dim() == 3 else mask
+
+
+def _root(squared: torch.Tensor) -> torch.Tensor:
+    """Square root with the subgradient 0 at 0, where that of torch is infinite."""
+    positive = torch.where(squared == 0, 1, squared)
+    return torch.where(squared == 0, 0, positive.sqrt())

@@ -1,0 +1,65 @@
+// What the losses that compare two images pixel by pixel have in common: the squared difference q = sum_c (T_c - R_c)^2 of two colours, and
+// the gradient k (T_c - R_c) with respect to T_c, and its negative with respect to R_c, that follows from a factor k per pixel.
+#pragma once
+
+#include <cstdint>
+
+#include "common/macros.h"
+
+namespace focus {
+
+constexpr int kPixelChunk = 1024;  // pixels of one image whose terms are summed together
+
+// A batch of images cut into chunks of kPixelChunk pixels, none of which spans two images.
+struct PixelChunks {
+    FOCUS_HD PixelChunks(int64_t batch, int64_t image_area)
+        : area(image_area), per_image((image_area + kPixelChunk - 1) / kPixelChunk), count(batch * per_image) {}
+    FOCUS_HD int64_t image(int64_t chunk) const { return chunk / per_image; }
+    FOCUS_HD int64_t begin(int64_t chunk) const { return chunk % per_image * kPixelChunk; }
+    FOCUS_HD int64_t size(int64_t chunk) const { return area - begin(chunk) < kPixelChunk ? area - begin(chunk) : kPixelChunk; }
+
+    int64_t area, per_image, count;
+};
+
+// Two images of [C, area]: colour c of the pixel with this index in its plane lies at c * area + index.
+template <typename T>
+struct ColorPair {
+    template <typename Parameters>
+    FOCUS_HD ColorPair(Parameters const& p, int64_t b)
+        : target(p.target.data + b * p.target.stride()),
+          reconstruction(p.reconstruction.data + b * p.target.stride()),
+          channels(p.target.size[1]),
+          area(p.target.size[2] * p.target.size[3]) {}
+
+    T const *target, *reconstruction;
+    int64_t channels, area;
+};
+
+// Channels is 3, or 0 for a number known at run time. Never contracted, so that a threshold on the result is decided alike wherever it is
+// computed.
+template <int Channels, typename T>
+FOCUS_HD T squared_difference(ColorPair<T> const& pair, int64_t index) {
+    int64_t const channels = Channels ? Channels : pair.channels;
+    T sum = T(0);
+    for (int64_t c = 0; c < channels; ++c) {
+        T const difference = subtract_exactly_rounded(pair.target[c * pair.area + index], pair.reconstruction[c * pair.area + index]);
+        sum = add_exactly_rounded(sum, multiply_exactly_rounded(difference, difference));
+    }
+    return sum;
+}
+
+// Writes the gradients of the pixels [begin, begin + count) of an image; either image of gradients may be null.
+template <typename T>
+FOCUS_HD void store_color_gradients(ColorPair<T> const& pair, int64_t begin, int64_t count, T const* factors, T* grad_target,
+                                    T* grad_reconstruction) {
+    for (int64_t c = 0; c < pair.channels; ++c) {
+        int64_t const first = c * pair.area + begin;
+        T const *const target = pair.target + first, *const reconstruction = pair.reconstruction + first;
+        for (int64_t i = 0; grad_target && i < count; ++i) grad_target[first + i] = factors[i] * (target[i] - reconstruction[i]);
+        for (int64_t i = 0; grad_reconstruction && i < count; ++i) {
+            grad_reconstruction[first + i] = factors[i] * (reconstruction[i] - target[i]);
+        }
+    }
+}
+
+}  // namespace focus

@@ -1,0 +1,70 @@
+#include "common/parallel.h"
+#include "common/sum.h"
+#include "outlier_robust/outlier_robust_math.h"
+
+namespace focus {
+
+namespace {
+
+template <int Channels, typename T>
+void terms(ColorPair<T> const& pair, T const* mask, int64_t begin, int64_t count, OutlierModel<T> model, T* __restrict inlier,
+           T* __restrict out) {
+    for (int64_t i = 0; i < count; ++i) {
+        T const squared = squared_difference<Channels>(pair, begin + i);
+        inlier[i] = mask[begin + i] * model.selected(squared);
+        out[i] = inlier[i] * model.log_likelihood(squared);
+    }
+}
+
+// `grad` is dL / d(inlier log p) of any pixel.
+template <int Channels, typename T>
+void factors(ColorPair<T> const& pair, T const* mask, int64_t begin, int64_t count, OutlierModel<T> model, T grad,
+             T* __restrict color_factors, T* __restrict grad_mask) {
+    for (int64_t i = 0; i < count; ++i) {
+        T const squared = squared_difference<Channels>(pair, begin + i), selected = model.selected(squared);
+        color_factors[i] = -grad * model.precision * (mask[begin + i] * selected);
+        grad_mask[i] = grad * (selected * model.log_likelihood(squared));
+    }
+}
+
+}  // namespace
+
+template <typename T>
+void outlier_robust_cpu(OutlierRobustParameters<T> const& p, int threads) {
+    PixelChunks const chunks(p.mask.size[0], p.mask.stride());
+    OutlierModel<T> const model(p.sigma, p.cutoff, p.target.size[1]);
+    auto const compute = p.target.size[1] == 3 ? terms<3, T> : terms<0, T>;
+    parallel_for(chunks.count, threads, [&](int64_t chunk) {
+        int64_t const b = chunks.image(chunk), begin = chunks.begin(chunk), count = chunks.size(chunk), plane = b * chunks.area;
+        T values[kPixelChunk];
+        compute(ColorPair<T>(p, b), p.mask.data + plane, begin, count, model, p.inlier.data + plane + begin, values);
+        p.partial_sums.data[chunk] = lane_sum(values, count);
+    });
+    double const total = ordered_sum(p.partial_sums.data, chunks.count);
+    p.loss.data[0] = static_cast<T>(chunks.count ? -total / p.mask.count() : 0.0);
+}
+
+template <typename T>
+void outlier_robust_backward_cpu(OutlierRobustBackwardParameters<T> const& p, int threads) {
+    PixelChunks const chunks(p.mask.size[0], p.mask.stride());
+    OutlierModel<T> const model(p.sigma, p.cutoff, p.target.size[1]);
+    T const grad = -p.grad_loss.data[0] / T(p.mask.count());
+    auto const compute = p.target.size[1] == 3 ? factors<3, T> : factors<0, T>;
+    parallel_for(chunks.count, threads, [&](int64_t chunk) {
+        int64_t const b = chunks.image(chunk), begin = chunks.begin(chunk), count = chunks.size(chunk), plane = b * chunks.area;
+        ColorPair<T> const pair(p, b);
+        int64_t const image = plane * pair.channels;
+        T color_factors[kPixelChunk], mask_scratch[kPixelChunk];
+        compute(pair, p.mask.data + plane, begin, count, model, grad, color_factors,
+                p.grad_mask ? p.grad_mask.data + plane + begin : mask_scratch);
+        store_color_gradients(pair, begin, count, color_factors, p.grad_target ? p.grad_target.data + image : nullptr,
+                              p.grad_reconstruction ? p.grad_reconstruction.data + image : nullptr);
+    });
+}
+
+template void outlier_robust_cpu(OutlierRobustParameters<float> const&, int);
+template void outlier_robust_cpu(OutlierRobustParameters<double> const&, int);
+template void outlier_robust_backward_cpu(OutlierRobustBackwardParameters<float> const&, int);
+template void outlier_robust_backward_cpu(OutlierRobustBackwardParameters<double> const&, int);
+
+}  // namespace focus

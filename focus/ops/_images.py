@@ -1,0 +1,57 @@
+"""What the losses on images have in common: their checks, and the bookkeeping of their gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from focus.ops import _check, _native
+
+
+def checked(
+    op: str,
+    target: torch.Tensor,
+    reconstruction: torch.Tensor,
+    mask: torch.Tensor | None,
+    *,
+    mask_is_optional: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """The arguments as the kernels take them: one dtype and device, narrow types widened, the mask as `[B, 1, H, W]`.
+
+    Raises:
+        TypeError, ValueError: wrong type, shape or device, named.
+    """
+    batch, channels, height, width = _check.floating(op, "target", target, ("B", "C", "H", "W")).shape
+    if channels == 0:
+        raise ValueError(f"focus.ops.{op}: target expected at least one channel, got shape {list(target.shape)}")
+    _check.floating(op, "reconstruction", reconstruction, (batch, channels, height, width))
+    if mask is not None or not mask_is_optional:
+        if isinstance(mask, torch.Tensor) and mask.dim() == 3:
+            mask = mask.unsqueeze(1)
+        mask = _native.widen(_check.floating(op, "mask", mask, (batch, 1, height, width)))
+    target, reconstruction = _native.widen(target), _native.widen(reconstruction)
+    _check.same_device_and_dtype(op, target=target, reconstruction=reconstruction, mask=mask)
+    return target, reconstruction, mask
+
+
+def empty_gradients(
+    needs: Sequence[bool], target: torch.Tensor, mask: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Memory for the gradients of target, reconstruction and mask; no elements where one is not needed."""
+    shapes = (target.shape, target.shape, target.shape[:0] if mask is None else mask.shape)
+    first, second, third = (
+        target.new_empty(shape if need else (0,)) for need, shape in zip(needs, shapes, strict=True)
+    )
+    return first, second, third
+
+
+def needed(needs: Sequence[bool], gradients: Sequence[torch.Tensor]) -> tuple[torch.Tensor | None, ...]:
+    """Each gradient, or None where it is not needed."""
+    return tuple(gradient if need else None for need, gradient in zip(needs, gradients, strict=True))
+
+
+def chunk_count(image: torch.Tensor) -> int:
+    """Chunks of pixels whose terms are summed together, for each image of `[B, C, H, W]`."""
+    chunk: int = _native.module.PIXEL_CHUNK
+    return -(-image.shape[2] * image.shape[3] // chunk)

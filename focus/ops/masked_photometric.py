@@ -1,0 +1,107 @@
+"""Mean colour distance of two images over a mask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from focus.ops import _images, _native
+
+
+def _forward(
+    target: torch.Tensor, reconstruction: torch.Tensor, mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    loss, mask_sum = _forward_fake(target, reconstruction, mask)
+    partial_sums = target.new_empty(2, target.shape[0], _images.chunk_count(target), dtype=torch.float64)
+    images = target.contiguous(), reconstruction.contiguous(), mask.contiguous()
+    _native.call("masked_photometric", *images, loss.view(1), mask_sum.view(1), partial_sums)
+    return loss, mask_sum
+
+
+def _forward_fake(
+    target: torch.Tensor, reconstruction: torch.Tensor, mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return target.new_empty(()), target.new_empty(())
+
+
+def _backward_kernel(
+    target: torch.Tensor,
+    reconstruction: torch.Tensor,
+    mask: torch.Tensor,
+    loss: torch.Tensor,
+    mask_sum: torch.Tensor,
+    grad_loss: torch.Tensor,
+    needs: list[bool],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    gradients = _images.empty_gradients(needs, target, mask)
+    images = target.contiguous(), reconstruction.contiguous(), mask.contiguous()
+    scalars = loss.view(1), mask_sum.view(1), grad_loss.view(1)
+    _native.call("masked_photometric_backward", *images, *scalars, *_images.needed(needs, gradients))
+    return gradients
+
+
+def _backward_fake(
+    target: torch.Tensor,
+    reconstruction: torch.Tensor,
+    mask: torch.Tensor,
+    loss: torch.Tensor,
+    mask_sum: torch.Tensor,
+    grad_loss: torch.Tensor,
+    needs: list[bool],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return _images.empty_gradients(needs, target, mask)
+
+
+_masked_photometric_backward = _native.define(
+    "masked_photometric_backward(Tensor target, Tensor reconstruction, Tensor mask, Tensor loss, Tensor mask_sum, "
+    "Tensor grad_loss, bool[] needs) -> (Tensor, Tensor, Tensor)",
+    _backward_kernel,
+    _backward_fake,
+)
+
+
+def _setup_context(ctx: Any, inputs: tuple[torch.Tensor, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
+    ctx.save_for_backward(*inputs, *output)
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grad_loss: torch.Tensor | None, _: None) -> tuple[torch.Tensor | None, ...]:
+    needs = list(ctx.needs_input_grad)
+    if grad_loss is None:
+        return (None,) * len(needs)
+    return _images.needed(needs, _masked_photometric_backward(*ctx.saved_tensors, grad_loss, needs))
+
+
+_masked_photometric = _native.define(
+    "masked_photometric(Tensor target, Tensor reconstruction, Tensor mask) -> (Tensor, Tensor)",
+    _forward,
+    _forward_fake,
+    backward=_backward,
+    setup_context=_setup_context,
+)
+
+
+def masked_photometric_loss(target: torch.Tensor, reconstruction: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean distance of the colours under the mask, ``sum_x || m (T - R) ||_2 / max(sum_x m, 1)``, x over the batch.
+
+    The pixel loss of Tewari et al., MoFA, ICCV 2017 with the visible-face mask of Li et al., CVPR 2023.
+
+    Args:
+        target: T, `[B, C, H, W]`, C >= 1. float32; float64 on the CPU; narrower types are widened to float32.
+        reconstruction: R, as `target`.
+        mask: m, `[B, 1, H, W]` or `[B, H, W]`, usually in [0, 1].
+
+    Returns:
+        A scalar, 0 where there is no pixel. Differentiable in all three, the denominator included (it is constant while
+        the mask sums to less than 1). Where a distance is 0, because T = R or m = 0, its subgradient is 0. The sums are
+        taken in two fixed stages: the same bits on every run and for every thread count. NaN in a pixel makes the loss
+        NaN, masked or not.
+
+    Raises:
+        TypeError, ValueError: wrong type, shape or device, named.
+    """
+    target, reconstruction, given_mask = _images.checked("masked_photometric_loss", target, reconstruction, mask)
+    loss: torch.Tensor = _masked_photometric(target, reconstruction, given_mask)[0]
+    return loss
