@@ -64,9 +64,13 @@ def whole_face(batch: FaceBatch, rendering: Rendering) -> Tensor:
     return rendering.mask
 
 
-def robust_rule(batch: FaceBatch, rendering: Rendering) -> Tensor:
-    """The mask of the initialisation: the inliers of the outlier-robust likelihood at the paper's sigma."""
-    return losses.robust(batch.image, rendering.image, rendering.mask)[1]
+def robust_rule(sigma: float = losses.ROBUST_SIGMA, cutoff: float = losses.ROBUST_CUTOFF) -> MaskRule:
+    """The mask of the initialisation: the inliers of the outlier-robust likelihood."""
+
+    def rule(batch: FaceBatch, rendering: Rendering) -> Tensor:
+        return losses.robust(batch.image, rendering.image, rendering.mask, sigma=sigma, cutoff=cutoff)[1]
+
+    return rule
 
 
 def true_mask(batch: FaceBatch, rendering: Rendering) -> Tensor:
@@ -135,6 +139,20 @@ class Evaluation:
                 m: {k: np.round(v, 6).tolist() for k, v in values.items()} for m, values in self.values.items()
             },
         }
+
+    @staticmethod
+    def cat(parts: Sequence[Evaluation]) -> Evaluation:
+        """Joins the results of the same methods on parts of a test set."""
+        first = parts[0]
+        return Evaluation(
+            occluded=np.concatenate([part.occluded for part in parts]),
+            names=tuple(name for part in parts for name in part.names),
+            values={
+                method: {key: np.concatenate([part.values[method][key] for part in parts]) for key in rows}
+                for method, rows in first.values.items()
+            },
+            vertex_errors={m: np.concatenate([part.vertex_errors[m] for part in parts]) for m in first.vertex_errors},
+        )
 
     def _half(self, half: str) -> NDArray[np.bool_]:
         return {"occluded": self.occluded, "unoccluded": ~self.occluded, "overall": np.ones_like(self.occluded)}[half]
@@ -209,9 +227,7 @@ def score(method: Method, batch: FaceBatch, renderer: Renderer) -> tuple[dict[st
         or batch.unoccluded is None
         or batch.neutral_vertices is None
     ):
-        raise ValueError(
-            "score: expected a batch with ground truth (masks, unoccluded rendering, neutral shape), as of SyntheticFaces"
-        )
+        raise ValueError("score: expected a batch with ground truth: masks, unoccluded rendering and neutral shape")
     parameters = method.reconstruct(batch.image)
     rendering = renderer(parameters)
     mask = method.mask(batch, rendering)

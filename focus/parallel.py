@@ -1,0 +1,118 @@
+"""Independent jobs side by side, each in a process of its own with one thread of torch.
+
+On two cores two trainings with a thread each are done before one after the other with two threads: small networks
+    give a
+thread pool little to share. And a result does not depend on how many cores a machine has, since one thread always
+adds in the same order.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from typing import Any, cast
+
+from focus.errors import FocusError
+
+Report = Callable[[Any], None]
+"""What a job calls with anything that can be pickled, to tell how far it is."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Work for a process: ``function(report, **arguments)``, a function of a module and arguments that can be
+    pickled.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+def processors() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_jobs(
+    jobs: Sequence[Job], *, workers: int | None = None, on_report: Callable[[str, Any], None] | None = None
+) -> dict[str, Any]:
+    """Runs jobs and returns their results by name.
+
+    They start in the order given, the next one when a process is done: put the longest first. When one fails, or on an
+    interrupt, the others are stopped.
+
+    Args:
+        jobs: with names that differ.
+        workers: processes at a time; None: one for each core.
+        on_report: called here, in the calling process, with a job's name and what it reported.
+
+    Raises:
+        FocusError: a job raised one, or its process died.
+        RuntimeError: a job raised anything else; the message holds its traceback.
+    """
+    context = multiprocessing.get_context("spawn")
+    waiting = list(reversed(jobs))
+    running: dict[Connection, tuple[Job, SpawnProcess]] = {}
+    results: dict[str, Any] = {}
+    limit = max(1, workers or processors())
+    try:
+        while waiting or running:
+            while waiting and len(running) < limit:
+                job = waiting.pop()
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=_work, args=(theirs, job), name=f"focus {job.name}", daemon=True)
+                process.start()
+                theirs.close()
+                running[ours] = (job, process)
+            for ready in cast("list[Connection]", multiprocessing.connection.wait(list(running))):
+                job, process = running[ready]
+                try:
+                    kind, value = ready.recv()
+                except EOFError:
+                    process.join()
+                    raise FocusError(
+                        f"{job.name}: its process ended without a result (exit code {process.exitcode}); "
+                        "the machine may have run out of memory"
+                    ) from None
+                if kind == "report":
+                    if on_report is not None:
+                        on_report(job.name, value)
+                elif kind == "result":
+                    results[job.name] = value
+                    del running[ready]
+                    ready.close()
+                    process.join()
+                elif kind == "refused":
+                    raise FocusError(f"{job.name}: {value}")
+                else:
+                    raise RuntimeError(f"{job.name} failed:\n{value}")
+    finally:
+        for connection, (_, process) in running.items():
+            process.terminate()
+            process.join()
+            connection.close()
+    return {job.name: results[job.name] for job in jobs}
+
+
+def _work(connection: Connection, job: Job) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    try:
+        result = job.function(lambda value: connection.send(("report", value)), **job.arguments)
+        connection.send(("result", result))
+    except FocusError as error:
+        connection.send(("refused", str(error)))
+    except (KeyboardInterrupt, BrokenPipeError):
+        pass  # the parent is gone or is stopping everything
+    except BaseException:
+        connection.send(("failed", traceback.format_exc()))
+    finally:
+        connection.close()
