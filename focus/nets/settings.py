@@ -151,12 +151,11 @@ def _arguments(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
 _SMALL = NetworkSettings(
     encoder=EncoderSettings(
         block="basic",
-        blocks=(1, 1, 1, 1),
-        widths=(32, 64, 128, 192),
-        strides=(2, 2, 2, 1),
-        stem_width=24,
+        blocks=(1, 1, 1),
+        widths=(48, 96, 192),
+        strides=(1, 2, 2),
+        stem_width=32,
         stem_kernel=5,
-        stem_pool=False,
         pool_size=4,
         normalisation="group",
         output_width=None,
@@ -164,5 +163,5 @@ _SMALL = NetworkSettings(
         input_mean=(0.5, 0.5, 0.5),
         input_deviation=(0.25, 0.25, 0.25),
     ),
-    segmentation=SegmentationSettings(filters=(24, 48, 96), patch=2, dropout=0.0),
+    segmentation=SegmentationSettings(filters=(32, 48, 64), patch=2, dropout=0.0),
 )
