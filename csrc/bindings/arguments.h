@@ -12,6 +12,7 @@
 #include <type_traits>
 
 #include "bindings/dlpack.h"
+#include "common/face_scratch.h"
 #include "common/tensor_view.h"
 
 namespace focus::bindings {
@@ -22,7 +23,7 @@ namespace py = pybind11;
 struct Target {
     bool cuda = false;
     int device_index = 0;
-    int threads = 1;           // CPU
+    int threads = 1;            // CPU
     std::uintptr_t stream = 0;  // CUDA
 };
 
@@ -51,41 +52,38 @@ class Arguments {
     TensorView<T, Rank> view(char const* name, py::handle object, std::array<int64_t, Rank> const& expected) {
         dlpack::Tensor const& tensor = unpack(name, object);
         using Scalar = std::remove_const_t<T>;
-        uint8_t const code = std::is_floating_point_v<Scalar> ? dlpack::kFloat
-                             : std::is_signed_v<Scalar>       ? dlpack::kInt
-                                                              : dlpack::kUInt;
+        uint8_t const code = std::is_floating_point_v<Scalar> ? dlpack::kFloat : std::is_signed_v<Scalar> ? dlpack::kInt : dlpack::kUInt;
         if (tensor.type.code != code || tensor.type.bits != sizeof(Scalar) * 8 || tensor.type.lanes != 1) {
-            fail_type(name, "expected " + type_text(code, sizeof(Scalar) * 8) + ", got " +
-                                type_text(tensor.type.code, tensor.type.bits));
+            fail_type(name, "expected " + type_text(code, sizeof(Scalar) * 8) + ", got " + type_text(tensor.type.code, tensor.type.bits));
         }
         bool matches = tensor.rank == Rank;
         for (int i = 0; matches && i < Rank; ++i) {
             matches = tensor.shape[i] >= 0 && (expected[i] == kAny || tensor.shape[i] == expected[i]);
         }
         if (!matches) {
-            fail(name, "expected shape " + shape_text(expected.data(), Rank) + ", got " +
-                           shape_text(tensor.shape, tensor.rank));
+            fail(name, "expected shape " + shape_text(expected.data(), Rank) + ", got " + shape_text(tensor.shape, tensor.rank));
         }
         TensorView<T, Rank> result;
-        int64_t stride = 1;
-        bool empty = false;
+        int64_t stride = 1, bytes = sizeof(T);
         for (int i = Rank - 1; i >= 0; --i) {
             result.size[i] = tensor.shape[i];
-            empty |= tensor.shape[i] == 0;
             if (tensor.strides && tensor.shape[i] > 1 && tensor.strides[i] != stride) {
                 fail(name, "expected a contiguous tensor; call .contiguous() first");
             }
-            if (__builtin_mul_overflow(stride, tensor.shape[i] ? tensor.shape[i] : 1, &stride)) {
-                fail(name, "has more elements than a 64-bit count holds");
+            if (__builtin_mul_overflow(bytes, tensor.shape[i] ? tensor.shape[i] : 1, &bytes)) {
+                fail(name, "has more bytes than a 64-bit count holds");
             }
+            stride = bytes / static_cast<int64_t>(sizeof(T));
         }
         bind_device(name, tensor.device);
-        result.data = reinterpret_cast<T*>(static_cast<char*>(tensor.data) + tensor.byte_offset);
-        if (empty) {
+        if (result.count() == 0) {
             result.data = reinterpret_cast<T*>(alignof(T));  // never read: distinct from "not given"
-        } else if (!tensor.data) {
-            fail(name, "has no memory");
+            return result;
         }
+        std::uintptr_t const address = reinterpret_cast<std::uintptr_t>(tensor.data) + tensor.byte_offset;
+        if (!tensor.data) fail(name, "has no memory");
+        if (address % alignof(T)) fail(name, "is not aligned to its elements; call .clone() first");
+        result.data = reinterpret_cast<T*>(address);
         return result;
     }
 
@@ -94,6 +92,23 @@ class Arguments {
     TensorView<T, Rank> optional(char const* name, py::handle object, std::array<int64_t, Rank> const& expected) {
         if (object.is_none()) return {};
         return view<T, Rank>(name, object, expected);
+    }
+
+    // Memory that only the CUDA kernels need: None on the CPU. After the tensors of element type T.
+    template <typename T, typename Element, int Rank>
+    TensorView<Element, Rank> scratch(char const* name, py::handle object, std::array<int64_t, Rank> const& expected) {
+        if (!runs_on_cuda<T>()) return {};
+        return view<Element, Rank>(name, object, expected);
+    }
+
+    // Which kernels a call takes. The emulated build sends the float32 of the CPU to the CUDA kernels.
+    template <typename T>
+    bool runs_on_cuda() const {
+#if defined(FOCUS_EMULATE_CUDA)
+        return std::is_same_v<T, float>;
+#else
+        return target_.cuda;
+#endif
     }
 
     // Whether `object` holds float64 (the CPU's gradcheck path) rather than float32.
@@ -109,9 +124,14 @@ class Arguments {
         int64_t outside = 0;
         for (int64_t i = 0; i < view.count(); ++i) outside += view.data[i] < low || view.data[i] > high;
         if (outside) {
-            fail(name, "has " + std::to_string(outside) + " of " + std::to_string(view.count()) + " entries outside [" + std::to_string(low) +
-                           ", " + std::to_string(high) + "]");
+            fail(name, "has " + std::to_string(outside) + " of " + std::to_string(view.count()) + " entries outside [" +
+                           std::to_string(low) + ", " + std::to_string(high) + "]");
         }
+    }
+
+    // Pixels are addressed by int.
+    void check_sides(char const* name, int64_t height, int64_t width) const {
+        if (height > INT32_MAX || width > INT32_MAX) fail(name, "has a side beyond 2^31 - 1 pixels");
     }
 
     [[noreturn]] void fail(char const* name, std::string const& what) const {
@@ -125,12 +145,14 @@ class Arguments {
 
     dlpack::Tensor const& unpack(char const* name, py::handle object) const {
         if (!PyCapsule_IsValid(object.ptr(), "dltensor")) {
-            fail_type(name, "expected a DLPack capsule named \"dltensor\", got " +
-                                std::string(py::str(py::type::handle_of(object))));
+            fail_type(name, "expected a DLPack capsule named \"dltensor\", got " + std::string(py::str(py::type::handle_of(object))));
         }
         auto* managed = static_cast<dlpack::ManagedTensor*>(PyCapsule_GetPointer(object.ptr(), "dltensor"));
         dlpack::Tensor const& tensor = managed->tensor;
-        if (tensor.rank < 0 || (tensor.rank > 0 && !tensor.shape)) fail(name, "is a damaged DLPack tensor");
+        constexpr int kLargestRank = 64;  // torch's own limit
+        if (tensor.rank < 0 || tensor.rank > kLargestRank || (tensor.rank > 0 && !tensor.shape)) {
+            fail(name, "is a damaged DLPack tensor");
+        }
         return tensor;
     }
 
@@ -159,6 +181,17 @@ class Arguments {
     Target target_;
     bool bound_ = false;
 };
+
+// The scratch of gradients that are added up over the pixels of each face, `sums` numbers at a time.
+template <typename T>
+FaceScratch view_face_scratch(Arguments& arguments, py::handle boxes, py::handle pieces, py::handle piece_sums, int64_t batch,
+                              int64_t face_count, int64_t sums) {
+    FaceScratch scratch;
+    scratch.boxes = arguments.scratch<T, int32_t, 3>("boxes", boxes, {batch, face_count, 4});
+    scratch.pieces = arguments.scratch<T, int64_t, 1>("pieces", pieces, {kPieceListSize});
+    scratch.piece_sums = arguments.scratch<T, double, 2>("piece_sums", piece_sums, {kPieceCapacity, sums});
+    return scratch;
+}
 
 // The mesh arguments that several ops share.
 struct Mesh {

@@ -39,16 +39,11 @@ class DeviceGuard {
 };
 #endif
 
-// Runs `on_cpu(threads)` or `on_cuda(stream)`. The CUDA kernels are float32 only; double is the CPU's, for gradient checks. The emulated
-// build sends float32 CPU tensors to the CUDA kernels.
+// Runs `on_cpu(threads)` or `on_cuda(stream)`. The CUDA kernels are float32 only; double is the CPU's, for gradient checks.
 template <typename T, typename OnCpu, typename OnCuda>
 void dispatch(Arguments const& arguments, OnCpu const& on_cpu, OnCuda const& on_cuda) {
     Target const& target = arguments.target();
-#if defined(FOCUS_EMULATE_CUDA)
-    bool const cuda = std::is_same_v<T, float>;
-#else
-    bool const cuda = target.cuda;
-#endif
+    bool const cuda = arguments.runs_on_cuda<T>();
 #if defined(FOCUS_WITH_CUDA)
     if (cuda) {
         if constexpr (std::is_same_v<T, float>) {
@@ -76,9 +71,9 @@ void dispatch(Arguments const& arguments, OnCpu const& on_cpu, OnCuda const& on_
 
 // The CUDA half of a dispatch, as a generic lambda: its body is compiled only for float32 and only in a build with CUDA.
 #if defined(FOCUS_WITH_CUDA)
-#define FOCUS_ON_CUDA(call)                                        \
-    [&]([[maybe_unused]] auto stream) {                            \
-        if constexpr (std::is_same_v<T, float>) call;              \
+#define FOCUS_ON_CUDA(call)                           \
+    [&]([[maybe_unused]] auto stream) {               \
+        if constexpr (std::is_same_v<T, float>) call; \
     }
 #else
 #define FOCUS_ON_CUDA(call) nullptr

@@ -3,8 +3,8 @@
 // sanitizer sees it.
 //
 // Supported: one-dimensional grids and blocks, static __shared__ memory (a function-local static: one block runs at a time),
-// __syncthreads, __shfl_down_sync, __shfl_xor_sync, __shfl_sync and __ballot_sync with all lanes of the warp taking part, atomicMin on
-// 64-bit integers and atomicAdd on integers. Kernels may not return before a barrier that others of their block reach.
+// __syncthreads, shuffles and __ballot_sync with all lanes of the warp taking part, and the integer atomics below. Kernels may not
+// return before a barrier that others of their block reach.
 #pragma once
 
 #include <atomic>
@@ -32,44 +32,56 @@ struct Index {
     unsigned int x = 0;
 };
 
+// Waiting threads first give way to the others, since a barrier is mostly met within one round of them, and only then go to sleep.
 class Barrier {
   public:
-    explicit Barrier(unsigned int count) : count_(count), waiting_(0) {}
+    explicit Barrier(unsigned int count) : count_(count) {}
     void wait() {
-        std::unique_lock<std::mutex> lock(mutex_);
-        unsigned int const generation = generation_;
-        if (++waiting_ == count_) {
-            waiting_ = 0;
-            ++generation_;
+        unsigned int const generation = generation_.load(std::memory_order_acquire);
+        if (waiting_.fetch_add(1, std::memory_order_acq_rel) + 1 == count_) {
+            waiting_.store(0, std::memory_order_relaxed);
+            {
+                std::lock_guard<std::mutex> lock(mutex_);
+                generation_.store(generation + 1, std::memory_order_release);
+            }
             condition_.notify_all();
-        } else {
-            condition_.wait(lock, [&] { return generation != generation_; });
+            return;
         }
+        for (int turn = 0; turn < kTurns; ++turn) {
+            if (generation_.load(std::memory_order_acquire) != generation) return;
+            std::this_thread::yield();
+        }
+        std::unique_lock<std::mutex> lock(mutex_);
+        condition_.wait(lock, [&] { return generation_.load(std::memory_order_acquire) != generation; });
     }
 
   private:
+    static constexpr int kTurns = 50;
     std::mutex mutex_;
     std::condition_variable condition_;
-    unsigned int count_, waiting_, generation_ = 0;
+    unsigned int const count_;
+    std::atomic<unsigned int> waiting_{0}, generation_{0};
 };
 
-// What one block shares: its barrier, and per warp a barrier and a slot per lane for shuffles.
+// A warp's barrier, and a slot per lane through which its shuffles go: two sets, used in turn, so that one barrier per shuffle is enough.
+struct Warp {
+    explicit Warp(unsigned int lanes) : barrier(lanes) {}
+    Barrier barrier;
+    uint64_t slots[2][32] = {};
+};
+
 struct Block {
     explicit Block(unsigned int threads) : barrier(threads) {
         for (unsigned int first = 0; first < threads; first += 32) {
-            warps.emplace_back(new Warp(threads - first < 32 ? threads - first : 32));
+            warps.push_back(std::make_unique<Warp>(threads - first < 32 ? threads - first : 32));
         }
     }
-    struct Warp {
-        explicit Warp(unsigned int lanes) : barrier(lanes) {}
-        Barrier barrier;
-        uint64_t slot[32] = {};
-    };
     Barrier barrier;
     std::vector<std::unique_ptr<Warp>> warps;
 };
 
 inline thread_local Block* current_block = nullptr;
+inline thread_local unsigned int current_slots = 0;
 
 void run(unsigned int blocks, unsigned int threads, std::function<void()> const& kernel);  // emulation.cpp
 
@@ -81,58 +93,83 @@ inline void __syncthreads() { focus::emulation::current_block->barrier.wait(); }
 
 namespace focus::emulation {
 
-// Every lane publishes its value, all meet, each reads the lane it wants, all meet again before the slots are reused.
-template <typename T>
-T exchange(T value, unsigned int source_lane) {
+// Every lane publishes its value, all meet, each reads what it wants of the 32 slots. A lane writes these slots again only after the
+// barrier of the next exchange, which it cannot pass before all have read here.
+template <typename T, typename Read>
+auto exchange(T value, Read const& read) {
     static_assert(sizeof(T) <= sizeof(uint64_t));
-    auto& warp = *current_block->warps[threadIdx.x / 32];
-    std::memcpy(&warp.slot[threadIdx.x % 32], &value, sizeof(T));
+    Warp& warp = *current_block->warps[threadIdx.x / 32];
+    uint64_t* const slots = warp.slots[current_slots];
+    current_slots ^= 1;
+    std::memcpy(&slots[threadIdx.x % 32], &value, sizeof(T));
     warp.barrier.wait();
-    std::memcpy(&value, &warp.slot[source_lane % 32], sizeof(T));
-    warp.barrier.wait();
-    return value;
+    return read([&](unsigned int lane) {
+        T other;
+        std::memcpy(&other, &slots[lane % 32], sizeof(T));
+        return other;
+    });
 }
 
 }  // namespace focus::emulation
 
 template <typename T>
 T __shfl_sync(unsigned int, T value, int lane) {
-    return focus::emulation::exchange(value, static_cast<unsigned int>(lane));
+    return focus::emulation::exchange(value, [&](auto const& value_of) { return value_of(lane); });
 }
 
 template <typename T>
 T __shfl_xor_sync(unsigned int, T value, int lane_mask) {
-    return focus::emulation::exchange(value, (threadIdx.x % 32) ^ static_cast<unsigned int>(lane_mask));
+    return focus::emulation::exchange(value, [&](auto const& value_of) { return value_of((threadIdx.x % 32) ^ lane_mask); });
 }
 
 template <typename T>
 T __shfl_down_sync(unsigned int, T value, unsigned int delta) {
     unsigned int const lane = threadIdx.x % 32;
-    return focus::emulation::exchange(value, lane + delta < 32 ? lane + delta : lane);
+    return focus::emulation::exchange(value, [&](auto const& value_of) { return value_of(lane + delta < 32 ? lane + delta : lane); });
 }
 
 inline unsigned int __ballot_sync(unsigned int, int predicate) {
-    unsigned int bits = 0;
-    for (unsigned int lane = 0; lane < 32; ++lane) {
-        bits |= (focus::emulation::exchange<int>(predicate != 0, lane) ? 1u : 0u) << lane;
-    }
-    return bits;
+    return focus::emulation::exchange(predicate, [](auto const& value_of) {
+        unsigned int bits = 0;
+        for (unsigned int lane = 0; lane < 32; ++lane) bits |= (value_of(lane) ? 1u : 0u) << lane;
+        return bits;
+    });
 }
 
-inline unsigned long long atomicMin(unsigned long long* address, unsigned long long value) {
-    unsigned long long seen = __atomic_load_n(address, __ATOMIC_RELAXED);
-    while (value < seen && !__atomic_compare_exchange_n(address, &seen, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
+
+namespace focus::emulation {
+
+template <typename T, typename Combine>
+T atomic_update(T* address, Combine const& combine) {
+    T seen = __atomic_load_n(address, __ATOMIC_RELAXED);
+    while (!__atomic_compare_exchange_n(address, &seen, combine(seen), true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
     }
     return seen;
 }
 
-inline int atomicAdd(int* address, int value) { return __atomic_fetch_add(address, value, __ATOMIC_RELAXED); }
+}  // namespace focus::emulation
+
+// For the types that CUDA has them for and FOCUS uses: int and unsigned long long.
+template <typename T>
+T atomicAdd(T* address, T value) {
+    return focus::emulation::atomic_update(address, [=](T seen) { return seen + value; });
+}
+
+template <typename T>
+T atomicMin(T* address, T value) {
+    return focus::emulation::atomic_update(address, [=](T seen) { return value < seen ? value : seen; });
+}
+
+template <typename T>
+T atomicMax(T* address, T value) {
+    return focus::emulation::atomic_update(address, [=](T seen) { return value > seen ? value : seen; });
+}
 
 namespace focus {
 
 template <typename... Parameters, typename... Arguments>
-void launch(char const*, void (*kernel)(Parameters...), unsigned int blocks, unsigned int threads, Stream,
-            Arguments... arguments) {
+void launch(char const*, void (*kernel)(Parameters...), unsigned int blocks, unsigned int threads, Stream, Arguments... arguments) {
     if (blocks == 0) return;
     emulation::run(blocks, threads, [=] { kernel(arguments...); });
 }

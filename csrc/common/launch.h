@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "common/macros.h"
 #include "common/stream.h"
 
 #if defined(FOCUS_EMULATE_CUDA)
@@ -17,7 +18,12 @@
 namespace focus {
 
 constexpr int kWarpSize = 32;
+constexpr unsigned int kWholeWarp = 0xffffffffu;
+#if defined(FOCUS_EMULATE_CUDA)
+constexpr int kBlockSize = 64;  // two warps: all that can go wrong between warps, at a quarter of the threads
+#else
 constexpr int kBlockSize = 256;
+#endif
 
 // Threads of a one-dimensional launch that walks `count` items with a grid-stride loop. The grid is capped: a loop of a few trips costs
 // nothing, and counts beyond 2^31 need no special case.
@@ -25,6 +31,12 @@ inline unsigned int grid_size(int64_t count, int per_block = kBlockSize) {
     constexpr int64_t kLargestGrid = 1 << 20;
     int64_t const blocks = (count + per_block - 1) / per_block;
     return static_cast<unsigned int>(blocks < kLargestGrid ? blocks : kLargestGrid);
+}
+
+// a / b for numbers >= 0. Nearly always both fit 32 bits, and a division of 64 costs the card about five of those.
+FOCUS_HD int64_t quotient(int64_t a, int64_t b) {
+    if (((a | b) >> 32) == 0) return static_cast<uint32_t>(a) / static_cast<uint32_t>(b);
+    return a / b;
 }
 
 #if !defined(FOCUS_EMULATE_CUDA)
@@ -44,7 +56,7 @@ void launch(char const* name, void (*kernel)(Parameters...), unsigned int blocks
 }  // namespace focus
 
 // for (int64_t item ...) over [0, count) shared by all threads of the grid.
-#define FOCUS_GRID_STRIDE_LOOP(item, count)                                                       \
-    for (int64_t item = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x,              \
-                 item##_step = static_cast<int64_t>(gridDim.x) * blockDim.x;                      \
+#define FOCUS_GRID_STRIDE_LOOP(item, count)                                          \
+    for (int64_t item = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x, \
+                 item##_step = static_cast<int64_t>(gridDim.x) * blockDim.x;         \
          item < (count); item += item##_step)

@@ -1,6 +1,7 @@
 // Vertex attributes at the pixels of a rasterized image, and the gradient.
 #pragma once
 
+#include "common/face_scratch.h"
 #include "common/stream.h"
 #include "common/tensor_view.h"
 
@@ -17,17 +18,17 @@ struct InterpolateParameters {
 
 template <typename T>
 struct InterpolateBackwardParameters {
-    TensorView<T const, 3> attributes;           // [B or 1, V, C]
-    TensorView<int32_t const, 2> faces;          // [F, 3]
-    TensorView<int32_t const, 1> offsets;        // [V + 1] see topology.h
-    TensorView<int32_t const, 1> corners;        // [3 F]
-    TensorView<int32_t const, 3> face_index;     // [B, H, W]
-    TensorView<T const, 4> barycentric;          // [B, H, W, 3]
-    TensorView<T const, 4> grad_values;          // [B, C, H, W]
-    TensorView<int32_t, 3> face_box;             // [B, F, 4] scratch: x_min, y_min, x_max, y_max of the pixels that show a face; CUDA only
-    TensorView<T, 4> grad_corners;               // [B, F, 3, C] scratch; CUDA only, optional
-    TensorView<T, 3> grad_attributes;            // [B or 1, V, C] out, optional
-    TensorView<T, 4> grad_barycentric;           // [B, H, W, 3] out, optional
+    TensorView<T const, 3> attributes;        // [B or 1, V, C]
+    TensorView<int32_t const, 2> faces;       // [F, 3]
+    TensorView<int32_t const, 1> offsets;     // [V + 1] see topology.h
+    TensorView<int32_t const, 1> corners;     // [3 F]
+    TensorView<int32_t const, 3> face_index;  // [B, H, W]
+    TensorView<T const, 4> barycentric;       // [B, H, W, 3]
+    TensorView<T const, 4> grad_values;       // [B, C, H, W]
+    FaceScratch scratch;                      // with 3 sums; CUDA only, given with grad_attributes
+    TensorView<T, 4> grad_corners;            // [B, F, 3, C] scratch, likewise
+    TensorView<T, 3> grad_attributes;         // [B or 1, V, C] out, optional
+    TensorView<T, 4> grad_barycentric;        // [B, H, W, 3] out, optional
 };
 
 template <typename T>

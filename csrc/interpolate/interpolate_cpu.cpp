@@ -35,19 +35,25 @@ void interpolate_backward_cpu(InterpolateBackwardParameters<T> const& p, int thr
     std::vector<double> sums(p.grad_attributes ? batch * per_item : 0, 0.0);
     parallel_for(batch, threads, [&](int64_t b) {
         T const* const attributes = p.attributes.data + (shared ? 0 : b) * per_item;
-        double* const sum = sums.data() + b * per_item;
-        for (int64_t pixel = 0; pixel < area; ++pixel) {
-            int32_t const f = p.face_index.data[b * area + pixel];
-            T const* const barycentric = p.barycentric.data + 3 * (b * area + pixel);
-            for (int k = 0; k < 3; ++k) {
-                double grad_weight = 0.0;
-                for (int64_t c = 0; c < channels && f >= 0; ++c) {
-                    T const grad = p.grad_values.data[(b * channels + c) * area + pixel];
-                    int64_t const entry = p.faces.data[int64_t(3) * f + k] * channels + c;
-                    grad_weight += static_cast<double>(grad) * attributes[entry];
-                    if (p.grad_attributes) sum[entry] += static_cast<double>(grad) * barycentric[k];
+        for (int64_t i = 0; i < area; ++i) {
+            int64_t const pixel = b * area + i;
+            int32_t const f = p.face_index.data[pixel];
+            if (f < 0) {
+                if (p.grad_barycentric) std::fill_n(p.grad_barycentric.data + 3 * pixel, 3, T(0));
+                continue;
+            }
+            int32_t const* const face = p.faces.data + int64_t(3) * f;
+            T const* const grad_values = p.grad_values.data + b * channels * area + i;
+            if (p.grad_barycentric) {
+                for (int k = 0; k < 3; ++k) {
+                    p.grad_barycentric.data[3 * pixel + k] = barycentric_gradient(attributes, channels, face[k], grad_values, area);
                 }
-                if (p.grad_barycentric) p.grad_barycentric.data[3 * (b * area + pixel) + k] = static_cast<T>(grad_weight);
+            }
+            if (!p.grad_attributes) continue;
+            for (int64_t c = 0; c < channels; ++c) {
+                double grad[3] = {};
+                add_attribute_gradient(grad_values[c * area], p.barycentric.data + 3 * pixel, grad);
+                for (int k = 0; k < 3; ++k) sums[b * per_item + face[k] * channels + c] += grad[k];
             }
         }
     });

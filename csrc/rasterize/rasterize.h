@@ -1,6 +1,7 @@
 // Rasterization of triangles into face index, barycentric coordinates and depth, and its gradient.
 #pragma once
 
+#include "common/face_scratch.h"
 #include "common/stream.h"
 #include "common/tensor_view.h"
 
@@ -17,21 +18,23 @@ struct RasterizeParameters {
     TensorView<T, 4> barycentric;            // [B, H, W, 3] out, 0 in the background
     TensorView<T, 3> depth;                  // [B, H, W] out, mm, 0 in the background
     TensorView<int32_t, 3> face_index;       // [B, H, W] out, -1 in the background
-    TensorView<uint64_t, 3> nearest;         // [B, H, W] scratch: (depth bits, face) minima; CUDA only
+    TensorView<int64_t, 3> nearest;          // [B, H, W] scratch: (depth bits, face) minima; CUDA only
+    TensorView<int64_t, 1> pieces;           // [kPieceListSize] scratch, see pixel_boxes.h; CUDA only
 };
 
 template <typename T>
 struct RasterizeBackwardParameters {
-    TensorView<T const, 3> screen_vertices;      // [B, V, 3]
-    TensorView<int32_t const, 2> faces;          // [F, 3]
-    TensorView<int32_t const, 1> offsets;        // [V + 1] see topology.h
-    TensorView<int32_t const, 1> corners;        // [3 F]
+    TensorView<T const, 3> screen_vertices;  // [B, V, 3]
+    TensorView<int32_t const, 2> faces;      // [F, 3]
+    TensorView<int32_t const, 1> offsets;    // [V + 1] see topology.h
+    TensorView<int32_t const, 1> corners;    // [3 F]
     bool perspective_correct;
-    TensorView<int32_t const, 3> face_index;     // [B, H, W]
-    TensorView<T const, 4> grad_barycentric;     // [B, H, W, 3], optional
-    TensorView<T const, 3> grad_depth;           // [B, H, W], optional
-    TensorView<T, 4> grad_corners;               // [B, F, 3, 3] scratch, one gradient per face and corner; CUDA only
-    TensorView<T, 3> grad_screen_vertices;       // [B, V, 3] out
+    TensorView<int32_t const, 3> face_index;  // [B, H, W]
+    TensorView<T const, 4> grad_barycentric;  // [B, H, W, 3], optional
+    TensorView<T const, 3> grad_depth;        // [B, H, W], optional
+    FaceScratch scratch;                      // with 9 sums; CUDA only
+    TensorView<T, 4> grad_corners;            // [B, F, 3, 3] scratch, one gradient per face and corner; CUDA only
+    TensorView<T, 3> grad_screen_vertices;    // [B, V, 3] out
 };
 
 template <typename T>

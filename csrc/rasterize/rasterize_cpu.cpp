@@ -34,8 +34,9 @@ void rasterize_cpu(RasterizeParameters<T> const& p, int threads) {
         Coverage coverage;
         for (int64_t f = 0; f < p.faces.size[0]; ++f) {
             if (!make_triangle(vertices, p.faces.data + 3 * f, p.cull, int(height), int(width), &triangle)) continue;
-            for (int y = std::max(triangle.y_min, row_begin); y <= std::min(triangle.y_max, row_end - 1); ++y) {
-                for (int x = triangle.x_min; x <= triangle.x_max; ++x) {
+            PixelBox const box = triangle.box;
+            for (int y = std::max(box.y_min, row_begin); y <= std::min(box.y_max, row_end - 1); ++y) {
+                for (int x = box.x_min; x <= box.x_max; ++x) {
                     if (!cover(triangle, x, y, p.perspective_correct, &coverage)) continue;
                     int64_t const pixel = (b * height + y) * width + x;
                     T const depth = static_cast<T>(coverage.depth);

@@ -1,6 +1,8 @@
 // Coverage, barycentrics and depth of one triangle, and their gradients; see docs/conventions.md for the rules.
 #pragma once
 
+#include <cstring>
+
 #include "common/vector.h"
 #include "rasterize/rasterize.h"
 
@@ -8,17 +10,14 @@ namespace focus {
 
 // The line through two vertices, as a function that is positive on one side. The end points are put into one order (by x, then y) before
 // any arithmetic, and the sign restored after it, so that the two faces of an edge compute exactly opposite numbers: no pixel between
-// them is lost. Double precision makes the differences of float coordinates exact and the sign right on and near the pixel grid.
+// them is lost. Double precision makes the differences of float coordinates exact and the sign right on and near the pixel grid. No
+// target contracts these into multiply-adds (see CMakeLists.txt): the same bits everywhere.
 struct Edge {
-    double x, y;            // the first end point in the canonical order
-    double dx, dy;          // from it to the other
-    double sign;            // +1 or -1: what the canonical order did to the direction
+    double x, y;    // the first end point in the canonical order
+    double dx, dy;  // from it to the other
+    double sign;    // +1 or -1: what the canonical order did to the direction
 
-    FOCUS_HD double operator()(double px, double py) const {
-        double const left = multiply_exactly_rounded(dx, subtract_exactly_rounded(py, y));
-        double const right = multiply_exactly_rounded(dy, subtract_exactly_rounded(px, x));
-        return sign * subtract_exactly_rounded(left, right);
-    }
+    FOCUS_HD double operator()(double px, double py) const { return sign * (dx * (py - y) - dy * (px - x)); }
 };
 
 FOCUS_HD Edge make_edge(double ax, double ay, double bx, double by) {
@@ -35,8 +34,8 @@ FOCUS_HD Edge make_edge(double ax, double ay, double bx, double by) {
 // A triangle ready to be tested against pixels. `edge[k]` faces vertex k and is >= 0 inside, whatever the winding.
 struct Triangle {
     Edge edge[3];
-    double z[3];            // depths of the vertices, mm
-    int x_min, x_max, y_min, y_max;  // pixels that may be covered, inside the image, both ends included
+    double z[3];   // depths of the vertices, mm
+    PixelBox box;  // pixels that may be covered, inside the image
 };
 
 struct Coverage {
@@ -68,11 +67,8 @@ FOCUS_HD bool make_triangle(T const* screen_vertices, int32_t const* face, Cull 
     // The box first: it is cheap and most faces of a detailed mesh contain no pixel centre at all.
     double const x_low = fmin(x[0], fmin(x[1], x[2])), x_high = fmax(x[0], fmax(x[1], x[2]));
     double const y_low = fmin(y[0], fmin(y[1], y[2])), y_high = fmax(y[0], fmax(y[1], y[2]));
-    triangle->x_min = first_pixel(x_low);
-    triangle->x_max = last_pixel(x_high, width);
-    triangle->y_min = first_pixel(y_low);
-    triangle->y_max = last_pixel(y_high, height);
-    if (triangle->x_min > triangle->x_max || triangle->y_min > triangle->y_max) return false;
+    triangle->box = {first_pixel(x_low), first_pixel(y_low), last_pixel(x_high, width), last_pixel(y_high, height)};
+    if (triangle->box.x_min > triangle->box.x_max || triangle->box.y_min > triangle->box.y_max) return false;
 
     // Twice the signed area; with y down it is positive for vertices that run clockwise on the screen.
     double const area = make_edge(x[1], y[1], x[2], y[2])(x[0], y[0]);
@@ -102,11 +98,22 @@ FOCUS_HD bool cover(Triangle const& triangle, int px, int py, bool perspective_c
     } else {
         coverage->depth = z[0] + b1 * (z[1] - z[0]) + b2 * (z[2] - z[0]);  // exact where the three depths are equal: ties stay ties
     }
+    // Rounding may leave the triangle by an ulp of its largest depth: below 0, where the smallest is tiny.
+    coverage->depth = fmin(fmax(coverage->depth, fmin(z[0], fmin(z[1], z[2]))), fmax(z[0], fmax(z[1], z[2])));
     coverage->barycentric[0] = b0;
     coverage->barycentric[1] = b1;
     coverage->barycentric[2] = b2;
     return true;
 }
+
+// Orders (depth, face) pairs by depth, then by face, as one unsigned number: the bits of positive floats grow with them.
+FOCUS_HD unsigned long long nearest_key(float depth, int32_t face) {
+    uint32_t bits;
+    memcpy(&bits, &depth, sizeof(bits));
+    return static_cast<unsigned long long>(bits) << 32 | static_cast<uint32_t>(face);
+}
+
+constexpr unsigned long long kNoFace = ~0ull;  // beyond every key
 
 // Gradient of one pixel with respect to the three screen vertices of its face, added to `grad[3 * corner + axis]`.
 //
@@ -150,7 +157,7 @@ FOCUS_HD void add_rasterize_gradient(T const* screen_vertices, int32_t const* fa
         }
     } else {
         for (int k = 0; k < 3; ++k) {
-            g[k] += gd * z[k];
+            g[k] += gd * (z[k] - z[0]);  // less z[0], which adds nothing as sum_k b_k = 1, and would drown the differences
             gz[k] = gd * b[k];
         }
     }

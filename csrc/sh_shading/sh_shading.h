@@ -6,27 +6,27 @@
 
 namespace focus {
 
-constexpr int kShBands = 9;             // l = 0..2, m = -l..l
-constexpr int kShChunk = 256;           // vertices whose lighting gradients are summed together, in index order
+constexpr int kShBands = 9;    // l = 0..2, m = -l..l
+constexpr int kShChunk = 256;  // vertices whose lighting gradients are summed together, in index order
 
 template <typename T>
 struct ShShadingParameters {
-    TensorView<T const, 3> normals;         // [B, V, 3] unit, camera space
-    TensorView<T const, 3> albedo;          // [B, V, 3]
-    TensorView<T const, 3> coefficients;    // [B, 3, 9]
-    TensorView<T, 3> colors;                // [B, V, 3] out
+    TensorView<T const, 3> normals;       // [B, V, 3] unit, camera space
+    TensorView<T const, 3> albedo;        // [B, V, 3]
+    TensorView<T const, 3> coefficients;  // [B, 3, 9]
+    TensorView<T, 3> colors;              // [B, V, 3] out
 };
 
 template <typename T>
 struct ShShadingBackwardParameters {
-    TensorView<T const, 3> normals;            // [B, V, 3]
-    TensorView<T const, 3> albedo;             // [B, V, 3]
-    TensorView<T const, 3> coefficients;       // [B, 3, 9]
-    TensorView<T const, 3> grad_colors;        // [B, V, 3]
-    TensorView<T, 3> grad_normals;             // [B, V, 3] out, optional
-    TensorView<T, 3> grad_albedo;              // [B, V, 3] out, optional
-    TensorView<T, 4> partial_coefficients;     // [B, ceil(V / 256), 3, 9] scratch, given with grad_coefficients
-    TensorView<T, 3> grad_coefficients;        // [B, 3, 9] out, optional
+    TensorView<T const, 3> normals;         // [B, V, 3]
+    TensorView<T const, 3> albedo;          // [B, V, 3]
+    TensorView<T const, 3> coefficients;    // [B, 3, 9]
+    TensorView<T const, 3> grad_colors;     // [B, V, 3]
+    TensorView<T, 3> grad_normals;          // [B, V, 3] out, optional
+    TensorView<T, 3> grad_albedo;           // [B, V, 3] out, optional
+    TensorView<T, 4> partial_coefficients;  // [B, ceil(V / 256), 3, 9] scratch, given with grad_coefficients
+    TensorView<T, 3> grad_coefficients;     // [B, 3, 9] out, optional
 };
 
 template <typename T>

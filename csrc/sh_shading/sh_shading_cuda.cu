@@ -70,8 +70,8 @@ void sh_shading_backward_cuda(ShShadingBackwardParameters<float> const& p, Strea
     int64_t const chunks = (p.normals.size[1] + kShChunk - 1) / kShChunk;
     launch("sh_shading_backward", sh_shading_backward_kernel, grid_size(p.normals.size[0] * chunks, 1), kShChunk, stream, p, chunks);
     if (p.grad_coefficients) {
-        launch("sum_partial_coefficients", sum_partial_coefficients_kernel, grid_size(p.normals.size[0] * 3 * kShBands), kBlockSize,
-               stream, p, chunks);
+        launch("sum_partial_coefficients", sum_partial_coefficients_kernel, grid_size(p.normals.size[0] * 3 * kShBands), kBlockSize, stream,
+               p, chunks);
     }
 }
 

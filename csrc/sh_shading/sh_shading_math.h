@@ -47,8 +47,8 @@ FOCUS_HD void shade(T const* normal, T const* albedo, T const* coefficients, T* 
 // Gradients of one vertex; `grad_normal`, `grad_albedo` may be null. Returns in `grad_light` what multiplies the basis in the gradient of
 // the coefficients: d L / d coefficients[c][i] = sum over vertices of grad_light[c] * basis[i].
 template <typename T>
-FOCUS_HD void shade_gradient(T const* normal, T const* albedo, T const* coefficients, T const* grad_color, T* grad_normal,
-                             T* grad_albedo, T* basis, T* grad_light) {
+FOCUS_HD void shade_gradient(T const* normal, T const* albedo, T const* coefficients, T const* grad_color, T* grad_normal, T* grad_albedo,
+                             T* basis, T* grad_light) {
     Vector3<T> const n = load3(normal);
     sh_basis(n, basis);
     T weight[kShBands] = {};

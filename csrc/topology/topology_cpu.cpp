@@ -1,6 +1,6 @@
-#include "topology/topology.h"
-
 #include <vector>
+
+#include "topology/topology.h"
 
 namespace focus {
 

@@ -8,22 +8,22 @@ namespace focus {
 
 template <typename T>
 struct VertexNormalsParameters {
-    TensorView<T const, 3> vertices;        // [B, V, 3]
-    TensorView<int32_t const, 2> faces;     // [F, 3]
-    TensorView<int32_t const, 1> offsets;   // [V + 1] see topology.h
-    TensorView<int32_t const, 1> corners;   // [3 F]
-    TensorView<T, 3> normals;               // [B, V, 3] out; 0 where the sum is 0
+    TensorView<T const, 3> vertices;       // [B, V, 3]
+    TensorView<int32_t const, 2> faces;    // [F, 3]
+    TensorView<int32_t const, 1> offsets;  // [V + 1] see topology.h
+    TensorView<int32_t const, 1> corners;  // [3 F]
+    TensorView<T, 3> normals;              // [B, V, 3] out; 0 where the sum is 0
 };
 
 template <typename T>
 struct VertexNormalsBackwardParameters {
-    TensorView<T const, 3> vertices;        // [B, V, 3]
-    TensorView<int32_t const, 2> faces;     // [F, 3]
-    TensorView<int32_t const, 1> offsets;   // [V + 1]
-    TensorView<int32_t const, 1> corners;   // [3 F]
-    TensorView<T const, 3> grad_normals;    // [B, V, 3]
-    TensorView<T, 3> grad_sums;             // [B, V, 3] scratch: gradient of the unnormalised sum
-    TensorView<T, 3> grad_vertices;         // [B, V, 3] out
+    TensorView<T const, 3> vertices;       // [B, V, 3]
+    TensorView<int32_t const, 2> faces;    // [F, 3]
+    TensorView<int32_t const, 1> offsets;  // [V + 1]
+    TensorView<int32_t const, 1> corners;  // [3 F]
+    TensorView<T const, 3> grad_normals;   // [B, V, 3]
+    TensorView<T, 3> grad_sums;            // [B, V, 3] scratch: gradient of the unnormalised sum
+    TensorView<T, 3> grad_vertices;        // [B, V, 3] out
 };
 
 template <typename T>

@@ -11,8 +11,9 @@ void vertex_normals_cpu(VertexNormalsParameters<T> const& p, int threads) {
             int64_t const v = i % vertex_count;
             T const* const vertices = p.vertices.data + (i - v) * 3;
             T inverse_length;
-            store3(p.normals.data + 3 * i, normalized(normal_sum(vertices, p.faces.data, p.corners.data, p.offsets.data[v],
-                                                                 p.offsets.data[v + 1]), &inverse_length));
+            store3(
+                p.normals.data + 3 * i,
+                normalized(normal_sum(vertices, p.faces.data, p.corners.data, p.offsets.data[v], p.offsets.data[v + 1]), &inverse_length));
         }
     });
 }
@@ -23,21 +24,16 @@ void vertex_normals_backward_cpu(VertexNormalsBackwardParameters<T> const& p, in
     parallel_for_chunks(count, threads, [&](int64_t begin, int64_t end, int64_t) {
         for (int64_t i = begin; i < end; ++i) {
             int64_t const v = i % vertex_count;
-            Vector3<T> const sum = normal_sum(p.vertices.data + (i - v) * 3, p.faces.data, p.corners.data, p.offsets.data[v],
-                                              p.offsets.data[v + 1]);
+            Vector3<T> const sum =
+                normal_sum(p.vertices.data + (i - v) * 3, p.faces.data, p.corners.data, p.offsets.data[v], p.offsets.data[v + 1]);
             store3(p.grad_sums.data + 3 * i, normal_sum_gradient(sum, load3(p.grad_normals.data + 3 * i)));
         }
     });
     parallel_for_chunks(count, threads, [&](int64_t begin, int64_t end, int64_t) {
         for (int64_t i = begin; i < end; ++i) {
             int64_t const v = i % vertex_count, item = (i - v) * 3;
-            Vector3<T> grad{T(0), T(0), T(0)};
-            for (int32_t j = p.offsets.data[v]; j < p.offsets.data[v + 1]; ++j) {
-                int32_t const corner = p.corners.data[j];
-                grad = grad + corner_gradient(p.vertices.data + item, p.grad_sums.data + item,
-                                              p.faces.data + int64_t(3) * (corner / 3), corner % 3);
-            }
-            store3(p.grad_vertices.data + 3 * i, grad);
+            store3(p.grad_vertices.data + 3 * i, vertex_gradient(p.vertices.data + item, p.grad_sums.data + item, p.faces.data,
+                                                                 p.corners.data, p.offsets.data[v], p.offsets.data[v + 1]));
         }
     });
 }

@@ -88,3 +88,14 @@ def empty_unless(needed: bool, *shape: int, like: torch.Tensor, dtype: torch.dty
 def scratch(like: torch.Tensor, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor | None:
     """Working memory that only the CUDA kernels use; None on the CPU."""
     return empty_unless(like.is_cuda or module is not _C, *shape, like=like, dtype=dtype)
+
+
+def face_scratch(
+    like: torch.Tensor, batch: int, face_count: int, sums: int
+) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+    """What a CUDA kernel needs to add up `sums` numbers over the pixels of each face (csrc/common/face_scratch.h); Nones on the CPU."""
+    return (
+        scratch(like, batch, face_count, 4, dtype=torch.int32),
+        scratch(like, module.PIECE_LIST_SIZE, dtype=torch.int64),
+        scratch(like, module.PIECE_CAPACITY, sums, dtype=torch.float64),
+    )

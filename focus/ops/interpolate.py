@@ -53,10 +53,12 @@ def _backward_kernel(
     batch, face_count, channels = face_index.shape[0], faces.shape[0], attributes.shape[2]
     grad_attributes = _native.empty_unless(needs_attributes, *attributes.shape, like=attributes)
     grad_barycentric = _native.empty_unless(needs_barycentric, *barycentric.shape, like=attributes)
-    face_box, grad_corners = None, None
+    scratch: tuple[torch.Tensor | None, ...] = (None, None, None, None)
     if needs_attributes:
-        face_box = _native.scratch(attributes, batch, face_count, 4, dtype=torch.int32)
-        grad_corners = _native.scratch(attributes, batch, face_count, 3, channels)
+        scratch = (
+            *_native.face_scratch(attributes, batch, face_count, sums=3),
+            _native.scratch(attributes, batch, face_count, 3, channels),
+        )
     _native.call(
         "interpolate_backward",
         attributes,
@@ -66,8 +68,7 @@ def _backward_kernel(
         face_index.contiguous(),
         barycentric.contiguous(),
         grad_values.contiguous(),
-        face_box,
-        grad_corners,
+        *scratch,
         grad_attributes,
         grad_barycentric,
     )

@@ -42,8 +42,9 @@ def _forward(
     barycentric, depth = vertices.new_empty(*shape, 3), vertices.new_empty(shape)
     face_index = vertices.new_empty(shape, dtype=torch.int32)
     nearest = _native.scratch(vertices, *shape, dtype=torch.int64)
+    pieces = _native.scratch(vertices, _native.module.PIECE_LIST_SIZE, dtype=torch.int64)
     _native.call(
-        "rasterize", vertices, faces, cull, perspective_correct, barycentric, depth, face_index, nearest
+        "rasterize", vertices, faces, cull, perspective_correct, barycentric, depth, face_index, nearest, pieces
     )
     return barycentric, depth, face_index
 
@@ -75,7 +76,7 @@ def _backward_kernel(
 ) -> torch.Tensor:
     vertices = screen_vertices.contiguous()
     grad_vertices = torch.empty_like(vertices)
-    grad_corners = _native.scratch(vertices, vertices.shape[0], faces.shape[0], 3, 3)
+    batch, face_count = vertices.shape[0], faces.shape[0]
     _native.call(
         "rasterize_backward",
         vertices,
@@ -86,7 +87,8 @@ def _backward_kernel(
         face_index,
         None if grad_barycentric is None else grad_barycentric.contiguous(),
         None if grad_depth is None else grad_depth.contiguous(),
-        grad_corners,
+        *_native.face_scratch(vertices, batch, face_count, sums=9),
+        _native.scratch(vertices, batch, face_count, 3, 3),
         grad_vertices,
     )
     return grad_vertices

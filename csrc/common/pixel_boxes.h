@@ -1,0 +1,192 @@
+// CUDA kernels that visit boxes of pixels, one box per item (a face, or one channel of a face), from a single pixel to the whole image.
+//
+// One thread takes a small box, its warp a medium one. A large box is cut into pieces, which go to a list that a second kernel works off
+// with the whole grid: one huge triangle costs no more than its pixels. Should the list be full, the warp visits the pieces itself.
+//
+// A visit may add up `kSums` numbers per item. The order of the additions depends on the box alone and never on who makes them, so the
+// sums have the same bits on every run, whether or not the pieces found room in the list.
+#pragma once
+
+#include "common/face_scratch.h"
+#include "common/launch.h"
+
+namespace focus {
+
+struct Piece {
+    int64_t item;  // -1: none
+    int64_t number;
+};
+
+// Scratch of one call, which clears it in an earlier kernel.
+struct PieceList {
+    unsigned long long* counter;  // pieces asked for, beyond the capacity too
+    Piece* pieces;                // [kPieceCapacity]
+    double* sums;                 // [kPieceCapacity, kSums]; unused without sums
+    int64_t piece_pixels;         // of each piece but the last of a box
+
+    PieceList(TensorView<int64_t, 1> const& memory, TensorView<double, 2> const& piece_sums, int64_t image_pixels)
+        : counter(reinterpret_cast<unsigned long long*>(memory.data)),
+          pieces(reinterpret_cast<Piece*>(memory.data + 1)),
+          sums(piece_sums.data),
+          piece_pixels((image_pixels + kMostPieces - 1) / kMostPieces) {
+        if (piece_pixels < kPiecePixels) piece_pixels = kPiecePixels;
+    }
+
+    FOCUS_HD void clear() const { *counter = 0; }
+    FOCUS_HD int64_t count(PixelBox const& box) const { return (box.count() + piece_pixels - 1) / piece_pixels; }
+};
+
+// A `Work` is a struct of kernel parameters with
+//     static constexpr int kSums;                                        how many numbers a visit adds up; may be 0
+//     struct State { PixelBox box; ... };                                what is worked out once per item
+//     int64_t count() const;                                             items
+//     bool prepare(int64_t item, State*) const;                          false: the item has no pixels
+//     void visit(State const&, int x, int y, double* sums) const;        one pixel; adds to its sums
+//     void store(int64_t item, double const* sums) const;                the sums over all pixels; only with kSums > 0
+
+namespace pixel_boxes {
+
+template <typename Work>
+constexpr int kSumSize = Work::kSums > 0 ? Work::kSums : 1;
+
+// Pixels begin, begin + step, ... below `end` of the box, counted row by row.
+template <typename Work>
+__device__ inline void visit_range(Work const& work, typename Work::State const& state, int64_t begin, int64_t end, int step,
+                                   double* sums) {
+    int const width = state.box.x_max - state.box.x_min + 1;
+    int const row = static_cast<int>(quotient(begin, width));
+    int x = static_cast<int>(begin - int64_t(row) * width), y = state.box.y_min + row;
+    int const row_step = step / width, column_step = step - row_step * width;
+    for (int64_t pixel = begin; pixel < end; pixel += step) {
+        work.visit(state, state.box.x_min + x, y, sums);
+        x += column_step;
+        y += row_step;
+        if (x >= width) {
+            x -= width;
+            ++y;
+        }
+    }
+}
+
+// Every lane ends with the sum over the warp.
+template <int Count>
+__device__ inline void add_over_warp(double (&sums)[Count]) {
+#pragma unroll
+    for (int step = kWarpSize / 2; step > 0; step /= 2) {
+#pragma unroll
+        for (int i = 0; i < Count; ++i) sums[i] += __shfl_xor_sync(kWholeWarp, sums[i], step);
+    }
+}
+
+template <typename Work>
+__device__ inline void visit_piece(Work const& work, typename Work::State const& state, int64_t number, int64_t piece_pixels, int lane,
+                                   double (&sums)[kSumSize<Work>]) {
+    int64_t const begin = number * piece_pixels, pixels = state.box.count();
+    for (double& sum : sums) sum = 0.0;
+    visit_range(work, state, begin + lane, pixels - begin < piece_pixels ? pixels : begin + piece_pixels, kWarpSize, sums);
+    if constexpr (Work::kSums > 0) add_over_warp(sums);
+}
+
+// Puts the pieces of an item on the list for visit_pieces_kernel; false where they do not all fit. Called by whole warps.
+__device__ inline bool enlist(PieceList const& list, int64_t item, int64_t pieces, int lane) {
+    unsigned long long first = 0;
+    if (lane == 0) first = atomicAdd(list.counter, static_cast<unsigned long long>(pieces));
+    first = __shfl_sync(kWholeWarp, first, 0);
+    bool const fits = first + pieces <= kPieceCapacity;
+    for (unsigned long long i = lane; i < static_cast<unsigned long long>(pieces) && first + i < kPieceCapacity; i += kWarpSize) {
+        list.pieces[first + i] = fits ? Piece{item, static_cast<int64_t>(i)} : Piece{-1, 0};
+    }
+    return fits;
+}
+
+// A warp takes 32 items at a time. Small boxes first, each by its lane; then the others, one after another, by all lanes.
+template <typename Work>
+__global__ void __launch_bounds__(kBlockSize) visit_items_kernel(Work work, PieceList list) {
+    int const lane = threadIdx.x % kWarpSize;
+    int64_t const step = static_cast<int64_t>(gridDim.x) * blockDim.x;
+    for (int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x - lane; first < work.count(); first += step) {
+        typename Work::State state;
+        double sums[kSumSize<Work>];
+        int64_t const pixels = first + lane < work.count() && work.prepare(first + lane, &state) ? state.box.count() : 0;
+        if (pixels > 0 && pixels <= kThreadPixels) {
+            for (double& sum : sums) sum = 0.0;
+            visit_range(work, state, 0, pixels, 1, sums);
+            if constexpr (Work::kSums > 0) work.store(first + lane, sums);
+        }
+        for (unsigned int larger = __ballot_sync(kWholeWarp, pixels > kThreadPixels); larger; larger &= larger - 1) {
+            int64_t const item = first + __ffs(larger) - 1;
+            work.prepare(item, &state);
+            int64_t const pieces = list.count(state.box);
+            if (pieces > 1 && enlist(list, item, pieces, lane)) continue;
+            if constexpr (Work::kSums > 0) {
+                double total[Work::kSums] = {};
+                for (int64_t number = 0; number < pieces; ++number) {
+                    visit_piece(work, state, number, list.piece_pixels, lane, sums);
+                    for (int i = 0; i < Work::kSums; ++i) total[i] += number % kWarpSize == lane ? sums[i] : 0.0;
+                }
+                add_over_warp(total);
+                if (lane == 0) work.store(item, total);
+            } else {
+                for (int64_t number = 0; number < pieces; ++number) visit_piece(work, state, number, list.piece_pixels, lane, sums);
+            }
+        }
+    }
+}
+
+// One warp per piece of the list.
+template <typename Work>
+__global__ void __launch_bounds__(kBlockSize) visit_pieces_kernel(Work work, PieceList list) {
+    int const lane = threadIdx.x % kWarpSize;
+    int64_t const warps = static_cast<int64_t>(gridDim.x) * blockDim.x / kWarpSize;
+    unsigned long long const asked_for = *list.counter;
+    int64_t const count = asked_for < kPieceCapacity ? static_cast<int64_t>(asked_for) : kPieceCapacity;
+    for (int64_t i = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kWarpSize; i < count; i += warps) {
+        Piece const piece = list.pieces[i];
+        if (piece.item < 0) continue;
+        typename Work::State state;
+        double sums[kSumSize<Work>];
+        work.prepare(piece.item, &state);
+        visit_piece(work, state, piece.number, list.piece_pixels, lane, sums);
+        if constexpr (Work::kSums > 0) {
+            if (lane == 0) {
+                for (int k = 0; k < Work::kSums; ++k) list.sums[i * Work::kSums + k] = sums[k];
+            }
+        }
+    }
+}
+
+// One warp per item of the list adds its pieces, in the order in which visit_items_kernel would have.
+template <typename Work>
+__global__ void __launch_bounds__(kBlockSize) add_pieces_kernel(Work work, PieceList list) {
+    int const lane = threadIdx.x % kWarpSize;
+    int64_t const warps = static_cast<int64_t>(gridDim.x) * blockDim.x / kWarpSize;
+    unsigned long long const asked_for = *list.counter;
+    int64_t const count = asked_for < kPieceCapacity ? static_cast<int64_t>(asked_for) : kPieceCapacity;
+    for (int64_t i = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kWarpSize; i < count; i += warps) {
+        Piece const piece = list.pieces[i];
+        if (piece.item < 0 || piece.number > 0) continue;
+        typename Work::State state;
+        work.prepare(piece.item, &state);
+        int64_t const pieces = list.count(state.box);
+        double total[Work::kSums] = {};
+        for (int64_t number = lane; number < pieces; number += kWarpSize) {
+            for (int k = 0; k < Work::kSums; ++k) total[k] += list.sums[(i + number) * Work::kSums + k];
+        }
+        add_over_warp(total);
+        if (lane == 0) work.store(piece.item, total);
+    }
+}
+
+}  // namespace pixel_boxes
+
+// Visits all boxes. The list must be clear.
+template <typename Work>
+void visit_boxes(char const* name, Work const& work, PieceList const& list, Stream stream) {
+    launch(name, pixel_boxes::visit_items_kernel<Work>, grid_size(work.count()), kBlockSize, stream, work, list);
+    if (work.count() == 0) return;
+    unsigned int const blocks = grid_size(kPieceCapacity, kBlockSize / kWarpSize);
+    launch(name, pixel_boxes::visit_pieces_kernel<Work>, blocks, kBlockSize, stream, work, list);
+    if constexpr (Work::kSums > 0) launch(name, pixel_boxes::add_pieces_kernel<Work>, blocks, kBlockSize, stream, work, list);
+}
+
+}  // namespace focus

@@ -1,0 +1,136 @@
+#include "common/face_boxes.h"
+#include "common/launch.h"
+#include "rasterize/rasterize_math.h"
+
+namespace focus {
+
+namespace {
+
+__global__ void __launch_bounds__(kBlockSize) clear_nearest_kernel(unsigned long long* nearest, int64_t pixels, PieceList list) {
+    FOCUS_GRID_STRIDE_LOOP(pixel, pixels) {
+        nearest[pixel] = kNoFace;
+        if (pixel == 0) list.clear();
+    }
+}
+
+// The nearest face of every pixel. The minimum of (depth, face) does not depend on the order in which the faces come.
+struct FindNearest {
+    static constexpr int kSums = 0;
+    struct State : Triangle {
+        int64_t first_pixel;  // of the image
+        int32_t face;
+    };
+
+    RasterizeParameters<float> p;
+    unsigned long long* nearest;  // [B, H, W]
+
+    FOCUS_HD int64_t count() const { return p.screen_vertices.size[0] * p.faces.size[0]; }
+
+    FOCUS_HD bool prepare(int64_t item, State* state) const {
+        int64_t const b = quotient(item, p.faces.size[0]), height = p.depth.size[1], width = p.depth.size[2];
+        state->face = static_cast<int32_t>(item - b * p.faces.size[0]);
+        state->first_pixel = b * height * width;
+        return make_triangle(p.screen_vertices.data + b * p.screen_vertices.stride(), p.faces.data + int64_t(3) * state->face, p.cull,
+                             static_cast<int>(height), static_cast<int>(width), state);
+    }
+
+    __device__ void visit(State const& state, int x, int y, double*) const {
+        Coverage coverage;
+        if (!cover(state, x, y, p.perspective_correct, &coverage)) return;
+        atomicMin(nearest + state.first_pixel + y * p.depth.size[2] + x, nearest_key(static_cast<float>(coverage.depth), state.face));
+    }
+};
+
+// One thread per pixel: barycentrics and depth of the face that was found.
+__global__ void __launch_bounds__(kBlockSize) resolve_kernel(RasterizeParameters<float> p, unsigned long long const* nearest) {
+    int64_t const height = p.depth.size[1], width = p.depth.size[2];
+    FOCUS_GRID_STRIDE_LOOP(pixel, p.depth.count()) {
+        unsigned long long const key = nearest[pixel];
+        int32_t const face = key == kNoFace ? -1 : static_cast<int32_t>(key & 0xffffffffu);
+        Coverage coverage{};
+        if (face >= 0) {
+            int64_t const row = quotient(pixel, width), b = quotient(row, height);
+            Triangle triangle;
+            make_triangle(p.screen_vertices.data + b * p.screen_vertices.stride(), p.faces.data + int64_t(3) * face, p.cull,
+                          static_cast<int>(height), static_cast<int>(width), &triangle);
+            cover(triangle, static_cast<int>(pixel - row * width), static_cast<int>(row - b * height), p.perspective_correct, &coverage);
+        }
+        p.face_index.data[pixel] = face;
+        p.depth.data[pixel] = static_cast<float>(coverage.depth);
+        for (int k = 0; k < 3; ++k) p.barycentric.data[3 * pixel + k] = static_cast<float>(coverage.barycentric[k]);
+    }
+}
+
+// The gradients of a face's three corners, added up over its pixels.
+struct AddCornerGradients {
+    static constexpr int kSums = 9;
+    struct State {
+        PixelBox box;
+        float const* vertices;  // of the image
+        int64_t first_pixel;    // of the image
+        int32_t face;
+    };
+
+    RasterizeBackwardParameters<float> p;
+
+    FOCUS_HD int64_t count() const { return p.screen_vertices.size[0] * p.faces.size[0]; }
+
+    FOCUS_HD bool prepare(int64_t item, State* state) const {
+        int64_t const b = quotient(item, p.faces.size[0]);
+        state->box = p.scratch.box(item);
+        state->vertices = p.screen_vertices.data + b * p.screen_vertices.stride();
+        state->first_pixel = b * p.face_index.stride();
+        state->face = static_cast<int32_t>(item - b * p.faces.size[0]);
+        return state->box.count() > 0;
+    }
+
+    FOCUS_HD void visit(State const& state, int x, int y, double* sums) const {
+        int64_t const pixel = state.first_pixel + y * p.face_index.size[2] + x;
+        if (p.face_index.data[pixel] != state.face) return;
+        add_rasterize_gradient(state.vertices, p.faces.data + int64_t(3) * state.face, x, y, p.perspective_correct,
+                               p.grad_barycentric ? p.grad_barycentric.data + 3 * pixel : nullptr,
+                               p.grad_depth ? p.grad_depth.data + pixel : nullptr, sums);
+    }
+
+    FOCUS_HD void store(int64_t item, double const* sums) const {
+        for (int i = 0; i < 9; ++i) p.grad_corners.data[9 * item + i] = static_cast<float>(sums[i]);
+    }
+};
+
+// One thread per vertex and image adds its corners, in the order of the topology.
+__global__ void __launch_bounds__(kBlockSize) gather_corners_kernel(RasterizeBackwardParameters<float> p) {
+    int64_t const vertex_count = p.screen_vertices.size[1], face_count = p.faces.size[0];
+    FOCUS_GRID_STRIDE_LOOP(i, p.screen_vertices.size[0] * vertex_count) {
+        int64_t const b = quotient(i, vertex_count), v = i - b * vertex_count;
+        Vector3<double> sum{0.0, 0.0, 0.0};
+        for (int32_t j = p.offsets.data[v]; j < p.offsets.data[v + 1]; ++j) {
+            int32_t const corner = p.corners.data[j];
+            if (p.scratch.box(b * face_count + corner / 3).count() == 0) continue;  // no pixel: nothing was stored
+            float const* const grad = p.grad_corners.data + 3 * (b * 3 * face_count + corner);
+            sum = sum + Vector3<double>{grad[0], grad[1], grad[2]};
+        }
+        store3(p.grad_screen_vertices.data + 3 * i,
+               Vector3<float>{static_cast<float>(sum.x), static_cast<float>(sum.y), static_cast<float>(sum.z)});
+    }
+}
+
+}  // namespace
+
+void rasterize_cuda(RasterizeParameters<float> const& p, Stream stream) {
+    auto* const nearest = reinterpret_cast<unsigned long long*>(p.nearest.data);
+    int64_t const pixels = p.depth.count();
+    if (pixels == 0) return;
+    PieceList const list(p.pieces, {}, p.depth.stride());
+    launch("clear_nearest", clear_nearest_kernel, grid_size(pixels), kBlockSize, stream, nearest, pixels, list);
+    visit_boxes("rasterize", FindNearest{p, nearest}, list, stream);
+    launch("rasterize_resolve", resolve_kernel, grid_size(pixels), kBlockSize, stream, p, nearest);
+}
+
+void rasterize_backward_cuda(RasterizeBackwardParameters<float> const& p, Stream stream) {
+    PieceList const list = find_face_boxes(p.scratch, p.face_index, stream);
+    visit_boxes("rasterize_backward", AddCornerGradients{p}, list, stream);
+    launch("rasterize_gather", gather_corners_kernel, grid_size(p.screen_vertices.size[0] * p.screen_vertices.size[1]), kBlockSize, stream,
+           p);
+}
+
+}  // namespace focus

@@ -1,0 +1,123 @@
+// Runs the CUDA kernels beside the CPU kernels on small made-up inputs, without Python or torch: emulated under the address, undefined
+// behaviour and thread sanitizers (test_sanitizers.py), on a card under compute-sanitizer (scripts/gpu_check.sh).
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "common/launch.h"
+#include "common/tensor_view.h"
+#include "topology/topology.h"
+
+namespace focus::exercise {
+
+inline void wait_for_device() {
+#if !defined(FOCUS_EMULATE_CUDA)
+    cudaError_t const error = cudaDeviceSynchronize();
+    if (error != cudaSuccess) {
+        std::printf("CUDA: %s\n", cudaGetErrorString(error));
+        std::exit(1);
+    }
+#endif
+}
+
+// Memory that host and device both see. Filled with ones bits: what a kernel forgets to write shows as NaN or -1.
+template <typename T>
+class Buffer {
+  public:
+    explicit Buffer(int64_t count) : count_(count) {
+#if defined(FOCUS_EMULATE_CUDA)
+        data_ = static_cast<T*>(std::malloc(count * sizeof(T)));
+#else
+        if (cudaMallocManaged(&data_, std::max<size_t>(count * sizeof(T), 1)) != cudaSuccess) std::exit(1);
+#endif
+        std::memset(static_cast<void*>(data_), 0xff, count * sizeof(T));
+    }
+    explicit Buffer(std::vector<T> const& values) : Buffer(static_cast<int64_t>(values.size())) {
+        std::copy(values.begin(), values.end(), data_);
+    }
+    ~Buffer() {
+#if defined(FOCUS_EMULATE_CUDA)
+        std::free(data_);
+#else
+        cudaFree(data_);
+#endif
+    }
+    Buffer(Buffer const&) = delete;
+    Buffer& operator=(Buffer const&) = delete;
+
+    T* data() { return data_; }
+    T& operator[](int64_t i) { return data_[i]; }
+    int64_t count() const { return count_; }
+
+    template <typename... Sizes>
+    TensorView<T, sizeof...(Sizes)> view(Sizes... sizes) {
+        return {data_, {static_cast<int64_t>(sizes)...}};
+    }
+    template <typename... Sizes>
+    TensorView<T const, sizeof...(Sizes)> input(Sizes... sizes) {
+        return {data_, {static_cast<int64_t>(sizes)...}};
+    }
+
+  private:
+    T* data_ = nullptr;
+    int64_t count_;
+};
+
+inline std::vector<float> random_floats(int64_t count, float low, float high, unsigned seed) {
+    std::minstd_rand generator(seed);
+    std::vector<float> values(count);
+    for (float& value : values) {  // not uniform_real_distribution: its values differ between standard libraries
+        value = low + (high - low) * static_cast<float>((generator() >> 8) & 0xffff) / 65536.0f;
+    }
+    return values;
+}
+
+extern int failures;
+inline void expect(bool holds, char const* what) {
+    if (!holds) ++failures;
+    std::printf("  %s %s\n", holds ? "ok  " : "FAIL", what);
+}
+
+template <typename T>
+void expect_same_bits(Buffer<T>& a, Buffer<T>& b, char const* what) {
+    expect(std::memcmp(a.data(), b.data(), a.count() * sizeof(T)) == 0, what);
+}
+
+// As vectors: |a - b| <= tolerance |b|. Single-precision sums in different orders differ by a few roundings.
+inline void expect_close(Buffer<float>& a, Buffer<float>& b, char const* what, double tolerance = 1e-5) {
+    double difference = 0.0, norm = 0.0;
+    for (int64_t i = 0; i < a.count(); ++i) {
+        difference += (double(a[i]) - b[i]) * (double(a[i]) - b[i]);
+        norm += double(b[i]) * b[i];
+    }
+    expect(norm > 0.0 && std::sqrt(difference) <= tolerance * std::sqrt(norm), what);  // false for NaN
+}
+
+// The image is large enough for boxes that are cut into pieces (common/pixel_boxes.h).
+constexpr int64_t kBatch = 2;
+constexpr int kScale = kBlockSize > 64 ? 8 : 1;
+constexpr int64_t kHeight = 18 * kScale, kWidth = 22 * kScale, kPixels = kBatch * kHeight * kWidth;
+
+// A wavy sheet of small triangles in front of two large quads, one of which lacks a vertex (NaN).
+struct Mesh {
+    static constexpr int kSide = 5;
+    static constexpr int64_t kVertices = kSide * kSide + 8, kFaces = 2 * (kSide - 1) * (kSide - 1) + 4;
+
+    Buffer<float> vertices{kBatch * kVertices * 3};  // screen space
+    Buffer<int32_t> faces{kFaces * 3}, offsets{kVertices + 1}, corners{kFaces * 3};
+
+    Mesh();
+};
+
+struct Exercise {
+    Exercise(char const* name, void (*run)());
+};
+
+}  // namespace focus::exercise
