@@ -71,7 +71,9 @@ def test_camera_is_differentiable() -> None:
     angles = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
     shift = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
     camera = Camera(8)
-    assert torch.autograd.gradcheck(lambda v, r, t: camera.project(camera.transform(v, r, t)), (vertices, angles, shift))
+    assert torch.autograd.gradcheck(
+        lambda v, r, t: camera.project(camera.transform(v, r, t)), (vertices, angles, shift)
+    )
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 4), (2, 3, 3)])
@@ -122,13 +124,22 @@ def test_ambient_light_is_the_official_default(small_model: MorphableModel) -> N
 
 
 def test_parameters_select_join_and_map(small_model: MorphableModel) -> None:
-    parameters = FaceParameters.mean(small_model, 3).map(lambda value: value + torch.arange(3.0).view(3, *[1] * (value.dim() - 1)))
+    parameters = FaceParameters.mean(small_model, 3).map(
+        lambda value: value + torch.arange(3.0).view(3, *[1] * (value.dim() - 1))
+    )
     assert len(parameters) == parameters.batch_size == 3
     assert parameters[1].identity.shape == (1, 12)
     assert float(parameters[-1].rotation[0, 0]) == 2
     joined = FaceParameters.cat([parameters[:1], parameters[torch.tensor([2])]])
     assert joined.translation[:, 0].tolist() == [0, 2]
-    assert [name for name, _ in joined.items()] == ["identity", "expression", "albedo", "rotation", "translation", "lighting"]
+    assert [name for name, _ in joined.items()] == [
+        "identity",
+        "expression",
+        "albedo",
+        "rotation",
+        "translation",
+        "lighting",
+    ]
     copy = parameters.clone()
     copy.identity.zero_()
     assert float(parameters.identity[2, 0]) == 2

@@ -13,7 +13,6 @@ def points() -> np.ndarray:
     return np.random.default_rng(0).uniform(-50, 50, size=(40, 3))
 
 
-
 def _kernels() -> dict[str, gp.Kernel]:
     base = gp.gaussian_kernel((30.0, 2.0), (10.0, 0.5))
     return {
@@ -80,4 +79,5 @@ def test_degenerate_process_gives_zeros_not_noise() -> None:
     same = np.zeros((5, 3))
     functions, variances = gp.eigenfunctions(gp.gaussian_kernel((10.0, 1.0)), same, same, 3)
     np.testing.assert_allclose(functions[0], 1.0)
-    assert not functions[1:].any() and not variances[1:].any()
+    assert not functions[1:].any()
+    assert not variances[1:].any()

@@ -27,7 +27,9 @@ def _relative(ours: Tensor, theirs: Tensor) -> float:
     return float((ours - theirs).norm() / theirs.norm())
 
 
-def _project(golden: dict[str, Tensor], vertices: Tensor, rotation: Tensor, translation: Tensor) -> tuple[Tensor, Tensor]:
+def _project(
+    golden: dict[str, Tensor], vertices: Tensor, rotation: Tensor, translation: Tensor
+) -> tuple[Tensor, Tensor]:
     camera = Camera(golden["image"].shape[-1])
     points = rigid_transform(vertices, rotation, translation[:, :, 0])
     return points, camera.project(points)
@@ -54,7 +56,13 @@ def test_translation_is_relative_to_the_default_distance(golden: dict[str, Tenso
 
 def test_image_mask_and_gradients(golden: dict[str, Tensor]) -> None:
     size = golden["image"].shape[-1]
-    inputs = {"vertices": golden["vertices"], "albedo": golden["albedo"], "sh": golden["sh"], "R": golden["R"], "T": golden["T"]}
+    inputs = {
+        "vertices": golden["vertices"],
+        "albedo": golden["albedo"],
+        "sh": golden["sh"],
+        "R": golden["R"],
+        "T": golden["T"],
+    }
     inputs = {key: value.clone().requires_grad_() for key, value in inputs.items()}
     topology = ops.Topology(golden["faces"], golden["vertices"].shape[1])
     points, screen = _project(golden, inputs["vertices"], inputs["R"], inputs["T"])

@@ -162,7 +162,12 @@ def test_arrays_are_centred_and_painted(tmp_path: Path) -> None:
 
 def test_arrays_with_colour_and_names(tmp_path: Path) -> None:
     colour = np.full((COUNT, 3), 0.25)
-    extra = {"mean_albedo": colour, "albedo": np.zeros((3, COUNT, 3)), "expression_names": np.array(["a", "b"]), "name": "mine"}
+    extra = {
+        "mean_albedo": colour,
+        "albedo": np.zeros((3, COUNT, 3)),
+        "expression_names": np.array(["a", "b"]),
+        "name": "mine",
+    }
     np.savez(tmp_path / "a.npz", **_arrays(**extra))
     model = MorphableModel.load(tmp_path / "a.npz")
     assert (model.name, model.expression_prior, model.albedo_count) == ("mine", "unit_interval", 3)
@@ -270,7 +275,7 @@ def test_flame_arrays(tmp_path: Path) -> None:
 
 
 def test_model_rejects_arrays_that_do_not_fit(small_model: MorphableModel) -> None:
-    arguments = {name: buffer for name, buffer in small_model.named_buffers()}
+    arguments = dict(small_model.named_buffers())
     with pytest.raises(ValueError, match=r"albedo_basis: expected shape"):
         MorphableModel(**{**arguments, "albedo_basis": arguments["albedo_basis"][:, 1:]})
     with pytest.raises(ValueError, match="landmarks7: expected vertex indices"):
@@ -288,4 +293,5 @@ def test_scan_based_model_of_the_reference_data(shared_dir: Path) -> None:
     x, y = rendering.landmarks[0].round().long().T.clamp(0, 95)
     skin = rendering.image[0, :, (y[30]), x[30]]
     lips = rendering.image[0, :, y[57] - 2, x[57]]
-    assert float(skin.mean()) > float(lips.mean()) and float(lips[0] / lips[1]) > float(skin[0] / skin[1])
+    assert float(skin.mean()) > float(lips.mean())
+    assert float(lips[0] / lips[1]) > float(skin[0] / skin[1])

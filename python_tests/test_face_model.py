@@ -15,10 +15,44 @@ from focus.face.lighting import directional_lighting
 from focus.face.procedural import template_landmarks
 from focus.face.template_mesh import EYEBALL, SKIN, TEETH, TemplateMesh, build_mesh
 
+IDENTITY_NAMES, EXPRESSION_NAMES = template_shapes.identity_names(), template_shapes.expression_names()
 MIRROR = torch.tensor([-1.0, 1.0, 1.0])
 # iBUG: which landmark is the mirror image of which.
 TWINS = [16 - i for i in range(17)] + [43 - i for i in range(17, 27)] + [27, 28, 29, 30, 35, 34, 33, 32, 31]
-TWINS += [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40, 54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
+TWINS += [
+    45,
+    44,
+    43,
+    42,
+    47,
+    46,
+    39,
+    38,
+    37,
+    36,
+    41,
+    40,
+    54,
+    53,
+    52,
+    51,
+    50,
+    49,
+    48,
+    59,
+    58,
+    57,
+    56,
+    55,
+    64,
+    63,
+    62,
+    61,
+    60,
+    67,
+    66,
+    65,
+]
 
 
 @pytest.fixture(scope="session")
@@ -101,9 +135,15 @@ def test_profile_has_brow_nose_lips_and_chin(full_model: MorphableModel) -> None
     brow, nasion, tip, under, upper_lip, between, lower_lip, fold, chin, throat = (
         depth(y) for y in (54, 39, 1, -19, -29, -33.9, -39, -48, -66, -96)
     )
-    assert brow > nasion + 0.5 and tip > nasion + 15 and tip > under + 12
-    assert upper_lip > under and upper_lip > between + 1 and lower_lip > between + 1
-    assert lower_lip > fold + 2 and chin > fold + 1 and chin > throat + 30
+    assert brow > nasion + 0.5
+    assert tip > nasion + 15
+    assert tip > under + 12
+    assert upper_lip > under
+    assert upper_lip > between + 1
+    assert lower_lip > between + 1
+    assert lower_lip > fold + 2
+    assert chin > fold + 1
+    assert chin > throat + 30
 
 
 def test_mean_is_its_own_mirror_image(model: MorphableModel, mesh: TemplateMesh) -> None:
@@ -116,9 +156,9 @@ def test_mean_is_its_own_mirror_image(model: MorphableModel, mesh: TemplateMesh)
 
 def test_symmetric_components(model: MorphableModel, mesh: TemplateMesh) -> None:
     mirror = torch.from_numpy(mesh.mirror)
-    skewed = {name for name in template_shapes.IDENTITY_NAMES if "to the side" in name}
+    skewed = {name for name in IDENTITY_NAMES if "to the side" in name}
     for i, component in enumerate(model.identity_basis):
-        name = template_shapes.IDENTITY_NAMES[i] if i < len(template_shapes.IDENTITY_NAMES) else ""
+        name = IDENTITY_NAMES[i] if i < len(IDENTITY_NAMES) else ""
         if name not in skewed:
             torch.testing.assert_close(component[mirror] * MIRROR, component, rtol=0, atol=2e-3)
     assert len(skewed) == 2
@@ -137,8 +177,10 @@ def test_landmarks_are_mirrored_and_in_order(model: MorphableModel, mesh: Templa
     assert bool((x[31:35] < x[32:36]).all())
     for corner, top, bottom in ((36, (37, 38), (41, 40)), (42, (43, 44), (47, 46))):
         assert float(y[list(top)].min()) > float(y[corner]) > float(y[list(bottom)].max())
-    assert bool((x[48:54] < x[49:55]).all()) and bool((x[54:59] > x[55:60]).all())
-    assert bool((x[60:64] < x[61:65]).all()) and bool((x[65] > x[66]) & (x[66] > x[67]))
+    assert bool((x[48:54] < x[49:55]).all())
+    assert bool((x[54:59] > x[55:60]).all())
+    assert bool((x[60:64] < x[61:65]).all())
+    assert bool((x[65] > x[66]) & (x[66] > x[67]))
     assert float(y[8]) == float(y[:17].min())
     assert model.landmarks7 is not None
     assert torch.equal(model.landmarks7, landmarks[torch.tensor([36, 39, 42, 45, 33, 48, 54])])
@@ -146,7 +188,7 @@ def test_landmarks_are_mirrored_and_in_order(model: MorphableModel, mesh: Templa
 
 def test_inner_lip_landmarks_part_when_the_jaw_opens(model: MorphableModel) -> None:
     expression = torch.zeros(2, model.expression_count)
-    expression[1, template_shapes.EXPRESSION_NAMES.index("jaw open")] = 2
+    expression[1, EXPRESSION_NAMES.index("jaw open")] = 2
     shape = model.shape(torch.zeros(2, model.identity_count), expression)[:, model.landmarks68]
     gap = shape[:, [61, 62, 63], 1] - shape[:, [67, 66, 65], 1]
     assert float(gap[0].abs().max()) < 0.5
@@ -155,9 +197,10 @@ def test_inner_lip_landmarks_part_when_the_jaw_opens(model: MorphableModel) -> N
 
 
 def test_blink_closes_the_eyes_and_leaves_the_eyeballs(model: MorphableModel, mesh: TemplateMesh) -> None:
-    blink = model.expression_basis[template_shapes.EXPRESSION_NAMES.index("blink")]
+    blink = model.expression_basis[EXPRESSION_NAMES.index("blink")]
     upper, lower = model.landmarks68[[37, 38, 43, 44]], model.landmarks68[[41, 40, 47, 46]]
-    assert bool((blink[upper, 1] < -2).all()) and bool((blink[lower, 1].abs() < 1).all())
+    assert bool((blink[upper, 1] < -2).all())
+    assert bool((blink[lower, 1].abs() < 1).all())
     assert not blink[torch.from_numpy(mesh.part == EYEBALL)].any()
 
 
@@ -235,7 +278,8 @@ def test_both_details_are_the_same_face(small_model: MorphableModel, full_model:
 
 def test_albedo_has_skin_lips_brows_and_eyes(model: MorphableModel, mesh: TemplateMesh) -> None:
     mean = model.mean_albedo
-    assert float(mean.min()) >= 0 and float(mean.max()) <= 1
+    assert float(mean.min()) >= 0
+    assert float(mean.max()) <= 1
     points = model.mean_shape
 
     def colour(x: float, y: float, part: int = SKIN) -> Tensor:
@@ -246,7 +290,8 @@ def test_albedo_has_skin_lips_brows_and_eyes(model: MorphableModel, mesh: Templa
     pupil, sclera = colour(31.4, 33.9, EYEBALL), colour(39.5, 32.5, EYEBALL)
     assert cheek[0] > cheek[1] > cheek[2]
     assert lip[0] / lip[1] > 1.1 * cheek[0] / cheek[1]
-    assert brow.sum() < 0.75 * cheek.sum() and pupil.sum() < 0.3 * cheek.sum()
+    assert brow.sum() < 0.75 * cheek.sum()
+    assert pupil.sum() < 0.3 * cheek.sum()
     assert sclera.max() - sclera.min() < 0.12
 
 
@@ -255,7 +300,8 @@ def test_first_albedo_components_are_melanin_and_blood(model: MorphableModel) ->
     coefficients[0, 0], coefficients[1, 0], coefficients[2, 1] = -2.0, 2.0, 2.0
     dark, light, red, mean = model.albedo(coefficients)[:, model.landmarks68[30]]
     assert float(dark.mean()) < 0.3 < 0.6 < float(light.mean())
-    assert red[0] > mean[0] and red[1] < mean[1]
+    assert red[0] > mean[0]
+    assert red[1] < mean[1]
     teeth = build_mesh("small" if "small" in model.name else "full").part == TEETH
     assert not model.albedo_basis[0][torch.from_numpy(teeth)].any()
 
@@ -271,7 +317,8 @@ def test_render_of_the_mean(small_model: MorphableModel, device: torch.device) -
     parameters = FaceParameters.mean(model, 2)
     parameters.identity.requires_grad_()
     rendering = Renderer(model, 64)(parameters)
-    assert rendering.image.shape == (2, 3, 64, 64) and rendering.image.device.type == device.type
+    assert rendering.image.shape == (2, 3, 64, 64)
+    assert rendering.image.device.type == device.type
     assert set(rendering.mask.unique().tolist()) == {0.0, 1.0}
     assert 0.3 < float(rendering.mask.mean()) < 0.7
     assert not (rendering.image * (1 - rendering.mask)).any()
@@ -281,7 +328,8 @@ def test_render_of_the_mean(small_model: MorphableModel, device: torch.device) -
     inner = torch.tensor([*range(27, 68)])
     assert bool(rendering.mask[0, 0, y[inner], x[inner]].all())
     rendering.image.sum().backward()
-    assert parameters.identity.grad is not None and bool(parameters.identity.grad.any())
+    assert parameters.identity.grad is not None
+    assert bool(parameters.identity.grad.any())
 
 
 def test_renderer_overrides(small_model: MorphableModel) -> None:
@@ -314,7 +362,8 @@ def test_fingerprint_tells_models_apart(small_model: MorphableModel) -> None:
     prints = [plain.fingerprint(), small_model.fingerprint(), small_model.truncated(12).fingerprint()]
     arguments["mean_shape"][5, 1] += 1e-3
     prints.append(MorphableModel(**arguments).fingerprint())
-    assert len(set(prints)) == 4 and all(len(p) == 64 for p in prints)
+    assert len(set(prints)) == 4
+    assert all(len(p) == 64 for p in prints)
     # The last bits of what code builds differ between machines; its fingerprint does not.
     rebuilt = MorphableModel(**arguments, recipe=small_model.recipe)
     assert rebuilt.fingerprint() == small_model.fingerprint()
@@ -328,7 +377,8 @@ def test_topology_is_built_once_and_follows_the_device(small_model: MorphableMod
 
 def test_painted_albedo_follows_the_landmarks(small_model: MorphableModel) -> None:
     painted = small_model.with_gaussian_process_albedo(15)
-    assert painted.albedo_count == 15 and "synthetic" in painted.name
+    assert painted.albedo_count == 15
+    assert "synthetic" in painted.name
     assert painted.fingerprint() != small_model.fingerprint()
     assert float((painted.mean_albedo - small_model.mean_albedo).abs().mean()) < 0.06
     assert template_landmarks().shape == (68, 3)

@@ -1,7 +1,7 @@
 """The pinhole camera of FOCUS: pose, projection, and the conventions of angles.
 
-Model space is x to the image's right of a face that looks at the camera, y up, z out of the face. Camera space is x right,
-y down, z away from the camera. Both in millimetres. Pixel centres lie at integer coordinates.
+Model space is x to the image's right of a face that looks at the camera, y up, z out of the face. Camera space is x
+right, y down, z away from the camera. Both in millimetres. Pixel centres lie at integer coordinates.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def rotation_matrix(angles: Tensor) -> Tensor:
     """R = diag(1, -1, -1) Rx(a) Ry(b) Rz(c): from model axes to camera axes.
 
     Args:
-        angles: ``[B, 3]``, (a, b, c) in radians: pitch (a > 0 turns the face down), yaw (b > 0 turns it towards the image's
-            right) and roll.
+        angles: ``[B, 3]``, (a, b, c) in radians: pitch (a > 0 turns the face down), yaw (b > 0 turns it towards the
+            image's right) and roll.
 
     Returns:
         ``[B, 3, 3]``, rotations (determinant 1); zero angles give diag(1, -1, -1), a face that looks at the camera.
@@ -95,8 +95,8 @@ class Camera:
             camera_vertices: ``[B, V, 3]``, mm.
 
         Returns:
-            ``[B, V, 3]``: x and y in pixels, z the depth in mm. Where the depth is not positive, x and y mean nothing; the
-            rasterizer skips such faces.
+            ``[B, V, 3]``: x and y in pixels, z the depth in mm. Where the depth is not positive, x and y mean nothing;
+            the rasterizer skips such faces.
         """
         depth = camera_vertices[..., 2:]
         pixels = camera_vertices[..., :2] * (self.focal / depth) + self.principal

@@ -22,17 +22,17 @@ from focus.face.model import LANDMARK_COUNT, ExpressionPrior, MorphableModel
 Array = NDArray[Any]
 
 _MAX_BYTES = 4 << 30
-# Where the tip of the nose lies in our models: the origin is on the line between the pupils' depth and the mouth, so that a
-# turned face stays in the middle of the image and its depth is about 1000 mm at translation zero.
+# Where the tip of the nose lies in our models: the origin is on the line between the pupils' depth and the mouth, so
+# that a turned face stays in the middle of the image and its depth is about 1000 mm at translation zero.
 NOSE_TIP = (0.0, 2.0, 27.0)
 _BASEL_CENTRE = (0.0, 0.0, 100.0)
 _BASEL_2017_VERTICES = 53149
 # Vertices of model2017-1_bfm_nomouth.h5 (the official code of FOCUS).
 _BASEL_2017_LANDMARKS68 = (
-    16678, 16817, 16480, 16254, 32170, 32866, 33302, 33598, 33765, 33949, 34239, 34693, 35398, 27717, 27536, 27137, 27249,
-    27998, 28747, 29133, 29336, 29503, 30188, 30352, 30557, 30947, 31682, 8122, 8137, 8147, 8152, 6627, 7219, 8165, 9107,
-    9695, 2475, 4275, 5050, 5829, 4802, 3900, 10382, 11280, 12053, 14123, 12323, 11419, 5137, 5897, 7467, 8175, 8883, 10450,
-    11110, 9372, 8666, 8194, 7722, 7012, 5524, 7358, 8184, 9010, 10852, 8659, 8187, 7715,
+    16678, 16817, 16480, 16254, 32170, 32866, 33302, 33598, 33765, 33949, 34239, 34693, 35398, 27717, 27536, 27137,
+    27249, 27998, 28747, 29133, 29336, 29503, 30188, 30352, 30557, 30947, 31682, 8122, 8137, 8147, 8152, 6627, 7219,
+    8165, 9107, 9695, 2475, 4275, 5050, 5829, 4802, 3900, 10382, 11280, 12053, 14123, 12323, 11419, 5137, 5897, 7467,
+    8175, 8883, 10450, 11110, 9372, 8666, 8194, 7722, 7012, 5524, 7358, 8184, 9010, 10852, 8659, 8187, 7715,
 )  # fmt: skip
 _BASEL_2017_LANDMARKS7 = (2735, 6088, 10263, 13746, 8165, 5394, 11116)
 
@@ -40,8 +40,9 @@ _BASEL_2017_LANDMARKS7 = (2735, 6088, 10263, 13746, 8165, 5394, 11116)
 def refuse_pickle(path: Path) -> NoReturn:
     """Explains why a pickle is not read, and what to do."""
     raise FocusError(
-        f"{path}: this is a Python pickle, which can run any code when it is read, so FOCUS does not read it. Convert it once, "
-        "where you trust it: import pickle, numpy; m = pickle.load(open(FILE, 'rb'), encoding='latin1'); "
+        f"{path}: this is a Python pickle, which can run any code when it is read, so FOCUS does not. "
+        "Convert it once, where you trust it: "
+        "import pickle, numpy; m = pickle.load(open(FILE, 'rb'), encoding='latin1'); "
         "numpy.savez('flame.npz', v_template=m['v_template'], shapedirs=numpy.array(m['shapedirs']), f=m['f'])"
     )
 
@@ -70,7 +71,8 @@ def _outward(vertices: Tensor, faces: Tensor) -> Tensor:
 def _landmarks(path: Path, landmarks68: Sequence[int] | None, vertex_count: int, why: str) -> Tensor:
     if landmarks68 is None:
         raise FocusError(
-            f"{path}: {why} Give the {LANDMARK_COUNT} iBUG vertex indices as landmarks68, or store them in an .npz of arrays."
+            f"{path}: {why} Give the {LANDMARK_COUNT} iBUG vertex indices as landmarks68, "
+            "or store them in an .npz of arrays."
         )
     landmarks = _tensor(path, "landmarks68", np.asarray(landmarks68), (LANDMARK_COUNT,), torch.int64)
     if not 0 <= int(landmarks.min()) <= int(landmarks.max()) < vertex_count:
@@ -88,14 +90,14 @@ def _centred(mean: Tensor, landmarks68: Tensor) -> Tensor:
     return mean - tip + mean.new_tensor(NOSE_TIP)
 
 
-# --- Basel Face Model -----------------------------------------------------------------------------------------------------
+# --- Basel Face Model -------------------------------------------------------------------------------------------------
 
 
 def load_basel_hdf5(path: Path, landmarks68: Sequence[int] | None = None) -> MorphableModel:
     """Basel Face Model 2017 or 2019 (Gerig et al. 2018), HDF5 as its authors distribute it; needs h5py.
 
-    The mean of the expressions is part of the mean shape, 100 mm are taken off z (official code of FOCUS), and the bases are
-    scaled by the standard deviations. All components are kept; FOCUS uses ``truncated(80, 64, 80)``.
+    The mean of the expressions is part of the mean shape, 100 mm are taken off z (official code of FOCUS), and the
+    bases are scaled by the standard deviations. All components are kept; FOCUS uses ``truncated(80, 64, 80)``.
 
     Args:
         path: for example model2017-1_bfm_nomouth.h5, whose landmarks are known.
@@ -181,7 +183,8 @@ def load_basel_2009(path: Path, landmarks68: Sequence[int] | None = None) -> Mor
     missing = [name for name in names if name not in arrays]
     if missing:
         raise FocusError(
-            f"{path}: expected the arrays {', '.join(names)} of the Basel Face Model 2009; missing: {', '.join(missing)}"
+            f"{path}: expected the arrays {', '.join(names)} of the Basel Face Model 2009; "
+            f"missing: {', '.join(missing)}"
         )
     count = arrays["shapeMU"].size // 3
 
@@ -209,7 +212,7 @@ def load_basel_2009(path: Path, landmarks68: Sequence[int] | None = None) -> Mor
     )
 
 
-# --- Array files ----------------------------------------------------------------------------------------------------------
+# --- Array files ------------------------------------------------------------------------------------------------------
 
 
 def _read_npz(path: Path) -> dict[str, Array]:
@@ -232,14 +235,15 @@ def _read_npz(path: Path) -> dict[str, Array]:
 def load_arrays(path: Path, landmarks68: Sequence[int] | None = None) -> MorphableModel:
     """An .npz of plain arrays, or FLAME's arrays saved as .npz.
 
-    Ours has mean ``[V, 3]`` mm, identity ``[Ki, V, 3]``, expression ``[Ke, V, 3]``, faces ``[F, 3]``, landmarks68 ``[68]``;
-    optional are uv ``[V, 2]``, mean_albedo ``[V, 3]`` with albedo ``[Ka, V, 3]``, landmarks7 ``[7]``, expression_prior,
-    expression_names, name and licence. Without colours, `MorphableModel.with_gaussian_process_albedo` makes synthetic ones.
-    Expressions with names are blend shapes with weights in [0, 1] unless expression_prior says otherwise. The model is moved so
-    that the tip of its nose is at `NOSE_TIP`.
+    Ours has mean ``[V, 3]`` mm, identity ``[Ki, V, 3]``, expression ``[Ke, V, 3]``, faces ``[F, 3]``, landmarks68
+    ``[68]``; optional are uv ``[V, 2]``, mean_albedo ``[V, 3]`` with albedo ``[Ka, V, 3]``, landmarks7 ``[7]``,
+    expression_prior, expression_names, name and licence. Without colours,
+    `MorphableModel.with_gaussian_process_albedo` makes synthetic ones. Expressions with names are blend shapes with
+    weights in [0, 1] unless expression_prior says otherwise. The model is moved so that the tip of its nose is at
+    `NOSE_TIP`.
 
-    FLAME (Li et al. 2017) has v_template ``[V, 3]`` in metres, shapedirs ``[V, 3, 300 + 100]`` and f ``[F, 3]``. Its pose
-    (jaw, neck, eyes) is left out; its landmarks have to be given.
+    FLAME (Li et al. 2017) has v_template ``[V, 3]`` in metres, shapedirs ``[V, 3, 300 + 100]`` and f ``[F, 3]``. Its
+    pose (jaw, neck, eyes) is left out; its landmarks have to be given.
 
     Args:
         path: the file.
@@ -253,8 +257,8 @@ def load_arrays(path: Path, landmarks68: Sequence[int] | None = None) -> Morphab
     missing = [key for key in ("mean", "identity", "expression", "faces") if key not in arrays]
     if missing:
         raise FocusError(
-            f"{path}: expected the arrays mean, identity, expression, faces, landmarks68; missing: {', '.join(missing)}; "
-            f"it has: {', '.join(sorted(arrays)) or 'nothing'}"
+            f"{path}: expected the arrays mean, identity, expression, faces, landmarks68; "
+            f"missing: {', '.join(missing)}; it has: {', '.join(sorted(arrays)) or 'nothing'}"
         )
     count = arrays["mean"].shape[0] if arrays["mean"].ndim else 0
     mean = _tensor(path, "mean", arrays["mean"], (count, 3))
@@ -294,8 +298,10 @@ def _text(arrays: dict[str, Array], key: str, default: str) -> str:
 
 def _prior(path: Path, arrays: dict[str, Array]) -> ExpressionPrior:
     text = _text(arrays, "expression_prior", "unit_interval" if "expression_names" in arrays else "normal")
-    if text == "normal" or text == "unit_interval":
-        return text
+    if text == "normal":
+        return "normal"
+    if text == "unit_interval":
+        return "unit_interval"
     raise FocusError(f"{path}: expression_prior: expected 'normal' or 'unit_interval', got {text!r}")
 
 

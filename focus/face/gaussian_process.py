@@ -1,12 +1,12 @@
 """Gaussian-process deformation models: from a kernel to scaled eigenfunctions.
 
-Luethi, Gerig, Jud, Vetter: Gaussian Process Morphable Models, TPAMI 2018. A deformation (or colour) field is a draw of a
-Gaussian process; its leading Karhunen-Loeve eigenfunctions, times the square roots of their eigenvalues, are a basis whose
-coefficients are standard normal. They are computed from a few inducing points and carried to any other point by the
-Nystroem formula, so that two samplings of one surface get the same functions.
+Luethi, Gerig, Jud, Vetter: Gaussian Process Morphable Models, TPAMI 2018. A deformation (or colour) field is a draw
+of a Gaussian process; its leading Karhunen-Loeve eigenfunctions, times the square roots of their eigenvalues, are a
+basis whose coefficients are standard normal. They are computed from a few inducing points and carried to any other
+point by the Nystroem formula, so that two samplings of one surface get the same functions.
 
-Kernels here are scalar and the components of a field independent of each other. Eigenvectors are made unique: the number of
-largest magnitude is positive.
+Kernels here are scalar and the components of a field independent of each other. Eigenvectors are made unique: the
+number of largest magnitude is positive.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def local_kernel(kernel: Kernel, weight: Callable[[Array], Array]) -> Kernel:
 def mirrored_kernel(kernel: Kernel, parity: int) -> Kernel:
     """k(p, q) + parity * k(p, Mq), M: x -> -x: the even (+1) or odd (-1) part of a process, times sqrt(2).
 
-    That is the covariance of (f(p) + parity f(Mp)) / sqrt(2), which keeps the deviation of `kernel` away from the plane x = 0.
+    That is the covariance of (f(p) + parity f(Mp)) / sqrt(2), which keeps the deviation of `kernel` away from x = 0.
     A vector field whose y and z are even and whose x is odd is symmetric between left and right.
 
     Args:
@@ -94,8 +94,9 @@ def eigenfunctions(kernel: Kernel, inducing_points: Array, points: Array, count:
         count: number of functions, at most M.
 
     Returns:
-        ``[count, N]`` functions (their weighted sum with standard normal weights has covariance `kernel`, up to the functions
-        left out), and ``[count]`` variances, the mean of each function's square over the inducing points, falling.
+        ``[count, N]`` functions (their weighted sum with standard normal weights has covariance `kernel`, up to the
+        functions left out), and ``[count]`` variances, the mean of each function's square over the inducing points,
+        falling.
     """
     if not 0 <= count <= len(inducing_points):
         raise ValueError(f"eigenfunctions: count: expected 0 to {len(inducing_points)} (inducing points), got {count}")

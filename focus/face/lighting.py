@@ -24,8 +24,8 @@ _Y0 = 0.5 * math.sqrt(1 / math.pi)
 _Y1 = math.sqrt(3 / (4 * math.pi))
 _Y2 = 0.5 * math.sqrt(15 / math.pi)
 _Y20 = 0.25 * math.sqrt(5 / math.pi)
-# Factors of the Lambertian cosine lobe per band (Ramamoorthi and Hanrahan 2001, eq. 8), divided by pi so that a light of
-# intensity 1 shades a surface that faces it with its own albedo.
+# Factors of the Lambertian cosine lobe per band (Ramamoorthi and Hanrahan 2001, eq. 8), divided by pi so that a light
+# of intensity 1 shades a surface that faces it with its own albedo.
 _COSINE_LOBE = (1.0, 2 / 3, 2 / 3, 2 / 3, 0.25, 0.25, 0.25, 0.25, 0.25)
 
 

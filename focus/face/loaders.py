@@ -86,8 +86,7 @@ def load_own(path: Path) -> MorphableModel:
     if prior not in get_args(ExpressionPrior):
         raise FocusError(f"{path}: expression_prior: expected one of {get_args(ExpressionPrior)}, got {prior!r}")
     return MorphableModel(
-        **{key: tensors[key] for key in _REQUIRED},
-        **{key: tensors.get(key) for key in _OPTIONAL},
+        **{key: tensors[key] for key in (*_REQUIRED, *_OPTIONAL) if key in tensors},
         name=metadata.get("name", path.stem),
         licence=metadata.get("licence", "unknown"),
         expression_prior=prior,

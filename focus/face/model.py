@@ -30,7 +30,8 @@ class MorphableModel(torch.nn.Module):
         mean_albedo: ``[V, 3]`` RGB in [0, 1].
         albedo_basis: ``[Ka, V, 3]`` RGB per unit coefficient; coefficients are standard normal.
         faces: ``[F, 3]`` int32, counterclockwise seen from outside.
-        landmarks68: ``[68]`` int64, vertices of the iBUG landmarks (jaw from the image's left, brows, nose, eyes, mouth).
+        landmarks68: ``[68]`` int64, vertices of the iBUG landmarks (jaw from the image's left, brows, nose, eyes,
+            mouth).
         landmarks7: ``[7]`` int64, vertices of the NoW challenge (eye corners from the image's left to right, nose base,
             mouth corners), or None.
         uv: ``[V, 2]`` in [0, 1], v up, or None.
@@ -74,7 +75,8 @@ class MorphableModel(torch.nn.Module):
         super().__init__()
         if expression_prior not in get_args(ExpressionPrior):
             raise ValueError(
-                f"MorphableModel: expression_prior: expected one of {get_args(ExpressionPrior)}, got {expression_prior!r}"
+                f"MorphableModel: expression_prior: expected one of {get_args(ExpressionPrior)}, "
+                f"got {expression_prior!r}"
             )
         self.name = name
         self.licence = licence
@@ -124,7 +126,7 @@ class MorphableModel(torch.nn.Module):
                     raise ValueError(
                         f"MorphableModel {self.name!r}: {key}: expected finite numbers, got NaN or infinity"
                     )
-            elif value.numel() and not (0 <= int(value.min()) and int(value.max()) < count):
+            elif value.numel() and not (int(value.min()) >= 0 and int(value.max()) < count):
                 raise ValueError(
                     f"MorphableModel {self.name!r}: {key}: expected vertex indices in [0, {count}), "
                     f"got {int(value.min())}..{int(value.max())}"
@@ -176,7 +178,7 @@ class MorphableModel(torch.nn.Module):
     def truncated(
         self, identity: int | None = None, expression: int | None = None, albedo: int | None = None
     ) -> MorphableModel:
-        """The same model with the first components only; None keeps all. Raises `ValueError` for counts out of range."""
+        """The same model with the first components only; None keeps all. `ValueError` for counts out of range."""
         counts = {}
         for key, wanted, have in (
             ("identity", identity, self.identity_count),
@@ -201,10 +203,15 @@ class MorphableModel(torch.nn.Module):
         Args:
             components: Ka of the result.
         """
-        from focus.face.painted_albedo import paint_albedo
+        from focus.face.painted_albedo import PAINT_VERSION, paint_albedo
 
         mean_albedo, albedo_basis = paint_albedo(self, components)
-        return self._replaced(mean_albedo=mean_albedo, albedo_basis=albedo_basis, name=f"{self.name}, synthetic albedo")
+        return self._replaced(
+            mean_albedo=mean_albedo,
+            albedo_basis=albedo_basis,
+            name=f"{self.name}, synthetic albedo",
+            recipe=f"synthetic albedo {PAINT_VERSION} for {self.fingerprint()}",
+        )
 
     def _replaced(self, **changes: Tensor | str) -> MorphableModel:
         """A model with some arguments changed; the others are shared."""
@@ -270,8 +277,8 @@ class MorphableModel(torch.nn.Module):
 
     def extra_repr(self) -> str:
         return (
-            f"{self.name!r}, vertices={self.vertex_count}, faces={self.faces.shape[0]}, identity={self.identity_count}, "
-            f"expression={self.expression_count}, albedo={self.albedo_count}"
+            f"{self.name!r}, vertices={self.vertex_count}, faces={self.faces.shape[0]}, "
+            f"identity={self.identity_count}, expression={self.expression_count}, albedo={self.albedo_count}"
         )
 
 
@@ -293,4 +300,4 @@ def _combine(coefficients: Tensor, basis: Tensor, name: str) -> Tensor:
     """``[B, K]`` times ``[K, V, 3]``."""
     if coefficients.dim() != 2 or coefficients.shape[1] != basis.shape[0]:
         raise ValueError(f"{name} coefficients: expected shape [B, {basis.shape[0]}], got {list(coefficients.shape)}")
-    return (coefficients @ basis.flatten(1)).unflatten(1, basis.shape[1:])
+    return torch.einsum("bk,kvc->bvc", coefficients, basis)

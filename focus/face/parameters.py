@@ -51,7 +51,8 @@ class FaceParameters:
             if len(got) != len(shape) or any(e is not None and e != g for e, g in zip(shape, got, strict=True)):
                 wanted = ", ".join("K" if e is None else str(e) for e in shape)
                 raise ValueError(
-                    f"FaceParameters.{name}: expected shape [{wanted}] (the batch size is that of identity), got {list(got)}"
+                    f"FaceParameters.{name}: expected shape [{wanted}] (the batch size is that of identity), "
+                    f"got {list(got)}"
                 )
 
     @classmethod
@@ -107,7 +108,7 @@ class FaceParameters:
 
     def to(self, *args: object, **kwargs: object) -> FaceParameters:
         """`torch.Tensor.to` for every field."""
-        return self.map(lambda value: value.to(*args, **kwargs))  # type: ignore[call-overload, no-any-return]
+        return self.map(lambda value: value.to(*args, **kwargs))  # type: ignore[call-overload]
 
     def detach(self) -> FaceParameters:
         """Every field detached from its graph."""

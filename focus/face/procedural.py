@@ -1,8 +1,8 @@
 """The morphable model that ships as code: no download, no form to sign, the same face on every machine.
 
 It is a template of analytic fields (`template_surface`, `template_mesh`), anthropometric and Gaussian-process bases
-(`template_shapes`) and painted colour (`template_albedo`). It looks like a face and moves like one, but nobody was scanned
-for it: use a model that was learned from scans where accuracy for real people counts.
+(`template_shapes`) and painted colour (`template_albedo`). It looks like a face and moves like one, but nobody was
+scanned for it: use a model that was learned from scans where accuracy for real people counts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from focus.face import template_albedo, template_shapes
 from focus.face import template_surface as surface
 from focus.face.model import MorphableModel
-from focus.face.template_mesh import SKIN, Detail, TemplateMesh, build_mesh
+from focus.face.template_mesh import SKIN, Detail, Indices, TemplateMesh, build_mesh
 from focus.face.template_surface import Array
 
 IDENTITY_COUNT, EXPRESSION_COUNT, ALBEDO_COUNT = 80, 46, 80
@@ -71,7 +71,7 @@ def _half_landmarks() -> list[tuple[int, int, tuple[float, float, float], int, i
     return entries
 
 
-def _landmarks(mesh: TemplateMesh) -> Array:
+def _landmarks(mesh: TemplateMesh) -> Indices:
     """``[68]`` vertex indices, mirrored pairs exactly."""
     landmarks = np.zeros(68, np.int64)
     outer = mesh.part == SKIN
@@ -93,15 +93,16 @@ def _landmarks(mesh: TemplateMesh) -> Array:
 
 
 ORIGIN = np.array([0.0, 0.0, 92.0])
-"""What the model calls (0, 0, 0), in the axes of the template: near the middle of the visible face, so that a turned head stays
-in the middle of the image."""
+"""What the model calls (0, 0, 0), in the axes of the template: near the middle of the visible face, so that a turned
+head stays in the middle of the image."""
 
 
 @functools.lru_cache(maxsize=1)
 def template_landmarks() -> Array:
     """``[68, 3]`` mm, the landmarks of the mean face in the axes of the template."""
     mesh = build_mesh("full")
-    return mesh.points[_landmarks(mesh)]
+    points: Array = mesh.points[_landmarks(mesh)]
+    return points
 
 
 @functools.lru_cache(maxsize=2)
@@ -128,7 +129,8 @@ def build_procedural_model(detail: Detail = "full") -> MorphableModel:
     """The procedural face with all of its components.
 
     Args:
-        detail: "full", about 33,000 vertices, or "small", about 2,500. The same coefficients mean the same face in both.
+        detail: "full", about 33,000 vertices, or "small", about 2,500. The same coefficients mean the same face in
+            both.
     """
     arrays = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in _arrays(detail).items()}
     return MorphableModel(

@@ -6,8 +6,6 @@ magnitude in measured skin (Tsumura et al. 2003); none of the numbers was fitted
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from focus.face import gaussian_process as gp
@@ -69,7 +67,7 @@ def brow_density(mesh: TemplateMesh) -> Array:
 
 def _regions(mesh: TemplateMesh) -> dict[str, Array]:
     """Masks in [0, 1], ``[V]``."""
-    x, y, z = mesh.points.T
+    x, y, _ = mesh.points.T
     ax = np.abs(x)
     outer = (mesh.part == SKIN).astype(np.float64)
     upper, lower = surface.lip_heights(x)
@@ -148,10 +146,10 @@ def mean_albedo(mesh: TemplateMesh) -> Array:
     )
     color = color + red[:, None] * np.array([0.018, -0.028, -0.022])
     color = color + bump(x, y, (0, 80), (40, 22))[:, None] * np.array([0.012, 0.014, 0.006])
-    mottle = 0.6 * value_noise(mesh.points, 9.0, 1) + 0.4 * value_noise(mesh.points, 4.0, 2)
-    color = color * (1 + 0.018 * mottle)[:, None]
+    mottle = 0.5 * value_noise(mesh.points, 9.0, 1) + 0.5 * value_noise(mesh.points, 3.0, 2)
+    color = color * (1 + 0.026 * mottle)[:, None]
     # Light that hardly reaches hollows: part of what a camera sees under any light.
-    upper, lower = surface.lid_openings(x)
+    upper, _ = surface.lid_openings(x)
     above = y - surface.eye_line(x) - upper
     crease = np.exp(-(((above - 4.6) / 1.3) ** 2)) * region["lids"] * (mesh.lid_side > 0)
     shade = 1 - 0.30 * crease
@@ -206,9 +204,11 @@ def _pigment_fields(mesh: TemplateMesh, mean: Array) -> list[tuple[str, Array]]:
         * (mesh.part == EYEBALL)
         * smoothstep(2.0, 2.6, np.hypot(np.abs(x) - surface.EYE_X - 0.4, y - surface.EYE_ROW - 0.9))
     )
+    blush = region["cheeks"] + 0.7 * bump(x, y, (0, 0), (9, 9)) * region["skin"]
 
     def paint(mask: Array, color: tuple[float, float, float]) -> Array:
-        return mask[:, None] * np.array(color)
+        result: Array = mask[:, None] * np.array(color)
+        return result
 
     return [
         ("melanin", relative[:, None] * MELANIN),
@@ -217,7 +217,7 @@ def _pigment_fields(mesh: TemplateMesh, mean: Array) -> list[tuple[str, Array]]:
         ("lip colour", paint(region["lips"], (0.022, -0.018, -0.01))),
         ("beard shadow", paint(region["beard"], (-0.032, -0.024, -0.015))),
         ("yellow to pink", relative[:, None] * np.array([0.002, -0.002, 0.013])),
-        ("cheek redness", paint(region["cheeks"] + 0.7 * bump(x, y, (0, 0), (9, 9)) * region["skin"], (0.016, -0.011, -0.008))),
+        ("cheek redness", paint(blush, (0.016, -0.011, -0.008))),
         ("eye colour", paint(iris, (0.035, 0.045, 0.055))),
         ("lids", paint(bump(np.abs(x), y, (29, 27), (14, 7)) * region["skin"], (0.035, 0.035, 0.03))),
         ("lip lightness", paint(region["lips"], (0.05, 0.04, 0.04))),
@@ -234,9 +234,7 @@ _COLOR_AXES = (
 )
 
 
-def gaussian_process_colors(
-    inducing_points: Array, points: Array, mask: Array, count: int, kernel: Callable[[Array, Array], Array]
-) -> Array:
+def gaussian_process_colors(inducing_points: Array, points: Array, mask: Array, count: int, kernel: gp.Kernel) -> Array:
     """Smooth, left-right symmetric changes of colour, ``[count, V, 3]``, by falling variance.
 
     Args:
@@ -254,7 +252,8 @@ def gaussian_process_colors(
         fields.append(functions[:, :, None] * color * mask[:, None])
         sizes.append(variances * (color**2).sum())
     order = np.argsort(-np.concatenate(sizes), kind="stable")[:count]
-    return np.concatenate(fields)[order]
+    result: Array = np.concatenate(fields)[order]
+    return result
 
 
 def albedo_basis(mesh: TemplateMesh, canonical: TemplateMesh, mean: Array, count: int) -> Array:
@@ -262,7 +261,7 @@ def albedo_basis(mesh: TemplateMesh, canonical: TemplateMesh, mean: Array, count
     fields = np.stack([field for _, field in _pigment_fields(mesh, mean)])
     if count <= len(fields):
         return fields[:count]
-    inducing = canonical.points[(canonical.part == SKIN) & (canonical.points[:, 0] >= -1e-9)][::4]
+    inducing = canonical.points[(canonical.part == SKIN) & (canonical.points[:, 0] >= -1e-9)][::6]
     kernel = gp.gaussian_kernel((45.0, 0.8), (18.0, 0.6))
     mask = np.isin(mesh.part, (SKIN, LID_EDGE)).astype(np.float64)
     smooth = gaussian_process_colors(inducing, mesh.points, mask, count - len(fields), kernel)

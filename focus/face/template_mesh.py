@@ -1,9 +1,9 @@
 """Topology and points of the procedural face: skin with slits for the eyes and the mouth, eyeballs, and teeth.
 
-The skin is one grid over the chart of `template_surface`, denser at the eyes, nose and mouth. Along three runs of grid edges
-it is slit; the slits of the eyes open into almonds, the one of the mouth stays closed in the mean and opens with the jaw.
-From every slit, strips lead inwards: the edges of the lids, and the inner side of the lips. Everything is a function of the
-chart, so the small and the full grid sample one face, and grids are mirror images of themselves.
+The skin is one grid over the chart of `template_surface`, denser at the eyes, nose and mouth. Along three runs of grid
+edges it is slit; the slits of the eyes open into almonds, the one of the mouth stays closed in the mean and opens with
+the jaw. From every slit, strips lead inwards: the edges of the lids, and the inner side of the lips. Everything is a
+function of the chart, so the small and the full grid sample one face, and grids are mirror images of themselves.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _TOP_ROW, _BOTTOM_ROW = 108.0, -120.0
 _ROW_SEGMENTS = {
     "full": (
         (-88, 11, 0.5), (-76, 9, 1.0), (-50, 18, 0.7), (-40, 13, 0.8), (surface.MOUTH_ROW, 10, 0.8), (-24, 13, 1.1),
-        (-14, 11, 0.7), (-3, 21, 1.1), (8, 13, 1.6), (24, 13, 0.9), (surface.EYE_ROW, 12, 0.8), (45, 16, 1.2), (60, 14, 1.6),
-        (_TOP_ROW, 16, 1.6),
+        (-14, 11, 0.7), (-3, 21, 1.1), (8, 13, 1.6), (24, 13, 0.9), (surface.EYE_ROW, 12, 0.8), (45, 16, 1.2), (60, 14,
+        1.6), (_TOP_ROW, 16, 1.6),
     ),
     "small": (
         (-88, 3, 0.5), (-76, 2, 1.0), (-50, 4, 0.7), (-40, 3, 0.8), (surface.MOUTH_ROW, 3, 0.8), (-24, 3, 1.1),
@@ -74,7 +74,8 @@ class TemplateMesh:
 def _graded(start: float, end: float, count: int, ratio: float) -> Array:
     """`count` intervals from start to end whose widths change linearly; the last is `ratio` times the first."""
     widths = np.linspace(1.0, ratio, count)
-    return start + (end - start) * np.cumsum(widths) / widths.sum()
+    result: Array = start + (end - start) * np.cumsum(widths) / widths.sum()
+    return result
 
 
 def _grid_lines(detail: Detail) -> tuple[Array, Array]:
@@ -96,7 +97,7 @@ def _grid_lines(detail: Detail) -> tuple[Array, Array]:
 
 
 def _slit_offsets(
-    x: Array, distance: Array, above: Array, line: Array, openings: tuple[Array, Array], reach: float
+    x: Array, distance: Array, above: NDArray[np.bool_], line: Array, openings: tuple[Array, Array], reach: float
 ) -> Array:
     """How far rows near a slit move in y, so that the slit follows `line` and opens; fades over `reach` mm."""
     fade = np.maximum(1 - np.abs(distance) / reach, 0.0) ** 2 * (1 + np.abs(distance) / reach)
@@ -166,7 +167,7 @@ class _Builder:
 
 
 def _skin(builder: _Builder, detail: Detail) -> list[Indices]:
-    """The grid with its slits; returns the loops of vertices round the left eye, the right eye (image's) and the mouth."""
+    """The grid with its slits; returns the loops round the image's left eye, its right eye and the mouth."""
     phi, row = _grid_lines(detail)
     columns, rows = len(phi), len(row)
     grid = np.arange(rows * columns).reshape(rows, columns)
@@ -180,10 +181,12 @@ def _skin(builder: _Builder, detail: Detail) -> list[Indices]:
     mouth = (middle - first - second, middle + first + second)
     slits = [(eye_row, *left_eye), (eye_row, *right_eye), (mouth_row, *mouth)]
     # Grid vertices of a slit are its upper side; copies make the lower one.
-    lower_phi, lower_row, lower_of = [], [], grid.copy()
+    lower_of = grid.copy()
+    lower_phi: list[Array] = []
+    lower_row: list[Array] = []
     for line, start, end in slits:
         inner = np.arange(start + 1, end)
-        lower_of[line, inner] = rows * columns + sum(map(len, lower_phi)) + np.arange(len(inner))
+        lower_of[line, inner] = rows * columns + sum(len(part) for part in lower_phi) + np.arange(len(inner))
         lower_phi.append(phi[inner])
         lower_row.append(np.full(len(inner), row[line]))
     all_phi = np.concatenate([phi_grid.ravel(), *lower_phi])
@@ -214,7 +217,7 @@ def _skin(builder: _Builder, detail: Detail) -> list[Indices]:
 
 
 def _strip(builder: _Builder, outer: Indices, inner: Indices) -> None:
-    """Quads between two loops; the loops run clockwise (over the top from left to right) and the strip leads inwards."""
+    """Quads between two loops that run clockwise (over the top from left to right); the strip leads inwards."""
     builder.add_quads(outer, inner, np.roll(inner, -1), np.roll(outer, -1))
 
 
@@ -255,7 +258,7 @@ def _inner_lips(builder: _Builder, loop: Indices) -> None:
         inner = _add_loop(builder, inner, np.stack((inwards, dy * side, np.full(len(loop), dz)), 1), INNER_LIP, ring)
     # A wall at the back of the mouth, from the upper to the lower side of the last loop.
     columns = len(loop) // 2 + 1
-    upper, lower = inner[:columns], np.concatenate((inner[:1], inner[:columns - 2:-1]))
+    upper, lower = inner[:columns], np.concatenate((inner[:1], inner[: columns - 2 : -1]))
     builder.add_quads(lower[1:-2], lower[2:-1], upper[2:-1], upper[1:-2])
     ends = [(upper[0], lower[1], upper[1]), (lower[-2], upper[-1], upper[-2])]
     builder.faces.append(np.array(ends))
@@ -299,11 +302,13 @@ def _teeth(builder: _Builder, detail: Detail) -> None:
     """Upper gum and teeth, the dark of the mouth, lower teeth and gum: one folded sheet behind the lips."""
     columns = _TEETH_COLUMNS[detail]
     s = np.linspace(-1, 1, columns + 1)
+    s = (s - s[::-1]) / 2  # exactly odd, so that left and right are mirror images to the last bit
     x = 23.0 * np.sin(s * np.pi / 2 * 0.9) / np.sin(np.pi / 2 * 0.9)
     arch = 92.5 - 20.0 * (x / 23.0) ** 2
     profile = (  # y, z, side
         (-20.0, -3.0, 1), (-25.0, -0.5, 1), (-30.0, 0.0, 1), (-36.0, -0.6, 1), (-34.0, -3.0, 1), (-30.0, -22.0, 1),
-        (-38.0, -22.0, -1), (-34.6, -4.5, -1), (-34.9, -2.4, -1), (-39.0, -2.0, -1), (-43.0, -2.0, -1), (-48.0, -4.0, -1),
+        (-39.0, -22.0, -1), (-36.8, -4.5, -1), (-37.2, -2.4, -1), (-40.0, -2.0, -1), (-43.0, -2.0, -1), (-48.0, -4.0,
+        -1),
     )  # fmt: skip
     rows = []
     for y, z, side in profile[::-1]:
@@ -314,7 +319,7 @@ def _teeth(builder: _Builder, detail: Detail) -> None:
     builder.add_quads(ids[:-1, :-1].ravel(), ids[:-1, 1:].ravel(), ids[1:, 1:].ravel(), ids[1:, :-1].ravel())
 
 
-def _mirror_map(points: Array, part: Array, lip_side: Array, lid_side: Array) -> Indices:
+def _mirror_map(points: Array, part: Indices, lip_side: Array, lid_side: Array) -> Indices:
     """For every vertex the one at the mirrored position in the same part and on the same side of the slits."""
     keys = np.round(points, 5)
     keys[:, 0] = np.abs(keys[:, 0])

@@ -1,13 +1,14 @@
 """The surface of the procedural face: smooth analytic fields in millimetres.
 
 The skin is a height field over (phi, row): phi is the azimuth round a vertical axis through the ears, row a vertical
-coordinate that equals y at the front and follows the jaw and the hairline towards the sides. A cross-section at a row is an
-ellipse; features of the front are added to its depth as functions of (x, y).
+coordinate that equals y at the front and follows the jaw and the hairline towards the sides. A cross-section at a row
+is an ellipse; features of the front are added to its depth as functions of (x, y).
 
-Measures are rounded averages of young adults, women and men together: Farkas, Anthropometry of the Head and Face (1994),
-tables of North American norms. Face height nasion-gnathion 120, nasion-subnasale 50, bizygomatic width 137, bigonial width
-104, nose width 34, nose protrusion 20, mouth width 51, biocular width 90, intercanthal width 32, pupils 63 apart; subnasale-
-stomion 22, vermilion heights 8 and 9. Origin: between the ears, so that y = 0 is near the nose tip and z = 0 at the tragus.
+Measures are rounded averages of young adults, women and men together: Farkas, Anthropometry of the Head and Face
+(1994), tables of North American norms. Face height nasion-gnathion 120, nasion-subnasale 50, bizygomatic width 137,
+bigonial width 104, nose width 34, nose protrusion 20, mouth width 51, biocular width 90, intercanthal width 32, pupils
+63 apart, subnasale-stomion 22, vermilion heights 8 and 9. Origin: between the ears, so that y = 0 is near the nose tip
+and z = 0 at the tragus.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ def natural_spline(knots: ArrayLike, values: ArrayLike, at: Array) -> Array:
     slope = np.diff(y) / h
     n = len(x)
     matrix, right = np.eye(n), np.zeros(n)
-    for i in range(1, n - 1):
-        matrix[i, i - 1 : i + 2] = h[i - 1], 2 * (h[i - 1] + h[i]), h[i]
-        right[i] = 6 * (slope[i] - slope[i - 1])
+    for k in range(1, n - 1):
+        matrix[k, k - 1 : k + 2] = h[k - 1], 2 * (h[k - 1] + h[k]), h[k]
+        right[k] = 6 * (slope[k] - slope[k - 1])
     second = np.linalg.solve(matrix, right)
     inside = np.clip(at, x[0], x[-1])
     i = np.clip(np.searchsorted(x, inside) - 1, 0, n - 2)
     left, rest = inside - x[i], x[i + 1] - inside
-    result = (second[i] * rest**3 + second[i + 1] * left**3) / (6 * h[i])
+    result: Array = (second[i] * rest**3 + second[i + 1] * left**3) / (6 * h[i])
     result += (y[i] / h[i] - second[i] * h[i] / 6) * rest + (y[i + 1] / h[i] - second[i + 1] * h[i] / 6) * left
     first_slope = slope[0] - h[0] * second[1] / 6
     last_slope = slope[-1] + h[-1] * second[-2] / 6
@@ -60,12 +61,11 @@ def bump(x: Array, y: Array, centre: tuple[float, float], widths: tuple[float, f
     """Gaussian of height 1; `tilt` in radians turns its axes counterclockwise."""
     dx, dy = x - centre[0], y - centre[1]
     c, s = np.cos(tilt), np.sin(tilt)
-    return np.exp(-0.5 * (((c * dx + s * dy) / widths[0]) ** 2 + ((c * dy - s * dx) / widths[1]) ** 2))
+    result: Array = np.exp(-0.5 * (((c * dx + s * dy) / widths[0]) ** 2 + ((c * dy - s * dx) / widths[1]) ** 2))
+    return result
 
 
-def pair(
-    x: Array, y: Array, centre: tuple[float, float], widths: tuple[float, float], tilt: float = 0.0
-) -> Array:
+def pair(x: Array, y: Array, centre: tuple[float, float], widths: tuple[float, float], tilt: float = 0.0) -> Array:
     """`bump` at `centre` and at its mirror image, without a crease where they meet."""
     return bump(x, y, centre, widths, tilt) + bump(-x, y, centre, widths, tilt)
 
@@ -75,7 +75,7 @@ def smooth_maximum(first: Array, second: Array, radius: float | Array) -> Array:
     return 0.5 * (first + second + np.sqrt((first - second) ** 2 + radius**2))
 
 
-# --- cross-sections -------------------------------------------------------------------------------------------------------
+# --- cross-sections ---------------------------------------------------------------------------------------------------
 
 _ROWS = (-130, -115, -103, -96, -90, -85, -80, -74, -64, -50, -33, -12, 10, 33, 54, 75, 90, 104, 114)
 _FRONT = (38, 41, 46, 52, 61, 73, 84, 90.5, 93.5, 94, 96, 97, 95, 93.5, 97.5, 97, 91.5, 82, 71)
@@ -89,14 +89,14 @@ def half_width(row: Array) -> Array:
 
 
 def _skew(phi: Array, row: Array) -> Array:
-    """y - row: lifts the rows of jaw and neck towards the gonion, and lowers those of the forehead towards the temple."""
+    """y - row: lifts the rows of jaw and neck towards the gonion, lowers those of the forehead towards the temple."""
     side = np.sin(phi) ** 2
     jaw = 43.0 * side * smoothstep(20.0, -98.0, row)
     temple = -26.0 * side**2 * smoothstep(20.0, 114.0, row)
     return jaw + temple
 
 
-# --- features -------------------------------------------------------------------------------------------------------------
+# --- features ---------------------------------------------------------------------------------------------------------
 
 
 def eye_line(x: Array) -> Array:
@@ -105,7 +105,7 @@ def eye_line(x: Array) -> Array:
 
 
 def lid_openings(x: Array) -> tuple[Array, Array]:
-    """Heights of the upper and the lower lid margin over `eye_line`, mm (the lower is negative); 0 outside the corners."""
+    """Heights of the upper and the lower lid margin over `eye_line`, mm (the lower is negative); 0 outside."""
     s = np.clip((np.abs(x) - EYE_INNER_X) / (EYE_OUTER_X - EYE_INNER_X), 0.0, 1.0)
     # Almond: the upper arch is highest nasal of the middle, the lower one deepest temporal of it.
     upper = 5.9 * (4 * s * (1 - s)) ** 0.85 * (1.12 - 0.24 * s)
@@ -214,7 +214,9 @@ def front_depth(x: Array, y: Array, base: Array) -> Array:
     z += _lips(x, y)
     z -= 0.9 * bump(x, y, (0, -19.0), (1.9, 4.8)) - 0.5 * pair(x, y, (4.3, -19.5), (1.5, 4.6))  # philtrum
     fold_x = 21.0 + 11.5 * smoothstep(-4.0, -38.0, y)
-    z -= 1.1 * np.exp(-(((ax - fold_x) / 3.6) ** 2)) * smoothstep(4.0, -12.0, y) * smoothstep(-46.0, -24.0, y)  # nasolabial
+    z -= (
+        1.1 * np.exp(-(((ax - fold_x) / 3.6) ** 2)) * smoothstep(4.0, -12.0, y) * smoothstep(-46.0, -24.0, y)
+    )  # nasolabial
     return z
 
 
@@ -249,7 +251,7 @@ def chart(x: Array, y: Array) -> tuple[Array, Array]:
 
 
 def nostril(points: Array) -> Array:
-    """1 inside the nostrils, falling to 0 at their rims: a function of (x, z) on the underside of the nose, y near -9 mm."""
+    """1 inside the nostrils, falling to 0 at their rims: a function of (x, z) on the underside of the nose."""
     x, y, z = np.abs(points[..., 0]), points[..., 1], points[..., 2]
     # The opening's long axis leans towards the tip.
     dx, dz = x - 6.6 + 0.28 * (z - 107.5), z - 107.5
