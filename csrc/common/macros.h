@@ -31,36 +31,4 @@ FOCUS_HD double subtract_exactly_rounded(double a, double b) {
 #endif
 }
 
-FOCUS_HD double add_exactly_rounded(double a, double b) {
-#if defined(__CUDA_ARCH__)
-    return __dadd_rn(a, b);
-#else
-    return a + b;
-#endif
-}
-
-FOCUS_HD float multiply_exactly_rounded(float a, float b) {
-#if defined(__CUDA_ARCH__)
-    return __fmul_rn(a, b);
-#else
-    return a * b;
-#endif
-}
-
-FOCUS_HD float subtract_exactly_rounded(float a, float b) {
-#if defined(__CUDA_ARCH__)
-    return __fsub_rn(a, b);
-#else
-    return a - b;
-#endif
-}
-
-FOCUS_HD float add_exactly_rounded(float a, float b) {
-#if defined(__CUDA_ARCH__)
-    return __fadd_rn(a, b);
-#else
-    return a + b;
-#endif
-}
-
 }  // namespace focus

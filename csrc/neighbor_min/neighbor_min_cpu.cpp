@@ -126,6 +126,13 @@ void forward_band(NeighborMinParameters<T> const& p, int64_t b, int64_t row_begi
     }
 }
 
+// Where the forces from one row that have this argmin end.
+struct Destination {
+    int64_t pixel;  // in the image, of the first pixel of the row
+    int64_t sums;   // of the same pixel in the ring of sums, -1 outside the band
+    int64_t dx;
+};
+
 template <int Channels, typename T>
 void backward_band(NeighborMinBackwardParameters<T> const& p, int64_t b, int64_t row_begin, int64_t row_end) {
     Image<T> const image(p, b);
@@ -138,19 +145,26 @@ void backward_band(NeighborMinBackwardParameters<T> const& p, int64_t b, int64_t
 
     std::vector<T> own(row_size), there(row_size), force(row_size), mask(width, T(1)), grad(width, whole_grad);
     std::vector<T> ring(window * row_size, T(0));  // sums of forces at the row y % window of targets
-    std::vector<int64_t> end_of_force(width);      // where in the ring a force ends, -1 outside the band
+    std::vector<int64_t> end_of_force(width);      // in the ring, -1 outside the band
+    std::vector<Destination> destinations(window * window);
     for (int64_t y = row_begin - halo; y < row_end + halo; ++y) {
         int64_t const row = y * width;
         if (y >= 0 && y < height) {
             if (image.mask) std::copy_n(image.mask + row, width, mask.data());
             if (p.grad_distance) std::copy_n(p.grad_distance.data + b * area + row, width, grad.data());
             image.mask_row(image.target, y, own.data());
+            for (int64_t i = 0; i < window * window; ++i) {
+                Offset const offset = offset_of(int(i), p.window);
+                int64_t const there_y = clamped(y + offset.y, height);
+                bool const in_band = there_y >= row_begin && there_y < row_end;
+                destinations[i] = {there_y * width, in_band ? there_y % window * row_size : -1, offset.x};
+            }
             for (int64_t x = 0; x < width; ++x) {
-                Pixel const n = neighbor(y, x, p.argmin.data[b * area + row + x], p.window, height, width);
-                int64_t const pixel = n.y * width + n.x;
+                Destination const& to = destinations[std::min<int64_t>(p.argmin.data[b * area + row + x], window * window - 1)];
+                int64_t const there_x = clamped(x + to.dx, width), pixel = to.pixel + there_x;
                 T const mask_there = image.mask_at(pixel);
                 for (int64_t c = 0; c < channels; ++c) there[c * width + x] = mask_there * image.reconstruction[c * area + pixel];
-                end_of_force[x] = n.y >= row_begin && n.y < row_end ? n.y % window * row_size + n.x : -1;
+                end_of_force[x] = to.sums < 0 ? -1 : to.sums + there_x;
             }
             for (int64_t x = 0; x < width; ++x) {
                 T squared = T(0);

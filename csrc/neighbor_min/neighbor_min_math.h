@@ -13,11 +13,11 @@
 
 namespace focus {
 
-// One component of e. Never contracted: fma(m, T, -(m * R)) leaves the rounding of m * R where T equals R, a distance that should be 0 and
-// the direction of whose gradient would be noise.
+// One component of e. It counts here that no product is contracted (CMakeLists.txt): fma(m, T, -(m * R)) leaves the rounding of m * R where
+// T equals R, a distance that should be 0 and the direction of whose gradient would be noise.
 template <typename T>
 FOCUS_HD T masked_difference(T mask, T target, T mask_there, T reconstruction_there) {
-    return subtract_exactly_rounded(multiply_exactly_rounded(mask, target), multiply_exactly_rounded(mask_there, reconstruction_there));
+    return mask * target - mask_there * reconstruction_there;
 }
 
 // Whether a candidate replaces the nearest so far: strictly nearer, so that ties go to the first; NaN, which then stays.
@@ -33,14 +33,14 @@ FOCUS_HD T pull(T squared, T grad, int power) {
     return squared == T(0) ? T(0) : grad / T(sqrt(squared));
 }
 
-// A pixel that argmin `index` names, seen from pixel (y, x). Values that the forward pass never writes lead to some pixel of the image.
-struct Pixel {
-    int64_t y, x;
+// The way to the pixel that an argmin names.
+struct Offset {
+    int y, x;
 };
 
-FOCUS_HD Pixel neighbor(int64_t y, int64_t x, int index, int window, int64_t height, int64_t width) {
-    int64_t const there_y = y + index / window - window / 2, there_x = x + index % window - window / 2;
-    return {there_y < 0 ? 0 : there_y >= height ? height - 1 : there_y, there_x < 0 ? 0 : there_x >= width ? width - 1 : there_x};
-}
+FOCUS_HD Offset offset_of(int argmin, int window) { return {argmin / window - window / 2, argmin % window - window / 2}; }
+
+// Values of argmin that the forward pass never writes lead to some pixel of the image, too.
+FOCUS_HD int64_t clamped(int64_t index, int64_t size) { return index < 0 ? 0 : index >= size ? size - 1 : index; }
 
 }  // namespace focus
