@@ -5,9 +5,8 @@ from focus.data.batches import FaceBatch
 from focus.data.images import image_size, read_image, write_image
 from focus.data.landmarks import LandmarkTable, Skip, expand_to_68, five_from_68, read_landmarks
 from focus.data.photos import AugmentationSettings, PhotoFolder, PhotoItem
-from focus.data.pool import Prefetcher, SyntheticPool
 from focus.data.sampling import PoseSettings
-from focus.data.synthetic import SyntheticFaces, SyntheticSettings
+from focus.data.synthetic import SyntheticFaces, SyntheticPool, SyntheticSettings
 
 __all__ = [
     "Alignment",
@@ -17,7 +16,6 @@ __all__ = [
     "PhotoFolder",
     "PhotoItem",
     "PoseSettings",
-    "Prefetcher",
     "Skip",
     "SyntheticFaces",
     "SyntheticPool",

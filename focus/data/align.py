@@ -1,8 +1,9 @@
 """Five-point alignment of a photo to the square crop that the networks see, as Deep3D and FOCUS do it.
 
-A scaled orthographic camera that maps five points of a mean face to the five points of the photo, found by least squares, gives the
-scale and the centre of the face; the crop is not rotated. Since there is no rotation, crop pixels and photo pixels are related by one
-scale and one shift: `crop = (photo - center) * scale + (S - 1) / 2`, with pixel centres at integers on both sides.
+A scaled orthographic camera that maps five points of a mean face to the five points of the photo, found by least
+squares, gives the scale and the centre of the face; the crop is not rotated. Since there is no rotation, crop pixels
+and photo pixels are related by one scale and one shift: `crop = (photo - center) * scale + (S - 1) / 2`, with pixel
+centres at integers on both sides.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from focus.errors import FocusError
 
 __all__ = ["Alignment", "align_points", "estimate_alignment", "five_from_68"]
 
-# Image-left eye, image-right eye, nose tip, image-left and image-right mouth corner of a mean face; x right, y up, z to the viewer.
+# Image-left eye, image-right eye, nose tip, image-left and image-right mouth corner of a mean face; x right, y up, z to
+# the viewer.
 REFERENCE_POINTS = np.array(
     [
         [-0.311487, 0.290361, 0.13378],
@@ -31,7 +33,8 @@ REFERENCE_POINTS = np.array(
 REFERENCE_SCALE = 102.0 / 224.0
 """One reference unit in the crop, as a fraction of its side."""
 
-# Pixels of photo on a side of the crop: fewer hold no face, and a box far larger than the photo means points that are not on it.
+# Pixels of photo on a side of the crop: fewer hold no face, and a box far larger than the photo means points that are
+# not on it.
 _SMALLEST_BOX = 8.0
 _LARGEST_BOX_PER_PHOTO = 16.0
 
@@ -58,8 +61,8 @@ class Alignment:
     def crop_image(self, photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Cuts the crop out of the photo with one bicubic resample, anti-aliased when it shrinks.
 
-        Where the crop leaves the photo, the photo's border pixels are repeated: an artificial black edge would be the strongest in the
-        picture.
+        Where the crop leaves the photo, the photo's border pixels are repeated: an artificial black edge would be the
+        strongest in the picture.
 
         Args:
             photo: uint8 [H, W, 3] or [H, W].
@@ -72,14 +75,22 @@ class Alignment:
         """
         photo = np.asarray(photo)
         if photo.dtype != np.uint8 or photo.ndim not in (2, 3) or photo.shape[2:] not in ((), (3,)) or 0 in photo.shape:
-            raise FocusError(f"crop_image: expected a photo uint8 [H, W, 3] or [H, W], got {photo.dtype} {list(photo.shape)}")
+            raise FocusError(
+                f"crop_image: expected a photo uint8 [H, W, 3] or [H, W], got {photo.dtype} {list(photo.shape)}"
+            )
         height, width = photo.shape[:2]
         side = self.image_size / self.scale
         left, top = (value + 0.5 - side / 2 for value in self.center)  # edges, where pixel i spans i..i+1
-        if left >= width or top >= height or left + side <= 0 or top + side <= 0 or side > _LARGEST_BOX_PER_PHOTO * max(height, width):
+        if (
+            left >= width
+            or top >= height
+            or left + side <= 0
+            or top + side <= 0
+            or side > _LARGEST_BOX_PER_PHOTO * max(height, width)
+        ):
             raise FocusError(
-                f"the face box ({side:.0f} pixels wide at x {left:.0f}, y {top:.0f}) does not fit the photo of {width} x {height} pixels; "
-                "do the landmarks belong to this photo, in its own pixels and orientation?"
+                f"the face box ({side:.0f} pixels wide at x {left:.0f}, y {top:.0f}) does not fit the photo of "
+                f"{width} x {height} pixels; do the landmarks belong to this photo, in its own pixels and orientation?"
             )
         margin = int(np.ceil(3 / min(self.scale, 1.0))) + 1  # what the bicubic kernel reads outside of the box
         columns = np.arange(int(np.floor(left)) - margin, int(np.ceil(left + side)) + margin)
@@ -89,7 +100,9 @@ class Alignment:
         crop = Image.fromarray(region).resize((self.image_size, self.image_size), Image.Resampling.BICUBIC, box=box)
         return np.array(crop)
 
-    def to_photo_image(self, crop: NDArray[np.floating], photo_size: tuple[int, int], fill: float = 0.0) -> NDArray[np.float32]:
+    def to_photo_image(
+        self, crop: NDArray[np.floating], photo_size: tuple[int, int], fill: float = 0.0
+    ) -> NDArray[np.float32]:
         """Lays an image or mask of the crop back over the photo (bilinear, anti-aliased when it shrinks).
 
         Args:
@@ -103,7 +116,9 @@ class Alignment:
         crop = np.asarray(crop, dtype=np.float32)
         size = self.image_size
         if crop.ndim not in (2, 3) or crop.shape[:2] != (size, size):
-            raise FocusError(f"to_photo_image: expected a crop [{size}, {size}] or [{size}, {size}, C], got {list(crop.shape)}")
+            raise FocusError(
+                f"to_photo_image: expected a crop [{size}, {size}] or [{size}, {size}, C], got {list(crop.shape)}"
+            )
         height, width = photo_size
         result = np.full((height, width, *crop.shape[2:]), fill, dtype=np.float32)
         first = np.ceil(self.to_photo(np.array([-0.5, -0.5]))).astype(int)
@@ -112,7 +127,8 @@ class Alignment:
         right, bottom = np.minimum(last + 1, (width, height))
         if right <= left or bottom <= top:
             return result
-        # The box of whole photo pixels may reach half a photo pixel beyond the crop: a repeated border gives the filter that.
+        # The box of whole photo pixels may reach half a photo pixel beyond the crop: a repeated border gives the filter
+        # that.
         margin = int(np.ceil(self.scale)) + 1
         pad = np.pad(crop, [(margin, margin), (margin, margin)] + [(0, 0)] * (crop.ndim - 2), mode="edge")
         x0, y0 = self.to_crop(np.array([left - 0.5, top - 0.5])) + 0.5 + margin
@@ -135,7 +151,8 @@ class Alignment:
 
 
 def estimate_alignment(points5: NDArray[np.floating], image_size: int) -> Alignment:
-    """The crop of a face from five points: image-left eye, image-right eye, nose tip, image-left and image-right mouth corner.
+    """The crop of a face from five points: image-left eye, image-right eye, nose tip, image-left and image-right mouth
+    corner.
 
     Args:
         points5: [5, 2] pixels of the photo (x right, y down).
@@ -146,16 +163,21 @@ def estimate_alignment(points5: NDArray[np.floating], image_size: int) -> Alignm
     """
     points = np.asarray(points5, dtype=np.float64)
     if points.shape != (5, 2) or not np.isfinite(points).all():
-        raise FocusError(f"estimate_alignment: expected 5 finite points [5, 2], got shape {list(points.shape)}: {points.tolist()}")
+        raise FocusError(
+            f"estimate_alignment: expected 5 finite points [5, 2], got shape {list(points.shape)}: {points.tolist()}"
+        )
     if image_size < 8:
         raise FocusError(f"estimate_alignment: image_size must be at least 8, got {image_size}")
     scale, center = align_points(points)
     box = scale / REFERENCE_SCALE
     if box < _SMALLEST_BOX:
         raise FocusError(
-            f"the five points span a crop of only {box:.1f} photo pixels; expected distinct points on a face, got {np.round(points, 2).tolist()}"
+            f"the five points span a crop of only {box:.1f} photo pixels; expected distinct points on a face, "
+            f"got {np.round(points, 2).tolist()}"
         )
-    return Alignment(scale=REFERENCE_SCALE * image_size / scale, center=(float(center[0]), float(center[1])), image_size=image_size)
+    return Alignment(
+        scale=REFERENCE_SCALE * image_size / scale, center=(float(center[0]), float(center[1])), image_size=image_size
+    )
 
 
 def align_points(points5: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -165,7 +187,8 @@ def align_points(points5: NDArray[np.float64]) -> tuple[float, NDArray[np.float6
         points5: [5, 2], y down.
 
     Returns:
-        (s, (tx, ty)): pixels per reference unit (mean norm of both rows), and the image of the reference origin, y down.
+        (s, (tx, ty)): pixels per reference unit (mean norm of both rows), and the image of the reference origin, y
+        down.
     """
     solution = _PSEUDO_INVERSE @ points5  # rows: x, y, z and 1; the sign of y changes no norm
     scale = float(np.linalg.norm(solution[:3], axis=0).mean())

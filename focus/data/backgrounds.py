@@ -10,7 +10,15 @@ from focus.data.drawing import Array, Relief, blur, box_distance, coverage, mix,
 from focus.data.scene import Scene
 
 _HAIR_COLORS = np.array(
-    [[0.05, 0.04, 0.04], [0.12, 0.07, 0.05], [0.25, 0.15, 0.09], [0.45, 0.31, 0.18], [0.68, 0.52, 0.32], [0.45, 0.18, 0.09], [0.62, 0.60, 0.58]]
+    [
+        [0.05, 0.04, 0.04],
+        [0.12, 0.07, 0.05],
+        [0.25, 0.15, 0.09],
+        [0.45, 0.31, 0.18],
+        [0.68, 0.52, 0.32],
+        [0.45, 0.18, 0.09],
+        [0.62, 0.60, 0.58],
+    ]
 )
 
 
@@ -20,7 +28,8 @@ def hair_color(rng: np.random.Generator) -> Array:
         return random_color(rng)
     first, second = rng.integers(len(_HAIR_COLORS), size=2)
     mixed = _HAIR_COLORS[first] + rng.random() * 0.5 * (_HAIR_COLORS[second] - _HAIR_COLORS[first])
-    return np.clip(mixed * rng.uniform(0.8, 1.2), 0.01, 1).astype(np.float32)
+    albedo: Array = np.clip(mixed * rng.uniform(0.8, 1.2), 0.01, 1).astype(np.float32)
+    return albedo
 
 
 def _color(rng: np.random.Generator) -> Array:
@@ -32,7 +41,8 @@ def draw_background(rng: np.random.Generator, size: int) -> Array:
     """A place [S, S, 3], RGB in [0, 1]: plain, gradient, room, landscape, lights at night, or pattern."""
     kinds = (_studio, _gradient, _texture, _room, _landscape, _lights, _pattern)
     kind = kinds[rng.choice(len(kinds), p=(0.14, 0.12, 0.14, 0.22, 0.2, 0.1, 0.08))]
-    return np.clip(kind(rng, size) * rng.uniform(0.6, 1.15), 0, 1).astype(np.float32)
+    picture: Array = np.clip(kind(rng, size) * rng.uniform(0.6, 1.15), 0, 1).astype(np.float32)
+    return picture
 
 
 def _grid(size: int) -> tuple[Array, Array]:
@@ -62,7 +72,11 @@ def _texture(rng: np.random.Generator, size: int) -> Array:
 
 def _room(rng: np.random.Generator, size: int) -> Array:
     """A wall with windows, pictures, shelves and doors, out of focus."""
-    picture = _gradient(rng, size) if rng.random() < 0.3 else mix(_color(rng), _color(rng), _grid(size)[1] * 0.3 + 0.5 + 0 * _grid(size)[0])
+    picture = (
+        _gradient(rng, size)
+        if rng.random() < 0.3
+        else mix(_color(rng), _color(rng), _grid(size)[1] * 0.3 + 0.5 + 0 * _grid(size)[0])
+    )
     for _ in range(int(rng.integers(2, 8))):
         center = rng.uniform(-0.1, 1.1, 2) * size
         half = (rng.uniform(0.03, 0.35) * size, rng.uniform(0.05, 0.5) * size)
@@ -81,9 +95,14 @@ def _landscape(rng: np.random.Generator, size: int) -> Array:
     """Sky, hills or trees, and ground."""
     x, y = _grid(size)
     sky_colors = ([0.45, 0.65, 0.95], [0.75, 0.8, 0.85], [0.95, 0.7, 0.5], [0.3, 0.4, 0.6])
-    sky = mix(sky_colors[rng.integers(4)], [0.95, 0.95, 0.95], (y + 1) / 2 * np.ones_like(x)) + 0.12 * noise(rng, size, (3, 2), 3)[..., None]
+    sky = (
+        mix(sky_colors[rng.integers(4)], [0.95, 0.95, 0.95], np.float32(0.5) * (y + 1) + 0 * x)
+        + 0.12 * noise(rng, size, (3, 2), 3)[..., None]
+    )
     greens = np.array([[0.12, 0.25, 0.08], [0.25, 0.35, 0.12], [0.35, 0.25, 0.12], [0.1, 0.18, 0.12], [0.4, 0.38, 0.3]])
-    leaves = mix(greens[rng.integers(5)] * 0.5, greens[rng.integers(5)] * 1.6, noise(rng, size, int(rng.integers(6, 16)), 3))
+    leaves = mix(
+        greens[rng.integers(5)] * 0.5, greens[rng.integers(5)] * 1.6, noise(rng, size, int(rng.integers(6, 16)), 3)
+    )
     ground = mix(greens[rng.integers(5)], greens[rng.integers(5)] * 1.4, noise(rng, size, 8, 2))
     tree_line = rng.uniform(-1.0, 0.6) + 0.5 * (noise(rng, size, 5, 3)[0][None, :] - 0.5)
     horizon = rng.uniform(0.0, 1.0)
@@ -120,19 +139,29 @@ def _pattern(rng: np.random.Generator, size: int) -> Array:
     else:
         shifted = u + 0.5 * (np.floor(v * 2) % 2)
         weight = np.minimum(np.clip(np.abs(shifted % 1 - 0.5) * 16, 0, 1), np.clip(np.abs(v * 2 % 1 - 0.5) * 10, 0, 1))
-    return blur(mix(_color(rng), _color(rng), weight.astype(np.float32)), size * rng.uniform(0, 0.02)) * (0.85 + 0.3 * noise(rng, size, 6)[..., None])
+    return blur(mix(_color(rng), _color(rng), weight.astype(np.float32)), size * rng.uniform(0, 0.02)) * (
+        0.85 + 0.3 * noise(rng, size, 6)[..., None]
+    )
 
 
 def draw_surroundings(scene: Scene, background: Array, rng: np.random.Generator) -> Array:
     """Head, ears, hair, neck and shoulders over a background [S, S, 3]; the face itself comes on top later.
 
-    Ellipsoids at the places of an average head (mm from its centre between the ears): they turn with the face and share its light.
+    Ellipsoids at the places of an average head (mm from its centre between the ears): they turn with the face and share
+    its light.
     """
     size, scale = scene.size, scene.pixels_per_mm
     relief = Relief(size)
 
-    def solid(center: Sequence[float], radii: Sequence[float], albedo: Array, keep: tuple[Sequence[float], float] | None = None) -> None:
-        relief.ellipsoid(scene.project(np.array(center)), [radius * scale for radius in radii], scene.rotation, albedo, keep)
+    def solid(
+        center: Sequence[float],
+        radii: Sequence[float],
+        albedo: Array,
+        keep: tuple[Sequence[float], float] | None = None,
+    ) -> None:
+        relief.ellipsoid(
+            scene.project(np.array(center)), [radius * scale for radius in radii], scene.rotation, albedo, keep
+        )
 
     # Shoulders and neck hang below the head and stay upright when it turns.
     neck = scene.project(np.array([0.0, -85.0, -45.0]))
@@ -154,13 +183,16 @@ def _draw_hair(scene: Scene, relief: Relief, solid: Callable[..., None], rng: np
     """Bald, short, half-long or long hair: a cap cut off at the hairline, a mass behind, and locks beside the face."""
     style = rng.choice(4, p=(0.08, 0.42, 0.2, 0.3))
     scale, size = scene.pixels_per_mm, scene.size
-    across = np.arange(size, dtype=np.float32)[None, :] + np.float32(rng.uniform(-0.6, 0.6)) * np.arange(size, dtype=np.float32)[:, None]
+    across = (
+        np.arange(size, dtype=np.float32)[None, :]
+        + np.float32(rng.uniform(-0.6, 0.6)) * np.arange(size, dtype=np.float32)[:, None]
+    )
     lock = streaks(rng, across + 6 * scale * noise(rng, size, 4), 3 * scale)
     color = scene.hair * (0.6 + 0.8 * lock[..., None])
     volume = rng.uniform(4, 20)
     if style == 0:
         return
-    hairline = (0.0, 1.0, -0.6), rng.uniform(0.08, 0.2)
+    hairline = (0.0, 1.0, -0.6), rng.uniform(-0.2, 0.1)
     solid((0, 24, -18), (75 + 0.6 * volume, 93 + volume, 94 + volume), color, hairline)
     if style == 1:
         return
@@ -168,7 +200,17 @@ def _draw_hair(scene: Scene, relief: Relief, solid: Callable[..., None], rng: np
     solid((0, -25 - 0.35 * length, -50), (80 + volume, 80 + 0.6 * length, 50), color * 0.8)
     for side in (-1, 1):
         for number in range(2):
-            top = scene.project(np.array([side * (62 + 9 * number + 0.5 * volume), 40.0 - 12 * number, -8.0 - 14 * number]))
+            top = scene.project(
+                np.array([side * (62 + 9 * number + 0.5 * volume), 40.0 - 12 * number, -8.0 - 14 * number])
+            )
             reach = np.array([side * rng.uniform(-6, 22), length * rng.uniform(0.8, 1.1) + 70])
             width = rng.uniform(11, 18) * scale
-            relief.capsule(top[:2], top[:2] + scale * (reach @ scene.axes), width, width * rng.uniform(0.3, 1.2), color, top[2], roundness=0.45)
+            relief.capsule(
+                top[:2],
+                top[:2] + scale * (reach @ scene.axes),
+                width,
+                width * rng.uniform(0.3, 1.2),
+                color,
+                top[2],
+                roundness=0.45,
+            )

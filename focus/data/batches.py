@@ -18,7 +18,7 @@ class FaceBatch:
     image: Tensor
     """[B, 3, S, S] float32, RGB in [0, 1]."""
     landmarks: Tensor
-    """[B, 68, 2] pixels of the crop, as a detector would give them (synthetic faces: disturbed, under occluders strongly)."""
+    """[B, 68, 2] pixels of the crop, as a detector gives them (synthetic: disturbed, strongly under occluders)."""
     landmark_weights: Tensor
     """[B, 68], 1 = known, 0 = ignore."""
     visible_mask: Tensor | None = None
@@ -26,7 +26,7 @@ class FaceBatch:
     face_mask: Tensor | None = None
     """[B, 1, S, S] {0, 1}: the whole face as the model renders it, hidden part included."""
     unoccluded: Tensor | None = None
-    """[B, 3, S, S]: the face as the model renders it, nothing in front of it, no pigment or camera fault; valid inside `face_mask`."""
+    """[B, 3, S, S]: the face as the model renders it, nothing in front, no pigment, no noise; valid in `face_mask`."""
     parameters: FaceParameters | None = None
     neutral_vertices: Tensor | None = None
     """[B, V, 3] mm, model space, without expression."""
@@ -35,7 +35,7 @@ class FaceBatch:
     true_landmarks: Tensor | None = None
     """[B, 68, 2] pixels: the projected model landmarks, undisturbed."""
     occluder: list[str] = field(default_factory=list)
-    """Kind of the occluder for each face, joined with "+" where there are several; "none" where there is none; empty when unknown."""
+    """Kind of the occluder of each face, several joined with "+", "none" where there is none; empty when unknown."""
     names: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:

@@ -77,4 +77,5 @@ def compress(image: Array, quality: float) -> Array:
     steps = np.float32(quality) * _STEPS * np.array([1, 2, 2], dtype=np.float32)[:, None, None, None, None]
     kept = np.rint(_DCT @ blocks @ _DCT.T / steps) * steps
     restored = (_DCT.T @ kept @ _DCT).transpose(1, 3, 2, 4, 0).reshape(planes.shape)
-    return (restored @ _TO_RGB.T)[:size, :size]
+    rgb: Array = restored @ _TO_RGB.T
+    return rgb[:size, :size]

@@ -1,8 +1,8 @@
 """Small raster drawing with soft edges: shaded solids in a depth buffer, flat signed-distance shapes, and textures.
 
-Everything is float32 numpy in pixel coordinates (x right, y down, pixel centres at integers) and works on the window that a shape
-touches. Depth is in pixels and grows away from the viewer, normals are in camera axes (x right, y down, z away), as in the renderer:
-what is drawn here is lit by the same spherical harmonics as the face.
+Everything is float32 numpy in pixel coordinates (x right, y down, pixel centres at integers) and works on the window
+that a shape touches. Depth is in pixels and grows away from the viewer, normals are in camera axes (x right, y down, z
+away), as in the renderer: what is drawn here is lit by the same spherical harmonics as the face.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Layer:
     """Something to lay over a picture."""
 
     color: Array
-    """[S, S, 3], RGB in [0, 1] where alpha > 0."""
+    """[S, S, 3], RGB, 0 or more; highlights may exceed 1."""
     alpha: Array
     """[S, S], 1 = opaque."""
 
@@ -80,6 +80,12 @@ def saturate(values: Array) -> Array:
     return np.minimum(np.maximum(values, 0), 1)
 
 
+def whole(size: int) -> Window:
+    """The window of a whole picture."""
+    line = np.arange(size, dtype=np.float32)
+    return Window(slice(0, size), slice(0, size), line[None, :], line[:, None])
+
+
 def coverage(distance: Array) -> Array:
     """Signed distance in pixels (negative inside) -> alpha with a soft edge one pixel wide."""
     return saturate(0.5 - distance)
@@ -95,8 +101,9 @@ def _harmonics_of_monomials() -> NDArray[np.float64]:
     directions = np.random.default_rng(0).standard_normal((64, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     monomials = _monomials(*directions.T).T
-    solution: NDArray[np.float64] = np.linalg.lstsq(monomials, harmonics(torch.from_numpy(directions)).numpy(), rcond=None)[0]
-    return solution.T
+    values = harmonics(torch.from_numpy(directions)).numpy()
+    matrix: NDArray[np.float64] = np.linalg.lstsq(monomials, values, rcond=None)[0].T
+    return matrix
 
 
 _HARMONICS_OF_MONOMIALS = _harmonics_of_monomials()
@@ -113,7 +120,8 @@ def shade(x: Array, y: Array, z: Array, lighting: NDArray[np.floating]) -> Array
         [3, N], not negative.
     """
     polynomial = (lighting @ _HARMONICS_OF_MONOMIALS).astype(np.float32)
-    return np.maximum(polynomial @ _monomials(x, y, z), 0)
+    light: Array = np.maximum(polynomial @ _monomials(x, y, z), 0)
+    return light
 
 
 def front_light(lighting: NDArray[np.floating]) -> Array:
@@ -133,7 +141,14 @@ class Relief:
         self.albedo = np.zeros((size, size, 3), dtype=np.float32)
         self.alpha = np.zeros((size, size), dtype=np.float32)
 
-    def put(self, area: Window, alpha: Array, depth: Array, normal: tuple[Array, Array, Array], albedo: Array | Sequence[float]) -> None:
+    def put(
+        self,
+        area: Window,
+        alpha: Array,
+        depth: Array,
+        normal: tuple[Array, Array, Array],
+        albedo: Array | Sequence[float],
+    ) -> None:
         """Draws a shape where it has coverage and is nearer than what is there.
 
         `albedo` is one colour, [h, w, 3] for the window, or [S, S, 3] for the picture.
@@ -160,7 +175,7 @@ class Relief:
         depth: float = 0.0,
         roundness: float = 1.0,
     ) -> None:
-        """A rounded tube (finger, arm, stick) that may taper; its axis lies at `depth`; `roundness` < 1 flattens its shading."""
+        """A tube (finger, arm, stick) that may taper, its axis at `depth`; `roundness` < 1 flattens its shading."""
         ax, ay, bx, by = float(start[0]), float(start[1]), float(end[0]), float(end[1])
         reach = max(radius, end_radius)
         area = window(self.size, min(ax, bx) - reach, min(ay, by) - reach, max(ax, bx) + reach, max(ay, by) + reach)
@@ -175,7 +190,14 @@ class Relief:
         flat = np.float32(roundness) / r
         self._round(area, d - r, across_x * flat, across_y * flat, r, depth, albedo)
 
-    def ellipse(self, center: Point, radii: tuple[float, float], angle: float, albedo: Array | Sequence[float], depth: float = 0.0) -> None:
+    def ellipse(
+        self,
+        center: Point,
+        radii: tuple[float, float],
+        angle: float,
+        albedo: Array | Sequence[float],
+        depth: float = 0.0,
+    ) -> None:
         """An ellipsoid whose long axes lie in the picture; its third radius is the smaller of the two."""
         reach = max(radii)
         cx, cy = float(center[0]), float(center[1])
@@ -203,7 +225,8 @@ class Relief:
             center: (x, y, depth) pixels.
             radii: three radii in pixels along the columns of `rotation`.
             rotation: [3, 3], from the ellipsoid's own axes to camera axes.
-            keep: (direction in own axes, offset): only the part whose point p (own axes, in radii) has direction . p > offset is drawn.
+            keep: (direction in own axes, offset): only the part whose point p (own axes, in radii) has direction . p >
+                offset is drawn.
         """
         inverse_radii = 1 / np.asarray(radii, dtype=np.float64)
         unit = (rotation * inverse_radii).T  # camera offset -> own axes in radii
@@ -219,11 +242,14 @@ class Relief:
         c = quadric[0, 0] * x * x + 2 * quadric[0, 1] * x * y + quadric[1, 1] * y * y - 1
         discriminant = b * b - a * c
         z = (-b - np.sqrt(np.maximum(discriminant, 0))) / a
-        # The discriminant falls from its maximum a-ish at the centre to 0 at the outline: its slope there gives the distance.
+        # The discriminant falls from its maximum a-ish at the centre to 0 at the outline: its slope there gives the
+        # distance.
         alpha = saturate(0.5 + discriminant * np.float32(min(spread[0], spread[1]) / 2 / a))
         if keep is not None:
             direction = np.asarray(keep[0], dtype=np.float64) @ unit
-            side = (direction[0] * x + direction[1] * y + direction[2] * z - keep[1]) / (np.linalg.norm(direction[:2]) + 1e-6)
+            side = (direction[0] * x + direction[1] * y + direction[2] * z - keep[1]) / (
+                np.linalg.norm(direction[:2]) + 1e-6
+            )
             alpha = alpha * saturate(0.5 + side).astype(np.float32)
         normal = tuple(quadric[axis, 0] * x + quadric[axis, 1] * y + quadric[axis, 2] * z for axis in range(3))
         length = np.sqrt(normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2) + np.float32(1e-12)
@@ -266,8 +292,17 @@ class Relief:
         length = np.sqrt(nx * nx + ny * ny + 1)
         self.put(area, coverage(distance), z, (nx / length, ny / length, -1 / length), albedo)
 
-    def _round(self, area: Window, distance: Array, nx: Array, ny: Array, radius: Array | float, depth: float, albedo: Array | Sequence[float]) -> None:
-        """A surface that curves like a ball across its outline: nx, ny are the lateral parts of its normal, up to 1 at the edge."""
+    def _round(
+        self,
+        area: Window,
+        distance: Array,
+        nx: Array,
+        ny: Array,
+        radius: Array | float,
+        depth: float,
+        albedo: Array | Sequence[float],
+    ) -> None:
+        """Curved like a ball across its outline: nx, ny are the lateral parts of its normal, up to 1 at the edge."""
         square = np.minimum(nx * nx + ny * ny, 1)
         shrink = np.minimum(1, 1 / np.sqrt(np.maximum(nx * nx + ny * ny, 1e-12)))
         nz = np.sqrt(1 - square)
@@ -278,7 +313,8 @@ class Relief:
 
         Args:
             lighting: [3, 9] spherical-harmonics coefficients.
-            edge: how much surfaces darken where they turn away (light that neighbours take away); outlines fingers and folds.
+            edge: how much surfaces darken where they turn away (light that neighbours take away); outlines fingers and
+                folds.
             gloss: strength of a highlight towards the viewer's upper side.
         """
         x, y, z = self.normal.reshape(3, -1)
@@ -306,8 +342,10 @@ def polygon_distance(area: Window, points: NDArray[np.floating]) -> Array:
     return np.where(inside, -np.sqrt(distance2), np.sqrt(distance2))
 
 
-def box_distance(area: Window, center: Point, half: tuple[float, float], angle: float, corner: float = 0.0) -> tuple[Array, Array, Array]:
-    """Signed distance to a rotated rectangle with round corners, and the coordinates (u, v) in it, in pixels from its centre."""
+def box_distance(
+    area: Window, center: Point, half: tuple[float, float], angle: float, corner: float = 0.0
+) -> tuple[Array, Array, Array]:
+    """Signed distance to a rotated rectangle with round corners, and the coordinates (u, v) from its centre, pixels."""
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     x, y = area.x - np.float32(center[0]), area.y - np.float32(center[1])
     u, v = x * cos + y * sin, y * cos - x * sin
@@ -335,7 +373,7 @@ def _grid_weights(size: int, cells: int) -> tuple[NDArray[np.int64], Array]:
 
 
 def noise(rng: np.random.Generator, size: int, cells: int | tuple[int, int], octaves: int = 1) -> Array:
-    """Smooth value noise [S, S] in [0, 1]; `cells` grid cells across (rows, columns), doubled and halved in strength each octave."""
+    """Smooth value noise [S, S] in [0, 1]: `cells` (rows, columns) of a grid; octaves get finer and weaker by 2."""
     rows, columns = (cells, cells) if isinstance(cells, int) else cells
     total, weight, sum_of_weights = np.zeros((size, size), dtype=np.float32), 1.0, 0.0
     for _ in range(octaves):
@@ -346,7 +384,8 @@ def noise(rng: np.random.Generator, size: int, cells: int | tuple[int, int], oct
         total += np.float32(weight) * (before + column_weight * (lines[:, column + 1] - before))
         sum_of_weights += weight
         weight, rows, columns = weight * 0.5, rows * 2, columns * 2
-    return total / np.float32(sum_of_weights)
+    scaled: Array = total / np.float32(sum_of_weights)
+    return scaled
 
 
 def streaks(rng: np.random.Generator, coordinate: Array, width: float) -> Array:
@@ -360,13 +399,15 @@ def _table_noise(table: Array, coordinate: Array) -> Array:
     floor = np.floor(coordinate)
     index = floor.astype(np.int32)
     t = coordinate - floor
-    return table[index & 255] * (1 - t) + table[(index + 1) & 255] * t
+    values: Array = table[index & 255] * (1 - t) + table[(index + 1) & 255] * t
+    return values
 
 
 def blur(image: Array, sigma: float) -> Array:
     """Gaussian blur of [S, S] or [S, S, 3]; border pixels are repeated.
 
-    Sums of shifted pictures: as fast as a matrix product at these sizes, and the same bits on every machine and thread count.
+    Sums of shifted pictures: as fast as a matrix product at these sizes, and the same bits on every machine and thread
+    count.
     """
     if sigma < 0.05:
         return image
@@ -395,4 +436,5 @@ def random_color(rng: np.random.Generator, saturation: float = 1.0) -> Array:
     """An RGB albedo; `saturation` 0 is grey."""
     value, color = rng.uniform(0.08, 0.95), rng.random(3)
     color = color / max(color.max(), 1e-6)
-    return (value * (1 - saturation * (1 - color))).astype(np.float32)
+    albedo: Array = (value * (1 - saturation * (1 - color))).astype(np.float32)
+    return albedo

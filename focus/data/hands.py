@@ -11,11 +11,15 @@ from numpy.typing import NDArray
 from focus.data.drawing import Array, Layer, Relief, polygon_distance, random_color, smooth_polygon, window
 from focus.data.scene import Scene
 
-# A right hand seen from its back, millimetres: wrist at the origin, fingers along -y (up in the picture), thumb to the left.
+# A right hand seen from its back, millimetres: wrist at the origin, fingers along -y (up in the picture), thumb to the
+# left.
 _KNUCKLES = np.array([[-31.0, -88.0], [-10.0, -95.0], [11.0, -91.0], [30.0, -80.0]])
 _FINGER_LENGTHS = (74.0, 82.0, 76.0, 60.0)
 _FINGER_RADII = (9.2, 9.5, 9.0, 7.8)
-_PALM = np.array([[-24, 6], [-36, -20], [-41, -55], [-40, -90], [-12, -101], [14, -97], [40, -80], [40, -50], [30, -15], [24, 6]], dtype=float)
+_PALM = np.array(
+    [[-24, 6], [-36, -20], [-41, -55], [-40, -90], [-12, -101], [14, -97], [40, -80], [40, -50], [30, -15], [24, 6]],
+    dtype=float,
+)
 _THUMB_BASE = np.array([-30.0, -28.0])
 _PHALANGES = (0.44, 0.31, 0.25)
 
@@ -45,7 +49,16 @@ _POSES = (
 )
 
 
-def draw_hand(relief: Relief, wrist: NDArray[np.float64], angle: float, scale: float, mirror: bool, pose: _Pose, skin: Array, rng: np.random.Generator) -> None:
+def draw_hand(
+    relief: Relief,
+    wrist: NDArray[np.float64],
+    angle: float,
+    scale: float,
+    mirror: bool,
+    pose: _Pose,
+    skin: Array,
+    rng: np.random.Generator,
+) -> None:
     """Draws a hand and its forearm.
 
     Args:
@@ -84,7 +97,18 @@ def draw_hand(relief: Relief, wrist: NDArray[np.float64], angle: float, scale: f
         curl = float(np.clip(pose.curls[finger] + 0.06 * rng.standard_normal(), 0, 1))
         base = _KNUCKLES[finger]
         heading = (finger - 1.5) * pose.spread + 0.04 * rng.standard_normal()
-        _finger(relief, place, base, heading, _FINGER_LENGTHS[finger], _FINGER_RADII[finger], curl, scale, flesh, nail if shows_nails else None)
+        _finger(
+            relief,
+            place,
+            base,
+            heading,
+            _FINGER_LENGTHS[finger],
+            _FINGER_RADII[finger],
+            curl,
+            scale,
+            flesh,
+            nail if shows_nails else None,
+        )
     thumb = -pose.thumb + 0.1 * rng.standard_normal()
     middle = _THUMB_BASE + 36 * np.array([np.sin(thumb), -np.cos(thumb)])
     inward = thumb + 0.35
@@ -125,11 +149,17 @@ def _finger(
         relief.capsule(place(joints[number]), place(joints[number + 1]), start_radius, end_radius, skin, depth)
     if nail is not None and not folded:
         angle = np.arctan2(*(place(joints[3]) - place(joints[2]))[::-1]) + np.pi / 2
-        relief.ellipse(place(joints[3] + 1.5 * forward), (0.62 * radius * scale, 0.85 * radius * scale), angle, nail, (depths[3] - 7) * scale)
+        relief.ellipse(
+            place(joints[3] + 1.5 * forward),
+            (0.62 * radius * scale, 0.85 * radius * scale),
+            angle,
+            nail,
+            (depths[3] - 7) * scale,
+        )
 
 
 def hand(scene: Scene, rng: np.random.Generator) -> Layer:
-    """A hand with the face's own or another skin: flat over the mouth, spread over an eye, a fist at the chin, a pointing finger."""
+    """A hand with this or another skin: flat over the mouth, spread over an eye, a fist, a pointing finger."""
     relief = Relief(scene.size)
     pose = _POSES[rng.integers(len(_POSES))]
     anchor = ("mouth", "left_cheek", "right_cheek", "left_eye", "right_eye", "chin", "nose", "forehead")[
@@ -181,7 +211,9 @@ def draw_grip(
     elbow = wrist + scale * (along * rng.uniform(20, 110) + down * 230)
     relief.capsule(wrist, elbow, 26 * scale, 38 * scale, skin, depth + 35 * scale)
     if rng.random() < 0.6:
-        relief.capsule(wrist + 0.15 * (elbow - wrist), elbow, 34 * scale, 50 * scale, random_color(rng, 0.7), depth + 25 * scale)
+        relief.capsule(
+            wrist + 0.15 * (elbow - wrist), elbow, 34 * scale, 50 * scale, random_color(rng, 0.7), depth + 25 * scale
+        )
     relief.capsule(edge + scale * (along * 8 - down * 18), wrist, 22 * scale, 26 * scale, skin, depth + 28 * scale)
     for finger in range(4):
         start = edge + scale * (along * 8 + down * (17.5 * finger - 28))

@@ -48,16 +48,16 @@ def image_size(path: str | Path) -> tuple[int, int]:
 def read_image(path: str | Path) -> NDArray[np.uint8]:
     """Reads a photo as RGB.
 
-    The EXIF orientation is applied, so that pixel coordinates (landmarks) refer to the photo as viewers show it. Grey, palette
-    and CMYK images are converted; 16-bit grey keeps its high byte; transparent pixels are composited on white; of an animation the first
-    frame is read. Embedded colour profiles are ignored (values are taken as sRGB).
+    The EXIF orientation is applied, so that pixel coordinates (landmarks) refer to the photo as viewers show it. Grey,
+    palette and CMYK images are converted; 16-bit grey keeps its high byte; transparent pixels are composited on white;
+    of an animation the first frame is read. Embedded colour profiles are ignored (values are taken as sRGB).
 
     Returns:
         uint8 [H, W, 3], sRGB.
 
     Raises:
-        FocusError: the file is missing, a folder, not an image, truncated, smaller than `MINIMUM_SIDE` on a side, or larger
-            than `MAXIMUM_PIXELS` (found in the header: nothing is decoded).
+        FocusError: the file is missing, a folder, not an image, truncated, smaller than `MINIMUM_SIDE` on a side, or
+            larger than `MAXIMUM_PIXELS` (found in the header: nothing is decoded).
     """
     path = Path(path)
     with _open(path) as image:
@@ -74,7 +74,7 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
             raise FocusError(f"{path}: not enough memory to decode {image.width} x {image.height} pixels") from error
         except _DAMAGE as error:
             raise FocusError(
-                f"{path}: the image is damaged or truncated ({error}); expected a complete image file. Export or copy it again"
+                f"{path}: the image is damaged or truncated ({error}); expected a complete file. Copy it again"
             ) from error
 
 
@@ -93,11 +93,15 @@ def write_image(path: str | Path, image: NDArray[np.generic]) -> Path:
     path = Path(path)
     array = np.asarray(image)
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or 0 in array.shape:
-        raise FocusError(f"write_image: expected an array [H, W] or [H, W, 3], got shape {list(array.shape)} for {path}")
+        raise FocusError(
+            f"write_image: expected an array [H, W] or [H, W, 3], got shape {list(array.shape)} for {path}"
+        )
     if np.issubdtype(array.dtype, np.floating):
         array = np.rint(np.clip(np.nan_to_num(array), 0, 1) * 255).astype(np.uint8)
     elif array.dtype != np.uint8:
-        raise FocusError(f"write_image: expected uint8 or floating point values in [0, 1], got {array.dtype} for {path}")
+        raise FocusError(
+            f"write_image: expected uint8 or floating point values in [0, 1], got {array.dtype} for {path}"
+        )
     Image.init()
     if path.suffix.lower() not in Image.EXTENSION:
         raise FocusError(f"{path}: the suffix {path.suffix!r} names no image format; use .png or .jpg")
@@ -105,16 +109,22 @@ def write_image(path: str | Path, image: NDArray[np.generic]) -> Path:
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
     except OSError as error:
-        raise FocusError(f"{path}: cannot be written ({error.strerror or error}); is its folder there and writable?") from error
+        raise FocusError(
+            f"{path}: cannot be written ({error.strerror or error}); is its folder there and writable?"
+        ) from error
     try:
         with os.fdopen(handle, "wb") as file:
-            Image.fromarray(array).save(file, format=image_format, **({"quality": 95} if image_format == "JPEG" else {}))
+            Image.fromarray(array).save(
+                file, format=image_format, **({"quality": 95} if image_format == "JPEG" else {})
+            )
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, path)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
         if isinstance(error, (OSError, ValueError, KeyError)):
-            raise FocusError(f"{path}: cannot be written ({error}); is the disk full, or the format unable to hold it?") from error
+            raise FocusError(
+                f"{path}: cannot be written ({error}); is the disk full, or the format unable to hold it?"
+            ) from error
         raise
     return path
 
@@ -129,11 +139,13 @@ def _umask() -> int:
 def _open(path: Path) -> ImageFile.ImageFile:
     """Opens the header and checks the size; the caller closes the image."""
     if path.is_dir():
-        raise FocusError(f"{path}: is a folder; expected an image file. Name one photo, or use an option that takes folders")
+        raise FocusError(
+            f"{path}: is a folder; expected an image file. Name one photo, or use an option that takes folders"
+        )
     try:
         with warnings.catch_warnings():
-            # Pillow warns from 89 megapixels on and refuses from 179: both are beyond or inside our own limit, checked below.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Of damaged tags, and of 89 megapixels; it refuses 179, and our own limit, checked below, lies between.
+            warnings.simplefilter("ignore")
             image = Image.open(path)
     except Image.DecompressionBombError as error:
         raise FocusError(
@@ -150,9 +162,12 @@ def _open(path: Path) -> ImageFile.ImageFile:
     if min(width, height) < MINIMUM_SIDE or width * height > MAXIMUM_PIXELS:
         image.close()
         if min(width, height) < MINIMUM_SIDE:
-            raise FocusError(f"{path}: {width} x {height} pixels is too small; expected at least {MINIMUM_SIDE} on each side")
+            raise FocusError(
+                f"{path}: {width} x {height} pixels is too small; expected at least {MINIMUM_SIDE} on each side"
+            )
         raise FocusError(
-            f"{path}: {width} x {height} is more than {MAXIMUM_PIXELS:,} pixels; shrink the photo and scale its landmarks alike"
+            f"{path}: {width} x {height} is more than {MAXIMUM_PIXELS:,} pixels; "
+            "shrink the photo and scale its landmarks alike"
         )
     return image
 
@@ -160,7 +175,9 @@ def _open(path: Path) -> ImageFile.ImageFile:
 def _orientation(image: Image.Image) -> int:
     """EXIF orientation 1..8; 1 where there is none or the EXIF block is damaged (the pixels are still good)."""
     try:
-        value = image.getexif().get(_ORIENTATION_TAG, 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of tags that it cannot read
+            value = image.getexif().get(_ORIENTATION_TAG, 1)
     except _DAMAGE:
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1

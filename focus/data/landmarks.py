@@ -1,4 +1,4 @@
-"""The landmark files of the original: CSV rows of a file name and the x, y of 68 (or 5) points in pixels of the photo."""
+"""The landmark files of the original: CSV rows of a file name and x, y of 68 (or 5) points in pixels of the photo."""
 
 from __future__ import annotations
 
@@ -49,8 +49,9 @@ def read_landmarks(path: str | Path) -> LandmarkTable:
     """Reads a landmark CSV: file name, then x1,y1,...,x68,y68; or 5 points: image-left eye, image-right eye, nose tip,
     image-left and image-right mouth corner.
 
-    Integers and decimals are accepted; so are a header row, empty lines, a byte-order mark and either line ending. A row with a
-    wrong count, a missing, non-numeric, infinite or absurd number, without a name, or with a name that came before is skipped and listed.
+    Integers and decimals are accepted; so are a header row, empty lines, a byte-order mark and either line ending. A
+    row with a wrong count, a missing, non-numeric, infinite or absurd number, without a name, or with a name that came
+    before is skipped and listed.
 
     Raises:
         FocusError: the file cannot be read as text, or no row is usable.
@@ -80,9 +81,13 @@ def read_landmarks(path: str | Path) -> LandmarkTable:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise FocusError(f"{path}: cannot be read as a CSV text file ({error})") from error
     if not points:
-        detail = f"; first of {len(skipped)} skipped rows: {skipped[0].name}: {skipped[0].reason}" if skipped else "; it has no rows"
+        detail = (
+            f"; first of {len(skipped)} skipped rows: {skipped[0].name}: {skipped[0].reason}"
+            if skipped
+            else "; it has no rows"
+        )
         raise FocusError(
-            f"{path}: no usable row{detail}. Expected: file name,x1,y1,...,x68,y68 (or 5 points), in pixels of the photo"
+            f"{path}: no usable row{detail}. Expected: file name,x1,y1,...,x68,y68 (or 5 points), in photo pixels"
         )
     return LandmarkTable(points, skipped)
 
@@ -91,8 +96,8 @@ def resolve_photo(folder: Path, name: str) -> Path:
     """The file that a row of a landmark CSV means.
 
     Raises:
-        FocusError: the name leaves the folder (absolute, `..`, or through a link), or no such file is there. The message is
-            the bare reason, for a list of skips.
+        FocusError: the name leaves the folder (absolute, `..`, or through a link), or no such file is there. The
+            message is the bare reason, for a list of skips.
     """
     forms = (PurePosixPath(name), PureWindowsPath(name))
     if any(form.is_absolute() or form.drive or ".." in form.parts for form in forms):
@@ -123,8 +128,9 @@ def five_from_68(points: NDArray[np.floating]) -> NDArray[np.float64]:
 def expand_to_68(points: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """[68, 2] or [5, 2] points -> (points [68, 2], weights [68]).
 
-    Five points become the nose tip (30) and the mouth corners (48, 54) with weight 1; both eyes' points are their centre, so that
-    `five_from_68` gives the five back, and the rest the nose tip, all with weight 0: known to no landmark loss.
+    Five points become the nose tip (30) and the mouth corners (48, 54) with weight 1; both eyes' points are their
+    centre, so that `five_from_68` gives the five back, and the rest the nose tip, all with weight 0: known to no
+    landmark loss.
     """
     points = np.asarray(points, dtype=np.float64)
     if points.shape == (LANDMARK_COUNT, 2):

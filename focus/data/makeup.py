@@ -1,8 +1,10 @@
-"""Pigment that no morphable model holds: moles, freckles, stubble, lipstick, eye shadow, blush; and, as an occluder, face paint.
+"""Pigment that no morphable model holds: moles, freckles, stubble, lipstick, eye shadow, blush; and, as an occluder,
+face paint.
 
-The rule of the true masks: pigment through which the face's own shading and structure still show is face, however unlike the model
-(`draw_pigment`); paint that covers them is an outlier (`face_paint`). The paper counts all make-up among the outliers since the model cannot
-explain it; the pixels of light make-up are few, and no annotator would cut a mole out of a face.
+The rule of the true masks: pigment through which the face's own shading and structure still show is face, however
+unlike the model (`draw_pigment`); paint that covers them is an outlier (`face_paint`). The paper counts all make-up
+among the outliers since the model cannot explain it; the pixels of light make-up are few, and no annotator would cut a
+mole out of a face.
 """
 
 from __future__ import annotations
@@ -10,7 +12,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from focus.data.drawing import Array, Layer, Relief, coverage, noise, polygon_distance, random_color, smooth_polygon, window
+from focus.data.drawing import (
+    Array,
+    Layer,
+    Relief,
+    coverage,
+    noise,
+    polygon_distance,
+    random_color,
+    smooth_polygon,
+    window,
+)
 from focus.data.scene import Scene
 
 
@@ -35,11 +47,16 @@ def draw_pigment(scene: Scene, rng: np.random.Generator) -> Array:
     return factor
 
 
-def _stain(factor: Array, center: NDArray[np.floating], radii: tuple[float, float], color: Array, strength: float) -> None:
+def _stain(
+    factor: Array, center: NDArray[np.floating], radii: tuple[float, float], color: Array, strength: float
+) -> None:
     """Multiplies a soft round spot in: `color` is the factor at full strength."""
     area = window(len(factor), *np.asarray(center) - 2.5 * np.array(radii), *np.asarray(center) + 2.5 * np.array(radii))
     if area is not None:
-        u, v = (area.x - np.float32(center[0])) / np.float32(radii[0]), (area.y - np.float32(center[1])) / np.float32(radii[1])
+        u, v = (
+            (area.x - np.float32(center[0])) / np.float32(radii[0]),
+            (area.y - np.float32(center[1])) / np.float32(radii[1]),
+        )
         weight = np.float32(strength) * np.exp(-0.5 * (u * u + v * v))
         factor[area.slices] *= 1 + weight[..., None] * (color - 1)
 
@@ -67,7 +84,9 @@ def _stubble(scene: Scene, rng: np.random.Generator, factor: Array) -> None:
     if area is None:
         return
     distance = polygon_distance(area, outline)
-    weight = np.clip(0.5 - distance / np.float32(12 * scene.pixels_per_mm), 0, 1) * (0.7 + 0.5 * noise(rng, scene.size, 30)[area.slices])
+    weight = np.clip(0.5 - distance / np.float32(12 * scene.pixels_per_mm), 0, 1) * (
+        0.7 + 0.5 * noise(rng, scene.size, 30)[area.slices]
+    )
     factor[area.slices] *= 1 - rng.uniform(0.1, 0.35) * weight[..., None] * np.array([1.0, 0.95, 0.85], np.float32)
 
 
@@ -77,7 +96,9 @@ def _lipstick(scene: Scene, rng: np.random.Generator, factor: Array) -> None:
     if area is None:
         return
     alpha = coverage(polygon_distance(area, outline)) * rng.uniform(0.4, 1)
-    reds = np.array([[1.05, 0.45, 0.5], [0.85, 0.35, 0.4], [1.1, 0.6, 0.75], [0.6, 0.3, 0.35], [1.15, 0.7, 0.6]], np.float32)
+    reds = np.array(
+        [[1.05, 0.45, 0.5], [0.85, 0.35, 0.4], [1.1, 0.6, 0.75], [0.6, 0.3, 0.35], [1.15, 0.7, 0.6]], np.float32
+    )
     factor[area.slices] *= 1 + alpha[..., None] * (reds[rng.integers(5)] - 1)
 
 
@@ -113,18 +134,36 @@ def face_paint(scene: Scene, rng: np.random.Generator) -> Layer:
         alpha, picture = relief.alpha, relief.albedo
     else:
         outlines = {
-            1: np.concatenate([scene.landmarks[:9], scene.landmarks[[57, 33, 30, 27]], scene.offset(scene.landmarks[27], 0, -60)[None], scene.offset(scene.landmarks[0], 0, -60)[None]]),
-            2: np.concatenate([scene.landmarks[17:27], scene.landmarks[[15, 14]], scene.landmarks[[29]], scene.landmarks[[2, 1]]]),
-            3: scene.landmarks[48:60].mean(axis=0) + rng.uniform(1.5, 2.0) * (scene.landmarks[48:60] - scene.landmarks[48:60].mean(axis=0)),
+            1: np.concatenate(
+                [
+                    scene.landmarks[:9],
+                    scene.landmarks[[57, 33, 30, 27]],
+                    scene.offset(scene.landmarks[27], 0, -60)[None],
+                    scene.offset(scene.landmarks[0], 0, -60)[None],
+                ]
+            ),
+            2: np.concatenate(
+                [scene.landmarks[17:27], scene.landmarks[[15, 14]], scene.landmarks[[29]], scene.landmarks[[2, 1]]]
+            ),
+            3: scene.landmarks[48:60].mean(axis=0)
+            + rng.uniform(1.5, 2.0) * (scene.landmarks[48:60] - scene.landmarks[48:60].mean(axis=0)),
             4: np.concatenate([scene.landmarks[1:16], scene.landmarks[[29]]]),
         }
         outline = smooth_polygon(outlines[int(kind)], 1)
         if kind == 1 and rng.random() < 0.5:
-            picture = np.where((np.arange(size) // max(int(12 * scale), 1) % 2 == 0)[:, None, None], picture, random_color(rng))
+            picture = np.where(
+                (np.arange(size) // max(int(12 * scale), 1) % 2 == 0)[:, None, None], picture, random_color(rng)
+            )
         alpha = np.zeros((size, size), np.float32)
         area = window(size, *outline.min(axis=0), *outline.max(axis=0))
         if area is not None:
             alpha[area.slices] = coverage(polygon_distance(area, outline) * np.float32(0.7))
     # Paint lies on the skin: it takes the light of the face, read from the rendering's brightness.
-    light = scene.face.mean(axis=2) / max(float(scene.face[scene.face_mask].mean()), 0.05) if scene.face_area else np.ones((size, size))
-    return Layer((picture * (0.4 + 0.6 * light[..., None])).astype(np.float32), (alpha * rng.uniform(0.8, 1)).astype(np.float32))
+    light = (
+        scene.face.mean(axis=2) / max(float(scene.face[scene.face_mask].mean()), 0.05)
+        if scene.face_area
+        else np.ones((size, size))
+    )
+    return Layer(
+        (picture * (0.4 + 0.6 * light[..., None])).astype(np.float32), (alpha * rng.uniform(0.8, 1)).astype(np.float32)
+    )

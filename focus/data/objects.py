@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -81,11 +83,23 @@ def mug(scene: Scene, rng: np.random.Generator) -> Layer:
     along, down = np.array([np.cos(tilt), np.sin(tilt)]), np.array([-np.sin(tilt), np.cos(tilt)])
     if rng.random() < 0.6:  # the handle: a bent tube
         arc = np.linspace(-np.pi / 2, np.pi / 2, 7)
-        handle = [center + side * along * (half_width + 22 * scale * np.cos(a)) + down * 26 * scale * np.sin(a) for a in arc]
-        for start, end in zip(handle[:-1], handle[1:], strict=True):
+        handle = [
+            center + side * along * (half_width + 22 * scale * np.cos(a)) + down * 26 * scale * np.sin(a) for a in arc
+        ]
+        for start, end in itertools.pairwise(handle):
             relief.capsule(start, end, 5 * scale, 5 * scale, color, depth=-20 * scale)
     if rng.random() < 0.5:
-        draw_grip(relief, center + down * 8 * scale, tilt, half_width, scale, side < 0, scene.skin_like(rng), rng, depth=-55 * scale)
+        draw_grip(
+            relief,
+            center + down * 8 * scale,
+            tilt,
+            half_width,
+            scale,
+            side < 0,
+            scene.skin_like(rng),
+            rng,
+            depth=-55 * scale,
+        )
     return relief.lit(scene.lighting, edge=0.3, gloss=float(rng.uniform(0, 0.4)))
 
 
@@ -118,10 +132,27 @@ def phone(scene: Scene, rng: np.random.Generator) -> Layer:
         rows = (np.floor(v / (9 * scale)).astype(int) + 64) % 16
         tiles = rng.random((16, 3)).astype(np.float32)
         np.copyto(albedo, 0.15 + 0.85 * tiles[rows], where=screen[..., None])
-    relief.slab(area, distance, albedo, depth=-50 * scale, bevel=2.5 * scale, tilt=(float(rng.normal(0, 0.15)), float(rng.normal(0, 0.15))))
+    relief.slab(
+        area,
+        distance,
+        albedo,
+        depth=-50 * scale,
+        bevel=2.5 * scale,
+        tilt=(float(rng.normal(0, 0.15)), float(rng.normal(0, 0.15))),
+    )
     if rng.random() < 0.75:
         down = np.array([-np.sin(tilt), np.cos(tilt)])
-        draw_grip(relief, center + down * rng.uniform(0.1, 0.5) * half[1], tilt, half[0], scale, bool(rng.random() < 0.5), scene.skin_like(rng), rng, depth=-55 * scale)
+        draw_grip(
+            relief,
+            center + down * rng.uniform(0.1, 0.5) * half[1],
+            tilt,
+            half[0],
+            scale,
+            bool(rng.random() < 0.5),
+            scene.skin_like(rng),
+            rng,
+            depth=-55 * scale,
+        )
     return relief.lit(scene.lighting, gloss=float(rng.uniform(0, 0.3)))
 
 
@@ -134,7 +165,9 @@ def microphone(scene: Scene, rng: np.random.Generator) -> Layer:
     away = np.array([np.sin(angle), np.cos(angle)])
     relief = Relief(size)
     handle = random_color(rng, 0.3) * 0.4
-    relief.capsule(head + away * 24 * scale, head + away * 210 * scale, 15 * scale, 10 * scale, handle, depth=-40 * scale)
+    relief.capsule(
+        head + away * 24 * scale, head + away * 210 * scale, 15 * scale, 10 * scale, handle, depth=-40 * scale
+    )
     line = np.arange(size, dtype=np.float32) / np.float32(2.2 * scale)
     mesh = 0.25 + 0.2 * (np.sin(2 * np.pi * line[None, :]) * np.sin(2 * np.pi * line[:, None]))
     tone = np.ones(3, np.float32) if rng.random() < 0.7 else random_color(rng)
@@ -142,9 +175,26 @@ def microphone(scene: Scene, rng: np.random.Generator) -> Layer:
     relief.ellipse(head, radii, angle, mesh[..., None] * tone * rng.uniform(0.5, 2.0), depth=-40 * scale)
     ring = head + away * 25 * scale
     across = np.array([away[1], -away[0]])
-    relief.capsule(ring - across * 16 * scale, ring + across * 16 * scale, 4 * scale, 4 * scale, [0.6, 0.6, 0.62], depth=-55 * scale)
+    relief.capsule(
+        ring - across * 16 * scale,
+        ring + across * 16 * scale,
+        4 * scale,
+        4 * scale,
+        [0.6, 0.6, 0.62],
+        depth=-55 * scale,
+    )
     if rng.random() < 0.7:
-        draw_grip(relief, head + away * rng.uniform(65, 95) * scale, -angle, 14 * scale, scale, bool(rng.random() < 0.5), scene.skin_like(rng), rng, depth=-50 * scale)
+        draw_grip(
+            relief,
+            head + away * rng.uniform(65, 95) * scale,
+            -angle,
+            14 * scale,
+            scale,
+            bool(rng.random() < 0.5),
+            scene.skin_like(rng),
+            rng,
+            depth=-50 * scale,
+        )
     return relief.lit(scene.lighting, gloss=0.35)
 
 
@@ -174,11 +224,21 @@ def book(scene: Scene, rng: np.random.Generator) -> Layer:
     albedo = np.broadcast_to(paper, (*distance.shape, 3)).copy()
     if rng.random() < 0.6:
         words = noise(rng, size, (4, 16))[area.slices]
-        printed = (np.sin(v / scale * np.float32(2 * np.pi / rng.uniform(7, 12))) > 0.3) & (words > 0.35) & (distance < -6 * scale)
+        printed = (
+            (np.sin(v / scale * np.float32(2 * np.pi / rng.uniform(7, 12))) > 0.3)
+            & (words > 0.35)
+            & (distance < -6 * scale)
+        )
         np.copyto(albedo, paper * 0.2, where=printed[..., None])
     else:
         np.copyto(albedo, _texture(rng, size, scale)[area.slices], where=(distance < -8 * scale)[..., None])
-    relief.slab(area, distance, albedo, tilt=(float(rng.normal(0, 0.3)), float(rng.normal(0, 0.3))), slopes=(u / half[0] * 0.15, 0 * v))
+    relief.slab(
+        area,
+        distance,
+        albedo,
+        tilt=(float(rng.normal(0, 0.3)), float(rng.normal(0, 0.3))),
+        slopes=(u / half[0] * 0.15, 0 * v),
+    )
     return relief.lit(scene.lighting)
 
 
@@ -191,7 +251,9 @@ def patch(scene: Scene, rng: np.random.Generator) -> Layer:
     radii = rng.uniform(18, 62) * scene.pixels_per_mm * rng.uniform(0.5, 1.2, count)
     outline = center + radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     soft = rng.random() < 0.5
-    return _flat(scene, rng, smooth_polygon(outline, 2) if soft else outline, _texture(rng, size, scene.pixels_per_mm), soft)
+    return _flat(
+        scene, rng, smooth_polygon(outline, 2) if soft else outline, _texture(rng, size, scene.pixels_per_mm), soft
+    )
 
 
 def skin_patch(scene: Scene, rng: np.random.Generator) -> Layer:
@@ -256,7 +318,9 @@ def text(scene: Scene, rng: np.random.Generator) -> Layer:
     size = scene.size
     letters = np.array(list(_GLYPHS.values()))[rng.integers(len(_GLYPHS), size=int(rng.integers(2, 8)))]  # [n, 5]
     bits = (letters[:, :, None] >> np.arange(4, -1, -1)) & 1  # [n, 5, 5]
-    bitmap = np.pad(np.concatenate(list(np.pad(bits, ((0, 0), (1, 1), (1, 0)))), axis=1), ((0, 0), (0, 1))).astype(np.float32)
+    bitmap = np.pad(np.concatenate(list(np.pad(bits, ((0, 0), (1, 1), (1, 0)))), axis=1), ((0, 0), (0, 1))).astype(
+        np.float32
+    )
     height = rng.uniform(18, 45) * scene.pixels_per_mm
     half = (height / 2 * bitmap.shape[1] / bitmap.shape[0] * 1.2, height / 2)
     center, tilt = _place(scene, rng), rng.normal(0, 0.25)
@@ -282,7 +346,9 @@ def leaves(scene: Scene, rng: np.random.Generator) -> Layer:
     green = np.array([0.15, 0.35, 0.1], np.float32) * rng.uniform(0.6, 1.8, 3).astype(np.float32)
     center, heading = _place(scene, rng), rng.uniform(0, 2 * np.pi)
     along = np.array([np.cos(heading), np.sin(heading)])
-    relief.capsule(center - along * 110 * scale, center + along * 60 * scale, 2.5 * scale, 1.5 * scale, [0.3, 0.2, 0.12])
+    relief.capsule(
+        center - along * 110 * scale, center + along * 60 * scale, 2.5 * scale, 1.5 * scale, [0.3, 0.2, 0.12]
+    )
     across = np.array([-along[1], along[0]])
     for number in range(int(rng.integers(4, 10))):
         side = 1 if number % 2 else -1
@@ -290,11 +356,17 @@ def leaves(scene: Scene, rng: np.random.Generator) -> Layer:
         length = rng.uniform(18, 34) * scale
         middle = base + (across * side + 0.7 * along) * length * 0.8
         angle = float(np.arctan2(*(middle - base)[::-1]))
-        relief.ellipse(middle, (length, length * rng.uniform(0.3, 0.5)), angle, np.clip(green * rng.uniform(0.7, 1.3), 0, 1), depth=-number)
+        relief.ellipse(
+            middle,
+            (length, length * rng.uniform(0.3, 0.5)),
+            angle,
+            np.clip(green * rng.uniform(0.7, 1.3), 0, 1),
+            depth=-number,
+        )
     return relief.lit(scene.lighting, edge=0.4)
 
 
-def _flat(scene: Scene, rng: np.random.Generator, outline: NDArray[np.float64], albedo: Array, rounded: bool) -> Layer:
+def _flat(scene: Scene, rng: np.random.Generator, outline: NDArray[np.floating], albedo: Array, rounded: bool) -> Layer:
     """A flat or cushioned polygon."""
     relief = Relief(scene.size)
     area: Window | None = window(scene.size, *outline.min(axis=0), *outline.max(axis=0))

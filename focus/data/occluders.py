@@ -45,31 +45,30 @@ def draw_occluder(
 ) -> tuple[Layer, str]:
     """One occluder, now and then two, that hides a fraction of the face within `coverage`.
 
-    The kind is drawn first and kept through half of the tries, so that kinds that often miss the range are not pushed out; then others
-    are tried. When all tries miss, the one nearest to the range is taken.
+    The kind is drawn first and kept through half of the tries, so that kinds that often miss the range are not pushed
+    out; then others are tried. When all tries miss, the one nearest to the range is taken.
 
     Returns:
         (layer, name); names of two are joined with "+".
     """
     weights = np.array([_WEIGHTS.get(kind, 1.0) for kind in kinds])
-    best: tuple[float, Layer, str] | None = None
-    name = ""
+
+    def draw_kind() -> str:
+        return kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
+
+    candidates: list[tuple[float, Layer, str]] = []
     for number in range(_TRIES):
-        if number in (0, _TRIES // 2):
-            name = kinds[rng.choice(len(kinds), p=weights / weights.sum())]
+        if number % (_TRIES // 2) == 0:
+            name = draw_kind()
         layer, shown = OCCLUDERS[name](scene, rng), name
-        if rng.random() < _PAIR_PROBABILITY:
-            other = kinds[rng.choice(len(kinds), p=weights / weights.sum())]
-            if other != name:
-                layer, shown = OCCLUDERS[other](scene, rng).on(layer), f"{name}+{other}"
+        if rng.random() < _PAIR_PROBABILITY and (other := draw_kind()) != name:
+            layer, shown = OCCLUDERS[other](scene, rng).on(layer), f"{name}+{other}"
         fraction = hidden_fraction(layer, scene.face_mask)
-        miss = max(coverage[0] - fraction, fraction - coverage[1], 0.0)
-        if best is None or miss < best[0]:
-            best = miss, layer, shown
-        if miss == 0:
+        candidates.append((max(coverage[0] - fraction, fraction - coverage[1], 0.0), layer, shown))
+        if candidates[-1][0] == 0:
             break
-    assert best is not None  # noqa: S101 - _TRIES > 0
-    return best[1], best[2]
+    _, layer, shown = min(candidates, key=lambda candidate: candidate[0])
+    return layer, shown
 
 
 def hidden_fraction(layer: Layer, face_mask: NDArray[np.bool_]) -> float:

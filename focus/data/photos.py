@@ -57,7 +57,8 @@ class PhotoItem:
 class PhotoFolder:
     """The photos of a landmark file, each decoded once, aligned and cropped.
 
-    Crops stay in memory (a little more than S x S x 3 bytes each) up to `cache_bytes`; later ones are decoded again at each use.
+    Crops stay in memory (a little more than S x S x 3 bytes each) up to `cache_bytes`; later ones are decoded again at
+    each use.
 
     Args:
         folder: where the photos are; names in the landmark file are relative to it and must not leave it.
@@ -113,8 +114,8 @@ class PhotoFolder:
 
         Args:
             indices: positions in `items`.
-            augment_seed: None for the plain crops; otherwise each photo gets its own random similarity, mirroring and colour,
-                which depend on this seed and the photo's index only.
+            augment_seed: None for the plain crops; otherwise each photo gets its own random similarity, mirroring and
+                colour, which depend on this seed and the photo's index only.
 
         Returns:
             A batch on the CPU with image, landmarks, landmark_weights and names; all truth is None.
@@ -201,7 +202,7 @@ def augment(
 
 
 def _margin_alignment(alignment: Alignment) -> Alignment:
-    """The same scale and centre, with a margin on each side; the size keeps its parity, so that pixels stay on the same grid."""
+    """The same scale and centre with a margin on each side; the parity of the size, and so the pixel grid, is kept."""
     margin = int(np.ceil(alignment.image_size * (_CACHE_MARGIN - 1) / 2))
     return Alignment(alignment.scale, alignment.center, alignment.image_size + 2 * margin)
 

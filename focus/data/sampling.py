@@ -14,13 +14,15 @@ from focus.data.landmarks import five_from_68
 from focus.face import Camera, FaceParameters, MorphableModel
 from focus.face.lighting import directional_lighting, harmonics
 
-FACE, POSE, LIGHT, PLACE, PIGMENT, CHOICE, OCCLUDER, CAMERA, DETECTOR = range(9)
+FACE, POSE, LIGHT, HAIR, PLACE, PIGMENT, CHOICE, OCCLUDER, CAMERA, DETECTOR = range(10)
 """Independent random streams of one sample: changing how one thing is drawn leaves the others as they are."""
 
 
 def stream(seed: int, index: int, purpose: int) -> np.random.Generator:
-    """The generator of one purpose of one sample; Philox is counter-based, so that samples do not depend on their order."""
-    return np.random.Generator(np.random.Philox(counter=np.array([0, 0, 0, purpose], np.uint64), key=np.array([seed, index], np.uint64)))
+    """The generator of one purpose of one sample; Philox counts, so that samples do not depend on their order."""
+    return np.random.Generator(
+        np.random.Philox(counter=np.array([0, 0, 0, purpose], np.uint64), key=np.array([seed, index], np.uint64))
+    )
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,18 @@ class FaceSampler:
         model: the face.
         image_size: side of the crop in pixels.
         pose: ranges.
-        coefficient_limit: coefficients are standard normal, clipped here (unit-interval expressions: sparse, in [0, 1]).
+        coefficient_limit: coefficients are standard normal, clipped here (unit-interval expressions: sparse, in [0,
+            1]).
         extreme_light_fraction: how many faces are lit hard from the side, above, below or behind.
     """
 
     def __init__(
-        self, model: MorphableModel, image_size: int, pose: PoseSettings, coefficient_limit: float, extreme_light_fraction: float
+        self,
+        model: MorphableModel,
+        image_size: int,
+        pose: PoseSettings,
+        coefficient_limit: float,
+        extreme_light_fraction: float,
     ) -> None:
         self.pose = pose
         self.coefficient_limit = coefficient_limit
@@ -66,7 +74,11 @@ class FaceSampler:
         def rows(array: torch.Tensor) -> NDArray[np.float64]:
             return five_from_68(array.detach().cpu()[..., points, :].double().numpy())
 
-        self._mean, self._identity, self._expression = rows(model.mean_shape), rows(model.identity_basis), rows(model.expression_basis)
+        self._mean, self._identity, self._expression = (
+            rows(model.mean_shape),
+            rows(model.identity_basis),
+            rows(model.expression_basis),
+        )
 
     def sample(self, seed: int, index: int) -> FaceParameters:
         """The face of one index: a batch of one, float32 on the CPU."""
@@ -87,7 +99,14 @@ class FaceSampler:
         def tensor(array: NDArray[np.float64]) -> torch.Tensor:
             return torch.from_numpy(array.astype(np.float32))[None]
 
-        return FaceParameters(tensor(identity), tensor(expression), tensor(albedo), tensor(rotation), tensor(translation), tensor(lighting))
+        return FaceParameters(
+            tensor(identity),
+            tensor(expression),
+            tensor(albedo),
+            tensor(rotation),
+            tensor(translation),
+            tensor(lighting),
+        )
 
     def _rotation(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """(pitch, yaw, roll) in radians."""
@@ -97,10 +116,15 @@ class FaceSampler:
         if wide < pose.wide_yaw_fraction:
             yaw = (2 * wide_yaw - 1) * pose.yaw_limit
         limits = np.array([pose.pitch_limit, pose.yaw_limit, pose.roll_limit])
-        return np.radians(np.clip([pitch, yaw, roll], -limits, limits))
+        angles: NDArray[np.float64] = np.radians(np.clip([pitch, yaw, roll], -limits, limits))
+        return angles
 
     def _translation(
-        self, identity: NDArray[np.float64], expression: NDArray[np.float64], rotation: NDArray[np.float64], rng: np.random.Generator
+        self,
+        identity: NDArray[np.float64],
+        expression: NDArray[np.float64],
+        rotation: NDArray[np.float64],
+        rng: np.random.Generator,
     ) -> NDArray[np.float64]:
         """Where the five-point alignment puts this face, and a little off: the crop of a photo is made the same way."""
         shape = self._mean + np.tensordot(identity, self._identity, 1) + np.tensordot(expression, self._expression, 1)
@@ -127,7 +151,9 @@ class FaceSampler:
                 kind = rng.integers(4)
                 side = 1.0 if rng.random() < 0.5 else -1.0
                 # x right, y down, z away: from a side, from above, from below, from behind a shoulder
-                direction = np.array([[side, -0.2, -0.1], [0.15 * side, -1.0, -0.25], [0.15 * side, 1.0, -0.35], [side, -0.3, 0.35]])[kind]
+                direction = np.array(
+                    [[side, -0.2, -0.1], [0.15 * side, -1.0, -0.25], [0.15 * side, 1.0, -0.35], [side, -0.3, 0.35]]
+                )[kind]
                 strength = rng.uniform(0.9, 1.5)
             else:
                 direction = np.array([rng.normal(0, 0.7), rng.normal(-0.4, 0.4), -rng.uniform(0.3, 1.2)])
@@ -136,11 +162,15 @@ class FaceSampler:
             colors.append(strength * _tint(rng))
         ambient = (rng.uniform(0.05, 0.25) if extreme else rng.uniform(0.3, 0.8)) * _tint(rng)
         parts = directional_lighting(
-            torch.from_numpy(np.array(directions)), torch.from_numpy(np.array(colors)), torch.zeros(count, 3, dtype=torch.float64)
+            torch.from_numpy(np.array(directions)),
+            torch.from_numpy(np.array(colors)),
+            torch.zeros(count, 3, dtype=torch.float64),
         ).sum(dim=0)
         lighting: NDArray[np.float64] = parts.numpy()
         lighting[:, 0] += ambient / _CONSTANT_HARMONIC
-        exposure = (rng.uniform(0.45, 0.95) if extreme else rng.uniform(0.75, 1.3)) / max(float((lighting @ _FRONT_HARMONICS.T).mean()), 0.1)
+        exposure = (rng.uniform(0.45, 0.95) if extreme else rng.uniform(0.75, 1.3)) / max(
+            float((lighting @ _FRONT_HARMONICS.T).mean()), 0.1
+        )
         return lighting * exposure
 
 

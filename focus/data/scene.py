@@ -1,4 +1,4 @@
-"""Where the face is in a synthetic picture: what backgrounds, pigments and occluders need to know to be drawn round and over it."""
+"""Where the face is in a synthetic picture: what must be known to draw things round it and over it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focus.data.drawing import Array
+from focus.face import FaceParameters
 
-ANCHORS = ("left_eye", "right_eye", "nose", "mouth", "chin", "left_cheek", "right_cheek", "forehead")
+_ANCHOR_LANDMARKS: dict[str, list[int]] = {
+    "left_eye": list(range(36, 42)),
+    "right_eye": list(range(42, 48)),
+    "nose": [29, 30],
+    "mouth": list(range(48, 60)),
+    "chin": [7, 8, 9],
+    "left_cheek": [2, 3, 31, 48],
+    "right_cheek": [13, 14, 35, 54],
+    "forehead": list(range(17, 27)),
+}
+ANCHORS = tuple(_ANCHOR_LANDMARKS)
 """Names of places in the face; left and right are those of the image."""
 
 
@@ -20,6 +31,8 @@ class Scene:
     """A rendered face in a picture of S x S pixels."""
 
     size: int
+    parameters: FaceParameters
+    """A batch of one."""
     landmarks: NDArray[np.float64]
     """[68, 2] pixels."""
     average_landmarks: Callable[[], NDArray[np.float64]]
@@ -27,7 +40,7 @@ class Scene:
     rotation: NDArray[np.float64]
     """[3, 3], model axes (x right, y up, z out of the face) to camera axes (x right, y down, z away)."""
     head: NDArray[np.float64]
-    """[3] pixels (x, y, depth 0): the middle of the head, between the first and the last jaw landmark of the mean face."""
+    """[3] pixels (x, y, depth 0): the middle of the head, between the first and the last jaw landmark."""
     pixels_per_mm: float
     lighting: NDArray[np.float64]
     """[3, 9] spherical-harmonics coefficients."""
@@ -36,7 +49,7 @@ class Scene:
     hair: Array
     """[3] albedo of this person's hair."""
     face: Array
-    """[S, S, 3] the rendered face in [0, 1], 0 elsewhere."""
+    """[S, S, 3] the rendered face, 0 elsewhere; hard light may exceed 1."""
     face_mask: NDArray[np.bool_]
     """[S, S]."""
 
@@ -54,18 +67,7 @@ class Scene:
 
     def at(self, anchor: str) -> NDArray[np.float64]:
         """[2] pixels of a place in the face, one of `ANCHORS`."""
-        points = self.landmarks
-        places = {
-            "left_eye": slice(36, 42),
-            "right_eye": slice(42, 48),
-            "nose": slice(29, 31),
-            "mouth": slice(48, 60),
-            "chin": slice(7, 10),
-            "left_cheek": [2, 3, 31, 48],
-            "right_cheek": [13, 14, 35, 54],
-            "forehead": slice(17, 27),
-        }
-        point: NDArray[np.float64] = points[places[anchor]].mean(axis=0)
+        point: NDArray[np.float64] = self.landmarks[_ANCHOR_LANDMARKS[anchor]].mean(axis=0)
         return self.offset(point, 0, -25) if anchor == "forehead" else point
 
     def offset(self, point: NDArray[np.float64], right: float, down: float) -> NDArray[np.float64]:
@@ -74,7 +76,7 @@ class Scene:
         return moved
 
     def project(self, point: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Millimetres from the middle of the head, model axes -> (x, y, depth) pixels, by a scaled orthographic camera."""
+        """Millimetres from the middle of the head, model axes -> (x, y, depth) pixels (scaled orthographic)."""
         projected: NDArray[np.float64] = self.head + self.pixels_per_mm * (self.rotation @ point)
         return projected
 
@@ -85,13 +87,16 @@ class Scene:
 
     def skin_like(self, rng: np.random.Generator) -> Array:
         """An albedo close to this face's own (mostly), or of another person."""
-        if rng.random() < 0.75:
-            return np.clip(self.skin * rng.uniform(0.88, 1.12) * (1 + 0.04 * rng.standard_normal(3)), 0.02, 1).astype(np.float32)
-        return other_skin(rng)
+        if rng.random() >= 0.75:
+            return other_skin(rng)
+        tone = self.skin * rng.uniform(0.88, 1.12) * (1 + 0.04 * rng.standard_normal(3))
+        albedo: Array = np.clip(tone, 0.02, 1).astype(np.float32)
+        return albedo
 
 
 def other_skin(rng: np.random.Generator) -> Array:
     """A skin albedo from dark to light."""
-    light = rng.random()
-    dark_tone, light_tone = np.array([0.24, 0.15, 0.11]), np.array([0.80, 0.62, 0.53])
-    return np.clip(dark_tone + light * (light_tone - dark_tone) + 0.02 * rng.standard_normal(3), 0.02, 1).astype(np.float32)
+    dark, light = np.array([0.24, 0.15, 0.11]), np.array([0.80, 0.62, 0.53])
+    tone = dark + rng.random() * (light - dark) + 0.02 * rng.standard_normal(3)
+    albedo: Array = np.clip(tone, 0.02, 1).astype(np.float32)
+    return albedo

@@ -42,12 +42,14 @@ class SyntheticSettings:
     landmark_noise: float = 0.006
     """Standard deviation of visible landmarks, in face widths."""
     hidden_landmark_noise: float = 0.05
-    """Error of hidden landmarks (root mean square), in face widths; correlated, since detectors guess them from what they see."""
+    """Error of hidden landmarks (about its root mean square), in face widths; correlated: detectors guess them."""
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.occluders) - set(OCCLUDERS))
         if unknown or not self.occluders:
-            raise ValueError(f"SyntheticSettings.occluders: expected some of {sorted(OCCLUDERS)}, got {unknown or 'none'}")
+            raise ValueError(
+                f"SyntheticSettings.occluders: expected some of {sorted(OCCLUDERS)}, got {unknown or 'none'}"
+            )
         low, high = self.coverage
         if not 0 <= low < high <= 1:
             raise ValueError(f"SyntheticSettings.coverage: expected 0 <= from < to <= 1, got {self.coverage}")
@@ -78,7 +80,8 @@ class Sample:
 
 
 class SyntheticFaces:
-    """An endless set of faces: number i of a seed is the same on every machine, whatever is drawn before it or beside it.
+    """An endless set of faces: number i of a seed is the same on every machine, whatever is drawn before it or beside
+    it.
 
     Args:
         model: the face; a small level of detail is fast (about 5 ms an image of 72 pixels on one core).
@@ -87,7 +90,9 @@ class SyntheticFaces:
         settings: what is in it.
     """
 
-    def __init__(self, model: MorphableModel, image_size: int, seed: int, settings: SyntheticSettings | None = None) -> None:
+    def __init__(
+        self, model: MorphableModel, image_size: int, seed: int, settings: SyntheticSettings | None = None
+    ) -> None:
         if not 0 <= seed < 2**64:
             raise ValueError(f"SyntheticFaces: seed must be in [0, 2**64), got {seed}")
         if image_size < 16:
@@ -100,10 +105,10 @@ class SyntheticFaces:
         self._renderer = Renderer(model, image_size)
         mean_albedo = model.mean_albedo.detach().cpu().double()
         bare = mean_albedo.mean(dim=1) >= mean_albedo.mean(dim=1).median()  # without brows, lips, pupils
-        self._skin_mean = mean_albedo[bare].mean(dim=0)  # [3]
-        self._skin_basis = model.albedo_basis.detach().cpu()[:, bare].double().mean(dim=1)  # [Ka, 3]
+        self._skin_mean = mean_albedo[bare].mean(dim=0).numpy()  # [3]
+        self._skin_basis = model.albedo_basis.detach().cpu()[:, bare].double().mean(dim=1).numpy()  # [Ka, 3]
         self._average = model.mean_shape[model.landmarks68].detach().cpu()  # [68, 3] mm
-        self._head = self._average[[0, 16]].mean(dim=0)  # [3] mm
+        self._jaw_ends = model.landmarks68[[0, 16]].cpu()
 
     def batch(self, first_index: int, count: int, occluded: bool | None = None) -> FaceBatch:
         """Faces `first_index` to `first_index + count - 1` with all truth, on the CPU.
@@ -111,68 +116,73 @@ class SyntheticFaces:
         Args:
             first_index: 0 or more.
             count: 1 or more.
-            occluded: None as the settings say; True: all with an occluder; False: none. The same index gives the same face, light,
-                place and camera in all three.
+            occluded: None as the settings say; True: all with an occluder; False: none. The same index gives the same
+                face, light, place and camera in all three.
         """
-        return assemble(self, first_index, [self.sample(index, occluded) for index in range(first_index, first_index + count)])
+        return _assemble(
+            self, first_index, [self.sample(index, occluded) for index in range(first_index, first_index + count)]
+        )
 
     def digest(self, first_index: int, count: int) -> str:
         """SHA-256 of the drawn parameters of some faces, to compare two machines."""
         return sampling.describe(self._sampler, self.seed, first_index, count)
 
-    @torch.no_grad()
-    def sample(self, index: int, occluded: bool | None = None) -> Sample:
-        """One face; see `batch`."""
+    def parameters(self, index: int) -> FaceParameters:
+        """Coefficients, pose and light of one face: a batch of one."""
         if index < 0:
             raise ValueError(f"SyntheticFaces: index must be 0 or more, got {index}")
+        return self._sampler.sample(self.seed, index)
+
+    @torch.no_grad()
+    def scene(self, index: int) -> Scene:
+        """One face, rendered, with nothing around it yet."""
+        parameters = self.parameters(index)
+        # One face at a time: a batched matrix product may round differently for another batch size.
+        rendering = self._renderer(parameters)
+        rotation = self._renderer.camera.rotation_matrix(parameters.rotation)
+        x, y, depth = rendering.screen_vertices[0, self._jaw_ends].double().mean(dim=0).tolist()
+        skin = self._skin_mean + parameters.albedo[0].numpy() @ self._skin_basis
+        return Scene(
+            size=self.image_size,
+            parameters=parameters,
+            landmarks=rendering.landmarks[0].double().numpy(),
+            average_landmarks=lambda: self._project(self._average, rotation, parameters)[:, :2],
+            rotation=rotation[0].double().numpy(),
+            head=np.array([x, y, 0.0]),
+            pixels_per_mm=self._renderer.camera.focal / depth,
+            lighting=parameters.lighting[0].double().numpy(),
+            skin=np.clip(skin, 0.03, 1).astype(np.float32),
+            hair=hair_color(stream(self.seed, index, sampling.HAIR)),
+            face=np.maximum(rendering.image[0].permute(1, 2, 0).numpy(), 0),
+            face_mask=rendering.mask[0, 0].numpy() > 0.5,
+        )
+
+    def sample(self, index: int, occluded: bool | None = None) -> Sample:
+        """One face; see `batch`."""
         settings, size = self.settings, self.image_size
 
         def rng(purpose: int) -> np.random.Generator:
             return stream(self.seed, index, purpose)
 
-        parameters = self._sampler.sample(self.seed, index)
-        # One face at a time: a batched matrix product may round differently for another batch size.
-        rendering = self._renderer(parameters)
-        face = np.clip(rendering.image[0].permute(1, 2, 0).numpy(), 0, None)
-        mask = rendering.mask[0, 0].numpy() > 0.5
+        scene = self.scene(index)
         place = rng(sampling.PLACE)
-        scene = self._scene(parameters, rendering.landmarks[0].double().numpy(), np.minimum(face, 1), mask, hair_color(place))
         picture = draw_surroundings(scene, draw_background(place, size), place)
-        painted = face * draw_pigment(scene, rng(sampling.PIGMENT)) if settings.pigment else face
-        picture = np.where(mask[..., None], painted, picture)
+        face = scene.face * draw_pigment(scene, rng(sampling.PIGMENT)) if settings.pigment else scene.face
+        picture = np.where(scene.face_mask[..., None], face, picture)
         hidden, name = np.zeros((size, size), dtype=np.float32), "none"
         if occluded or (occluded is None and rng(sampling.CHOICE).random() < settings.occluded_fraction):
             layer, name = draw_occluder(scene, settings.occluders, settings.coverage, rng(sampling.OCCLUDER))
             picture, hidden = layer.over(picture), layer.alpha
         camera = Degradation.sample(rng(sampling.CAMERA), size, settings.degradation)
-        true_landmarks = scene.landmarks.astype(np.float32)
         return Sample(
             image=_to_bytes(camera.apply(picture)),
-            unoccluded=_to_bytes(camera.tone(face)),
-            visible_mask=mask & (hidden < 0.5),
-            face_mask=mask,
+            unoccluded=_to_bytes(camera.tone(scene.face)),
+            visible_mask=scene.face_mask & (hidden < 0.5),
+            face_mask=scene.face_mask,
             landmarks=self._detect(scene, hidden >= 0.5, rng(sampling.DETECTOR)),
-            true_landmarks=true_landmarks,
-            parameters=parameters,
+            true_landmarks=scene.landmarks.astype(np.float32),
+            parameters=scene.parameters,
             occluder=name,
-        )
-
-    def _scene(self, parameters: FaceParameters, landmarks: NDArray[np.float64], face: Array, mask: NDArray[np.bool_], hair: Array) -> Scene:
-        rotation = self._renderer.camera.rotation_matrix(parameters.rotation)
-        head = self._project(self._head[None], rotation, parameters)[0]
-        skin = self._skin_mean + parameters.albedo[0].double() @ self._skin_basis
-        return Scene(
-            size=self.image_size,
-            landmarks=landmarks,
-            rotation=rotation[0].double().numpy(),
-            average_landmarks=lambda: self._project(self._average, rotation, parameters)[:, :2],
-            head=np.array([head[0], head[1], 0.0]),
-            pixels_per_mm=self._renderer.camera.focal / float(head[2]),
-            lighting=parameters.lighting[0].double().numpy(),
-            skin=np.clip(skin.numpy(), 0.03, 1).astype(np.float32),
-            hair=hair,
-            face=face,
-            face_mask=mask,
         )
 
     def _project(self, points: torch.Tensor, rotation: torch.Tensor, parameters: FaceParameters) -> NDArray[np.float64]:
@@ -183,8 +193,8 @@ class SyntheticFaces:
     def _detect(self, scene: Scene, hidden: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float32]:
         """Landmarks as a detector would give them: visible ones nearly right, hidden ones guessed.
 
-        A detector draws a hidden point where an average face, laid on the visible points, has it, drags it towards what it
-        still sees, and errs for neighbouring points alike.
+        A detector draws a hidden point where an average face, laid on the visible points, has it, drags it towards what
+        it still sees, and errs for neighbouring points alike.
         """
         true = scene.landmarks
         width = float(np.ptp(true, axis=0).max())
@@ -203,12 +213,42 @@ class SyntheticFaces:
         kernel = np.exp(-distance2 / (2 * (0.15 * width) ** 2))
         shared = kernel @ local / np.sqrt((kernel**2).sum(axis=1, keepdims=True))
         toward = true[seen].mean(axis=0) - true if seen.any() else np.zeros_like(true)
-        error = 0.55 * drift + 0.65 * shared + 0.5 * drag * toward / (np.linalg.norm(toward, axis=1, keepdims=True) + 1e-6)
+        error = (
+            0.55 * drift + 0.65 * shared + 0.5 * drag * toward / (np.linalg.norm(toward, axis=1, keepdims=True) + 1e-6)
+        )
         guess = true + 0.5 * (average - true) + self.settings.hidden_landmark_noise * width * error / np.sqrt(2)
         return np.where(lost[:, None], guess, noisy).astype(np.float32)
 
 
-def assemble(faces: SyntheticFaces, first_index: int, samples: list[Sample]) -> FaceBatch:
+class SyntheticPool:
+    """Faces of a set that are drawn once and used many times: by several methods, or in every round of validation.
+
+    About 8 S^2 bytes each; it can be sent to other processes.
+
+    Args:
+        faces: the set.
+        first_index: of its first face.
+        count: number of faces.
+        occluded: see `SyntheticFaces.batch`.
+    """
+
+    def __init__(self, faces: SyntheticFaces, first_index: int, count: int, occluded: bool | None = None) -> None:
+        if count < 1:
+            raise ValueError(f"SyntheticPool: count must be 1 or more, got {count}")
+        self.faces, self.first_index = faces, first_index
+        self.samples = [faces.sample(index, occluded) for index in range(first_index, first_index + count)]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def batch(self, first: int, count: int) -> FaceBatch:
+        """Faces `first` to `first + count - 1` of the pool (0 is its first), equal to `SyntheticFaces.batch`."""
+        if first < 0 or count < 1 or first + count > len(self.samples):
+            raise IndexError(f"SyntheticPool: faces {first}..{first + count - 1} of a pool of {len(self.samples)}")
+        return _assemble(self.faces, self.first_index + first, self.samples[first : first + count])
+
+
+def _assemble(faces: SyntheticFaces, first_index: int, samples: list[Sample]) -> FaceBatch:
     """Joins consecutive samples of a set."""
     if not samples:
         raise ValueError("SyntheticFaces.batch: count must be 1 or more, got 0")
@@ -244,10 +284,14 @@ def _to_bytes(image: Array) -> NDArray[np.uint8]:
     return np.rint(image * 255).astype(np.uint8)
 
 
-def _fit_similarity(source: NDArray[np.float64], target: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
+def _fit_similarity(
+    source: NDArray[np.float64], target: NDArray[np.float64], points: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Moves `points` by the least-squares similarity of the plane from `source` to `target`, [N, 2] each."""
     source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
     a, b = (source - source_mean) @ np.array([1, 1j]), (target - target_mean) @ np.array([1, 1j])
-    factor = np.vdot(a, b) / max(float(np.vdot(a, a).real), 1e-12)  # the plane as complex numbers: scale and rotation in one
-    moved = ((points - source_mean) @ np.array([1, 1j])) * factor
-    return np.stack([moved.real, moved.imag], axis=1) + target_mean
+    # The plane as complex numbers: one factor is scale and rotation.
+    factor = np.vdot(a, b) / max(float(np.vdot(a, a).real), 1e-12)
+    turned = ((points - source_mean) @ np.array([1, 1j])) * factor
+    moved: NDArray[np.float64] = np.stack([turned.real, turned.imag], axis=1) + target_mean
+    return moved

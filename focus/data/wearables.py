@@ -1,4 +1,4 @@
-"""What people wear on their faces: glasses, masks, scarves, caps, hair, beards. All of it follows the landmarks and so the pose."""
+"""What people wear on their faces: glasses, masks, scarves, caps, hair, beards; placed by landmarks, so by pose."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from focus.data.drawing import (
     random_color,
     smooth_polygon,
     streaks,
+    whole,
     window,
 )
 from focus.data.scene import Scene
@@ -39,12 +40,24 @@ def _face_coordinates(scene: Scene, origin: NDArray[np.float64]) -> tuple[Array,
 
 def glasses(scene: Scene, rng: np.random.Generator) -> Layer:
     """Clear glasses: a frame round both eyes, bridge and temples; lenses hardly tinted, some with a reflection."""
-    return _glasses(scene, rng, tint=float(rng.uniform(0, 0.25)), reflection=bool(rng.random() < 0.5), frame=float(rng.uniform(3.0, 6.5)))
+    return _glasses(
+        scene,
+        rng,
+        tint=float(rng.uniform(0, 0.25)),
+        reflection=bool(rng.random() < 0.5),
+        frame=float(rng.uniform(3.0, 6.5)),
+    )
 
 
 def sunglasses(scene: Scene, rng: np.random.Generator) -> Layer:
     """Dark or mirrored glasses."""
-    return _glasses(scene, rng, tint=float(rng.uniform(0.75, 1.0)), reflection=bool(rng.random() < 0.4), frame=float(rng.uniform(1.5, 5)))
+    return _glasses(
+        scene,
+        rng,
+        tint=float(rng.uniform(0.75, 1.0)),
+        reflection=bool(rng.random() < 0.4),
+        frame=float(rng.uniform(1.5, 5)),
+    )
 
 
 def _glasses(scene: Scene, rng: np.random.Generator, tint: float, reflection: bool, frame: float) -> Layer:
@@ -89,7 +102,10 @@ def _glasses(scene: Scene, rng: np.random.Generator, tint: float, reflection: bo
         np.copyto(color[area.slices], picture, where=stronger[..., None])
     relief = Relief(size)
     toward = np.array([np.cos(angle), np.sin(angle)])
-    inner = [scene.offset(eyes[n], side * 1.5 * narrow, drop) - side * toward * half_width * narrow for n, side in enumerate((-1.0, 1.0))]
+    inner = [
+        scene.offset(eyes[n], side * 1.5 * narrow, drop) - side * toward * half_width * narrow
+        for n, side in enumerate((-1.0, 1.0))
+    ]
     lift = scene.axes[1] * -0.35 * half_height
     relief.capsule(inner[0] + lift, inner[1] + lift, 0.5 * frame * scale, 0.5 * frame * scale, frame_color)
     for number, side in enumerate((-1.0, 1.0)):
@@ -109,13 +125,24 @@ def surgical_mask(scene: Scene, rng: np.random.Generator) -> Layer:
     left = list(range(first, 8))
     right = list(range(9, 17 - first))
     chin = scene.offset(points[8], 0, rng.uniform(2, 10))
-    outline = np.concatenate([top[None], _blend(points[first], top, 0.45)[None], points[left], chin[None], points[right], _blend(points[16 - first], top, 0.45)[None]])
+    outline = np.concatenate(
+        [
+            top[None],
+            _blend(points[first], top, 0.45)[None],
+            points[left],
+            chin[None],
+            points[right],
+            _blend(points[16 - first], top, 0.45)[None],
+        ]
+    )
     outline = smooth_polygon(outline, 1)
     area = window(size, *outline.min(axis=0), *outline.max(axis=0))
     if area is None:
         return Relief(size).lit(scene.lighting)
     distance = polygon_distance(area, outline)
-    palette = np.array([[0.85, 0.88, 0.9], [0.45, 0.65, 0.85], [0.5, 0.75, 0.72], [0.06, 0.06, 0.07], [0.85, 0.6, 0.66]])
+    palette = np.array(
+        [[0.85, 0.88, 0.9], [0.45, 0.65, 0.85], [0.5, 0.75, 0.72], [0.06, 0.06, 0.07], [0.85, 0.6, 0.66]]
+    )
     cloth = palette[rng.integers(5)] if rng.random() < 0.8 else random_color(rng)
     right_mm, down_mm = _face_coordinates(scene, points[30])
     right_mm, down_mm = right_mm[area.slices], down_mm[area.slices]
@@ -126,10 +153,18 @@ def surgical_mask(scene: Scene, rng: np.random.Generator) -> Layer:
     phase = down_mm + right_mm**2 * np.float32(0.002)
     slopes = (
         np.float32(0.011) * right_mm,  # round like the face under it
-        np.float32(0.006) * (down_mm - 20) + np.float32(pleats) * np.maximum(np.sin(2 * np.pi * phase / np.float32(period)), 0) ** 4,
+        np.float32(0.006) * (down_mm - 20)
+        + np.float32(pleats) * np.maximum(np.sin(2 * np.pi * phase / np.float32(period)), 0) ** 4,
     )
     relief = Relief(size)
-    relief.slab(area, distance, albedo, depth=-30 * scale, tilt=(float(scene.rotation[0, 2]), float(scene.rotation[1, 2])), slopes=slopes)
+    relief.slab(
+        area,
+        distance,
+        albedo,
+        depth=-30 * scale,
+        tilt=(float(scene.rotation[0, 2]), float(scene.rotation[1, 2])),
+        slopes=slopes,
+    )
     for corner, ear in ((left[0], 0), (right[-1], 16)):
         relief.capsule(points[corner], scene.offset(points[ear], 0, -15), 0.8 * scale, 0.8 * scale, cloth)
     return relief.lit(scene.lighting, edge=0.3)
@@ -149,7 +184,7 @@ def scarf(scene: Scene, rng: np.random.Generator) -> Layer:
     line = edge - sag * right**2 + 5 * (noise(rng, size, (1, 5))[0][None, :] - 0.5) + rng.uniform(-0.15, 0.15) * right
     distance = (line - down) * np.float32(scene.pixels_per_mm)
     color = random_color(rng, rng.uniform(0.3, 1))
-    albedo = np.broadcast_to(color, (size, size, 3))
+    albedo: NDArray[np.floating] = np.broadcast_to(color, (size, size, 3))
     style = rng.integers(4)
     if style == 1:
         albedo = albedo * (0.7 + 0.5 * np.sign(np.sin(down * 0.35 + 0.15 * right))[..., None])
@@ -164,9 +199,14 @@ def scarf(scene: Scene, rng: np.random.Generator) -> Layer:
     phase = np.float32(fold) * (down + hang * right**2 + wave)
     slope_y = np.float32(rng.uniform(0.25, 0.6)) * (np.cos(phase) + 0.5 * np.cos(2.3 * phase + 1)).astype(np.float32)
     relief = Relief(size)
-    area = window(size, 0, 0, size - 1, size - 1)
-    assert area is not None  # noqa: S101
-    relief.slab(area, distance.astype(np.float32), np.clip(albedo, 0.02, 1), slopes=(0.008 * right, slope_y), bevel=5 * scene.pixels_per_mm)
+    area = whole(size)
+    relief.slab(
+        area,
+        distance.astype(np.float32),
+        np.clip(albedo, 0.02, 1),
+        slopes=(0.008 * right, slope_y),
+        bevel=5 * scene.pixels_per_mm,
+    )
     return relief.lit(scene.lighting, edge=0.4)
 
 
@@ -178,17 +218,31 @@ def cap(scene: Scene, rng: np.random.Generator) -> Layer:
     color = random_color(rng, rng.uniform(0.3, 1))
     relief = Relief(size)
     center = scene.offset(brow, 0, low - 40)
-    area = window(size, 0, 0, size - 1, size - 1)
-    assert area is not None  # noqa: S101
+    area = whole(size)
     right, down = _face_coordinates(scene, center)
-    crown = np.maximum(np.sqrt((right / 92) ** 2 + (np.minimum(down, 0) / 85) ** 2) * 85 - 85, down - 38 + 0.0015 * right**2)
+    crown = np.maximum(
+        np.sqrt((right / 92) ** 2 + (np.minimum(down, 0) / 85) ** 2) * 85 - 85, down - 38 + 0.0015 * right**2
+    )
     knit = rng.random() < 0.5
     albedo = color * (1 + 0.35 * np.sin(right * np.float32(rng.uniform(0.5, 1.0))) * (1 if knit else 0))[..., None]
-    relief.slab(area, (crown * scale).astype(np.float32), np.clip(albedo, 0.02, 1), depth=-40 * scale, slopes=(0.009 * right, 0.009 * down), bevel=8 * scale)
+    relief.slab(
+        area,
+        (crown * scale).astype(np.float32),
+        np.clip(albedo, 0.02, 1),
+        depth=-40 * scale,
+        slopes=(0.009 * right, 0.009 * down),
+        bevel=8 * scale,
+    )
     if not knit or rng.random() < 0.4:  # a brim, or a turned-up edge
         look = scene.rotation[:2, 2] * scale * 55
         brim = scene.offset(center, 0, 38) + look + scene.axes[1] * scale * rng.uniform(-6, 8)
-        relief.ellipse(brim, (78 * scale, rng.uniform(13, 22) * scale), scene.roll, color * rng.uniform(0.5, 0.9), depth=-70 * scale)
+        relief.ellipse(
+            brim,
+            (78 * scale, rng.uniform(13, 22) * scale),
+            scene.roll,
+            color * rng.uniform(0.5, 0.9),
+            depth=-70 * scale,
+        )
     return relief.lit(scene.lighting, edge=0.35)
 
 
@@ -204,7 +258,9 @@ def fringe(scene: Scene, rng: np.random.Generator) -> Layer:
     parting = rng.random() < 0.25
     if parting:
         gap = rng.uniform(-25, 25)
-        edge = edge - np.float32(rng.uniform(20, 45)) * np.exp(-((right - gap) ** 2) / np.float32(2 * rng.uniform(8, 20) ** 2))
+        edge = edge - np.float32(rng.uniform(20, 45)) * np.exp(
+            -((right - gap) ** 2) / np.float32(2 * rng.uniform(8, 20) ** 2)
+        )
     alpha = coverage((down - edge) * np.float32(0.7 * scale))
     alpha = alpha * coverage((np.abs(right) - 95) * np.float32(scale))
     return _hair_layer(scene, rng, flow, alpha)
@@ -216,7 +272,9 @@ def long_hair(scene: Scene, rng: np.random.Generator) -> Layer:
     right, down = _face_coordinates(scene, scene.landmarks[30])
     side = 1.0 if rng.random() < 0.5 else -1.0
     bend = rng.uniform(-0.004, 0.004)
-    flow = right * side + np.float32(rng.uniform(-0.3, 0.3)) * down + np.float32(bend) * down**2 + 6 * noise(rng, size, 3)
+    flow = (
+        right * side + np.float32(rng.uniform(-0.3, 0.3)) * down + np.float32(bend) * down**2 + 6 * noise(rng, size, 3)
+    )
     if rng.random() < 0.6:
         inner = rng.uniform(5, 45)
         ragged = 14 * (streaks(rng, down * scale + 0.4 * flow * scale, 22 * scale) - 0.5)
@@ -224,7 +282,9 @@ def long_hair(scene: Scene, rng: np.random.Generator) -> Layer:
     else:
         thickness = rng.uniform(0.45, 0.62)
         strand = streaks(rng, flow * scale, rng.uniform(5, 11) * scale)
-        alpha = np.clip((strand - np.float32(thickness)) * 9, 0, 1) * coverage((np.abs(flow - rng.uniform(0, 40)) - rng.uniform(25, 60)) * np.float32(0.3 * scale))
+        alpha = np.clip((strand - np.float32(thickness)) * 9, 0, 1) * coverage(
+            (np.abs(flow - rng.uniform(0, 40)) - rng.uniform(25, 60)) * np.float32(0.3 * scale)
+        )
     return _hair_layer(scene, rng, flow, alpha)
 
 
@@ -245,7 +305,18 @@ def beard(scene: Scene, rng: np.random.Generator) -> Layer:
     outer[:13] = outer[:13] + scene.axes[1] * scale * rng.uniform(0, 12)
     if moustache_only:
         drop = scene.axes[1] * scale
-        outer = np.stack([points[31], points[33], points[35], points[54] + 6 * drop, points[52] + 2 * drop, points[51] + 3 * drop, points[50] + 2 * drop, points[48] + 6 * drop])
+        outer = np.stack(
+            [
+                points[31],
+                points[33],
+                points[35],
+                points[54] + 6 * drop,
+                points[52] + 2 * drop,
+                points[51] + 3 * drop,
+                points[50] + 2 * drop,
+                points[48] + 6 * drop,
+            ]
+        )
     outer = smooth_polygon(outer, 1)
     area = window(size, *outer.min(axis=0) - 6 * scale, *outer.max(axis=0) + 6 * scale)
     if area is None:

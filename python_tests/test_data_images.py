@@ -1,0 +1,196 @@
+"""Image files: every kind that a camera or the web makes, and every way in which one can be broken."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from focus.data import image_size, read_image, write_image
+from focus.errors import FocusError
+
+
+def _gradient(height: int = 20, width: int = 30) -> np.ndarray:
+    """[H, W, 3] with a different value in every corner, so that no turn or flip leaves it as it is."""
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([rows * 12, columns * 8, rows * 3 + columns * 2], axis=-1).astype(np.uint8)
+
+
+def _png_header(width: int, height: int) -> bytes:
+    """A PNG whose header claims a size, with no pixels behind it."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def test_rgb_is_read_unchanged(tmp_path: Path) -> None:
+    picture = _gradient()
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    loaded = read_image(tmp_path / "a.png")
+    assert loaded.dtype == np.uint8
+    assert np.array_equal(loaded, picture)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
+    picture = _gradient()
+    # How the camera stored the upright picture, for each value of the tag (TIFF 6.0: where row 0 and column 0 are).
+    stored = {
+        1: picture,
+        2: picture[:, ::-1],
+        3: picture[::-1, ::-1],
+        4: picture[::-1],
+        5: picture.transpose(1, 0, 2),
+        6: np.rot90(picture, 1),
+        7: picture[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(picture, -1),
+    }[orientation]
+    image = Image.fromarray(np.ascontiguousarray(stored))
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(read_image(tmp_path / "a.png"), picture)
+    assert image_size(tmp_path / "a.png") == picture.shape[:2]
+
+
+def test_grey_has_three_equal_channels(tmp_path: Path) -> None:
+    grey = _gradient()[..., 0]
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png"), np.repeat(grey[..., None], 3, axis=2))
+
+
+def test_16_bit_grey_keeps_its_high_byte(tmp_path: Path) -> None:
+    values = np.arange(20 * 30, dtype=np.uint16).reshape(20, 30) * 109
+    Image.fromarray(values).save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png")[..., 0], (values >> 8).astype(np.uint8))
+
+
+def test_alpha_is_composited_on_white(tmp_path: Path) -> None:
+    rgba = np.zeros((16, 16, 4), np.uint8)
+    rgba[..., 0] = 200
+    rgba[:8, :, 3] = 255
+    rgba[8:, :, 3] = 51  # one fifth
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    loaded = read_image(tmp_path / "a.png")
+    assert loaded[0, 0].tolist() == [200, 0, 0]
+    assert np.abs(loaded[15, 0].astype(int) - [244, 204, 204]).max() <= 1
+
+
+def test_palette_with_transparency_and_cmyk(tmp_path: Path) -> None:
+    palette = Image.fromarray(np.zeros((16, 16), np.uint8), "L").convert("P")
+    palette.putpalette([10, 20, 30] + [0] * 765)
+    palette.save(tmp_path / "opaque.png")
+    palette.save(tmp_path / "clear.png", transparency=0)
+    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / "red.jpg")
+    assert read_image(tmp_path / "opaque.png")[0, 0].tolist() == [10, 20, 30]
+    assert read_image(tmp_path / "clear.png")[0, 0].tolist() == [255, 255, 255]
+    red = read_image(tmp_path / "red.jpg")[8, 8]
+    assert red[0] > 240
+    assert red[1:].max() < 15
+
+
+def test_damaged_exif_leaves_the_pixels(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(_gradient()).save(buffer, "JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\xff\xff")
+    (tmp_path / "a.jpg").write_bytes(buffer.getvalue())
+    assert read_image(tmp_path / "a.jpg").shape == (20, 30, 3)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tiff", ".webp", ".bmp"])
+def test_truncated_files_are_refused_by_name(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"cut{suffix}"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    whole = path.read_bytes()
+    for share in (0.02, 0.3, 0.7):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(FocusError, match="cut"):
+            read_image(path)
+
+
+def test_things_that_are_no_image(tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "empty.png").write_bytes(b"")
+    with pytest.raises(FocusError, match=r"text\.jpg.*not an image"):
+        read_image(tmp_path / "text.jpg")
+    with pytest.raises(FocusError, match=r"empty\.png.*empty"):
+        read_image(tmp_path / "empty.png")
+    with pytest.raises(FocusError, match="is a folder"):
+        read_image(tmp_path)
+    with pytest.raises(FocusError, match=r"missing\.png.*no such file"):
+        read_image(tmp_path / "missing.png")
+
+
+def test_sizes_outside_of_the_range_are_refused_from_the_header(tmp_path: Path) -> None:
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    with pytest.raises(FocusError, match=r"dot\.png: 1 x 1 pixels is too small"):
+        read_image(tmp_path / "dot.png")
+    for width, height in (
+        (16_000, 12_500),
+        (14_000, 10_000),
+    ):  # 200 and 140 megapixels: beyond Pillow's limit, and beyond ours only
+        (tmp_path / "huge.png").write_bytes(_png_header(width, height))
+        with pytest.raises(FocusError, match=r"huge\.png.*120,000,000 pixels; shrink"):
+            read_image(tmp_path / "huge.png")
+
+
+def test_float_pixels_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.ones((16, 16), np.float32)).save(tmp_path / "a.tiff")
+    with pytest.raises(FocusError, match="floating-point"):
+        read_image(tmp_path / "a.tiff")
+
+
+def test_write_round_trip_and_rounding(tmp_path: Path) -> None:
+    picture = _gradient()
+    write_image(tmp_path / "a.png", picture)
+    assert np.array_equal(read_image(tmp_path / "a.png"), picture)
+    values = np.full((16, 16), 0.5)
+    values[0, 0], values[0, 1] = 7.0, -1.0
+    write_image(tmp_path / "b.png", values)
+    loaded = read_image(tmp_path / "b.png")[..., 0]
+    assert (loaded[0, 0], loaded[0, 1], loaded[1, 1]) == (255, 0, 128)
+    assert (tmp_path / "a.png").stat().st_mode & 0o444 == 0o444 & ~_umask()
+
+
+def _umask() -> int:
+    import os
+
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_image(tmp_path / "a.png", _gradient())
+    before = path.read_bytes()
+
+    def full_disk(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full_disk)
+    with pytest.raises(FocusError, match=r"a\.png.*No space left"):
+        write_image(path, _gradient())
+    assert path.read_bytes() == before
+    assert [item.name for item in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "message"),
+    [
+        ("a.png", np.zeros((4, 4, 2), np.uint8), "shape"),
+        ("a.png", np.zeros((4, 4), np.int32), "int32"),
+        ("a.nothing", np.zeros((4, 4), np.uint8), "suffix"),
+        ("missing/a.png", np.zeros((4, 4), np.uint8), "folder"),
+    ],
+)
+def test_bad_writes_are_refused(tmp_path: Path, name: str, array: np.ndarray, message: str) -> None:
+    with pytest.raises(FocusError, match=message):
+        write_image(tmp_path / name, array)

@@ -1,0 +1,146 @@
+"""Photo folders: what is skipped, what a batch holds, and augmentation that moves pixels and points alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from focus.data import AugmentationSettings, FaceBatch, PhotoFolder, estimate_alignment, write_image
+from focus.data.landmarks import MIRRORED_LANDMARKS
+from focus.data.photos import augment
+from focus.errors import FocusError
+
+
+def _face_points() -> np.ndarray:
+    """[68, 2]: a rough face about 100 pixels wide, round (130, 110)."""
+    rng = np.random.default_rng(0)
+    points = rng.uniform((90, 80), (170, 160), (68, 2))
+    points[[36, 39, 42, 45]] = [[98, 90], [112, 90], [148, 90], [162, 90]]
+    points[[30, 48, 54]] = [[130, 118], [108, 142], [152, 142]]
+    return points
+
+
+def _row(name: str, points: np.ndarray) -> str:
+    return ",".join([name, *(f"{value:.2f}" for value in points.reshape(-1))])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(1)
+    for name in ("a.png", "b.png", "c.png"):
+        write_image(tmp_path / name, rng.integers(0, 256, (240, 260, 3), dtype=np.uint8))
+    (tmp_path / "c.png").write_bytes((tmp_path / "c.png").read_bytes()[:5000])
+    (tmp_path / "text.png").write_text("no picture")
+    return tmp_path
+
+
+def test_good_photos_are_used_and_bad_ones_are_listed(folder: Path) -> None:
+    points = _face_points()
+    five = np.stack([points[[36, 39]].mean(0), points[[42, 45]].mean(0), points[30], points[48], points[54]])
+    rows = [
+        _row("a.png", points),
+        _row("../a.png", points),
+        _row("c.png", points),
+        _row("missing.png", points),
+        _row("text.png", points),
+        _row("short.png", points[:60]),
+        _row("b.png", five),
+    ]
+    (folder / "l.csv").write_text("\n".join(rows))
+    photos = PhotoFolder(folder, folder / "l.csv", 64)
+    assert [item.name for item in photos.items] == ["a.png", "b.png"]
+    reasons = dict(photos.skipped)
+    assert list(reasons) == ["short.png", "../a.png", "c.png", "missing.png", "text.png"]
+    assert "leaves the photo folder" in reasons["../a.png"]
+    assert "damaged or truncated" in reasons["c.png"]
+
+    batch = photos.batch([1, 0])
+    assert batch.image.shape == (2, 3, 64, 64)
+    assert batch.names == ["b.png", "a.png"]
+    assert (batch.visible_mask, batch.parameters, batch.occluder) == (None, None, [])
+    assert batch.landmark_weights.sum(dim=1).tolist() == [3, 68]
+    # Both files have the same five points, so the same crop of different noise.
+    assert photos.items[0].alignment == photos.items[1].alignment == estimate_alignment(five, 64)
+    expected = photos.items[0].alignment.to_crop(points)
+    assert np.abs(batch.landmarks[1].numpy() - expected).max() < 0.005  # the file has two decimals
+
+    uncached = PhotoFolder(folder, folder / "l.csv", 64, cache_bytes=0)
+    assert torch.equal(uncached.batch([1, 0]).image, batch.image)
+
+
+def test_nothing_usable_is_an_error(folder: Path) -> None:
+    (folder / "l.csv").write_text(_row("missing.png", _face_points()))
+    with pytest.raises(FocusError, match=r"none of the 1 rows.*missing\.png: no such file"):
+        PhotoFolder(folder, folder / "l.csv", 64)
+    with pytest.raises(FocusError, match="no such folder"):
+        PhotoFolder(folder / "nowhere", folder / "l.csv", 64)
+
+
+def test_augmentation_depends_on_the_seed_and_the_photo_only(folder: Path) -> None:
+    (folder / "l.csv").write_text("\n".join([_row("a.png", _face_points()), _row("b.png", _face_points())]))
+    photos = PhotoFolder(folder, folder / "l.csv", 64)
+    both, alone, other = (
+        photos.batch([0, 1], augment_seed=5),
+        photos.batch([1], augment_seed=5),
+        photos.batch([1], augment_seed=6),
+    )
+    assert torch.equal(both.image[1:], alone.image)
+    assert torch.equal(both.landmarks[1:], alone.landmarks)
+    assert not torch.equal(alone.image, other.image)
+    assert not torch.equal(photos.batch([1]).image, alone.image)
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_augmented_points_follow_the_pixels(flip: float) -> None:
+    """A bright dot at a landmark is found at the moved landmark."""
+    settings = AugmentationSettings(flip_probability=flip, gain=0, gamma=0)
+    for seed in range(10):
+        landmarks = np.full((68, 2), 31.5)
+        landmarks[36] = (14, 40)
+        y, x = np.mgrid[:80, :80]
+        dot = np.exp(-((x - (14 + 8)) ** 2 + (y - (40 + 8)) ** 2) / 8)  # a margin of 8 pixels round 64
+        crop = np.repeat((255 * dot)[..., None], 3, axis=2).astype(np.uint8)
+        image, moved, weights = augment(crop, landmarks, np.arange(68.0), 64, settings, np.random.default_rng(seed))
+        weight = image[..., 0].astype(float)
+        rows, columns = np.mgrid[:64, :64]
+        found = np.array([(weight * columns).sum(), (weight * rows).sum()]) / weight.sum()
+        index = 45 if flip else 36  # the outer corner of the other eye after mirroring
+        assert np.abs(found - moved[index]).max() < 0.1
+        assert weights[index] == 36
+        assert np.array_equal(weights, np.arange(68.0)[MIRRORED_LANDMARKS] if flip else np.arange(68.0))
+
+
+def test_colour_changes_keep_black_and_order() -> None:
+    crop = np.zeros((80, 80, 3), np.uint8)
+    crop[:, 40:] = 120
+    settings = AugmentationSettings(rotation=0, scale=0, shift=0, flip_probability=0)
+    image, *_ = augment(crop, np.zeros((68, 2)), np.ones(68), 64, settings, np.random.default_rng(0))
+    assert image[:, :30].max() == 0
+    assert len(np.unique(image[:, 34:, 0])) == 1
+    assert 90 < image[0, 40, 0] < 150
+
+
+def test_batches_join_and_split(folder: Path) -> None:
+    (folder / "l.csv").write_text("\n".join([_row("a.png", _face_points()), _row("b.png", _face_points())]))
+    photos = PhotoFolder(folder, folder / "l.csv", 32)
+    both = photos.batch([0, 1])
+    joined = FaceBatch.cat([photos.batch([0]), photos.batch([1])])
+    assert torch.equal(joined.image, both.image)
+    assert joined.names == both.names
+    assert both[1:].names == ["b.png"]
+    assert torch.equal(both[[1, 0]].landmarks[0], both.landmarks[1])
+    assert both[torch.tensor([1])].names == ["b.png"]
+    with pytest.raises(ValueError, match="at least one"):
+        FaceBatch.cat([])
+
+
+def test_real_photos(shared_dir: Path) -> None:
+    photos = PhotoFolder(shared_dir / "photos", shared_dir / "photos" / "landmarks.csv", 96)
+    assert len(photos) == 13
+    assert photos.skipped == []
+    batch = photos.batch(range(13), augment_seed=3)
+    assert batch.image.shape == (13, 3, 96, 96)
+    assert batch.landmarks.isfinite().all()
