@@ -11,7 +11,7 @@ import math
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -226,13 +226,16 @@ class Settings:
     """`cpu`, `cuda`, or auto: CUDA where there is a card."""
     threads: int = 0
     """Threads of torch on the CPU; 0: as many as torch thinks right."""
+    workers: int = 0
+    """Processes that draw the next faces meanwhile (each with its own copy of cached photos); 0: none."""
 
     def __post_init__(self) -> None:
         stages = self.stages
         _check("image_size", self.image_size, self.image_size >= 16, "at least 16 pixels")
         _check("batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
         _check("seed", self.seed, 0 <= self.seed < 1 << 32, "a number in [0, 2**32)")
-        _check("binary_ramp", self.binary_ramp, self.binary_ramp >= 0, "a number >= 0")
+        for name in ("binary_ramp", "threads", "workers"):
+            _check(name, getattr(self, name), getattr(self, name) >= 0, "a number >= 0")
         for item in fields(stages):
             _check(f"stages.{item.name}", getattr(stages, item.name), getattr(stages, item.name) >= 0, "a number >= 0")
         _check(
@@ -274,6 +277,30 @@ class Settings:
         if name == "small":
             return _small()
         raise FocusError(f"settings: preset: expected 'paper', 'official' or 'small', got {name!r}")
+
+    def scaled(self, factor: float) -> Settings:
+        """The same run, shorter or longer: all iterations (stages, cycle, decays, ramps) times `factor`."""
+
+        def times(count: int) -> int:
+            return max(1, round(count * factor)) if count else 0
+
+        def rate(value: Rate) -> Rate:
+            return replace(value, decay_every=times(value.decay_every), warm_up=times(value.warm_up))
+
+        counts = {item.name: times(getattr(self.stages, item.name)) for item in fields(self.stages)}
+        counts["cycle"] = max(counts["cycle"], counts["segmentation_in_cycle"] + 1)
+        return replace(
+            self,
+            stages=StageSettings(**counts),
+            binary_ramp=times(self.binary_ramp),
+            optimiser=replace(
+                self.optimiser,
+                initialise=rate(self.optimiser.initialise),
+                segmentation=rate(self.optimiser.segmentation),
+                joint_reconstruction=rate(self.optimiser.joint_reconstruction),
+                joint_segmentation=rate(self.optimiser.joint_segmentation),
+            ),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dicts of JSON values; undone by `from_dict`."""

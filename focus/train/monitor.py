@@ -9,9 +9,11 @@ import time
 from collections.abc import Iterator, Mapping
 from types import FrameType
 
+import torch
 from torch import Tensor
 
 from focus.train.config import GuardSettings
+from focus.train.distributed import place, total
 
 
 class Window:
@@ -36,8 +38,12 @@ class Window:
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def means(self) -> dict[str, float]:
-        """Means over the iterations that gave a value."""
-        return {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        """Means over the iterations that gave a value, and over the processes."""
+        if not self._sums:
+            return {}
+        sums = total(torch.stack(list(self._sums.values())).float()).tolist()
+        size = place()[1]
+        return {name: value / (self._counts[name] * size) for name, value in zip(self._sums, sums, strict=True)}
 
     def seconds(self) -> float:
         """Per iteration; to be asked after `means`, which waits for the device."""

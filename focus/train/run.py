@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from focus.data.batches import FaceBatch
 from focus.data.photos import PhotoFolder
@@ -15,7 +18,8 @@ from focus.face import MorphableModel
 from focus.nets import ArcFaceFeatures, FeatureExtractor, FilterBank
 from focus.train.checkpoint import Networks, load_checkpoint
 from focus.train.config import Settings
-from focus.train.log import Logger, RunLogger
+from focus.train.distributed import place, process_group
+from focus.train.log import Logger, RunLogger, SilentLogger
 from focus.train.schedule import Turn
 from focus.train.sources import DataSource, PhotoSource, SyntheticSource, split_photos
 from focus.train.trainer import LAST, Trainer
@@ -52,30 +56,42 @@ def train(
     if settings.threads:
         torch.set_num_threads(settings.threads)
     step = checkpoint.header.step if checkpoint else 0
-    with RunLogger(folder, settings.log, step=step) as logger:
+    with contextlib.ExitStack() as stack:
+        device = stack.enter_context(process_group(pick_device(settings.device)))
+        first = place()[0] == 0
+        logger: Logger = stack.enter_context(RunLogger(folder, settings.log, step=step)) if first else SilentLogger()
         model = settings.face.build()
         data, validation = build_data(settings, model, logger)
-        adaptation = None
+        adaptation, adaptation_validation = None, None
         if settings.stages.adapt and settings.data.adapt_photos and settings.data.adapt_landmarks:
-            adaptation, validation = photo_source(
+            adaptation, adaptation_validation = photo_source(
                 settings, settings.data.adapt_photos, settings.data.adapt_landmarks, logger
             )
+        networks = build_networks(settings, model)
+        if device.type == "cuda" and place()[1] > 1:
+            convert: Callable[[nn.Module], Any] = nn.SyncBatchNorm.convert_sync_batchnorm
+            networks = Networks(convert(networks.reconstruction), convert(networks.segmentation))
         trainer = Trainer(
             settings,
             model,
-            build_networks(settings, model),
+            networks,
             data,
             build_features(settings, logger),
             adaptation=adaptation,
             validation=validation,
+            adaptation_validation=adaptation_validation,
             folder=folder,
             logger=logger,
-            device=pick_device(settings.device),
+            device=device,
             after_turn=after_turn,
         )
+        if not trainer.plan:
+            raise FocusError(
+                f"settings: stages: nothing to do for the method {settings.method!r}: its stages are all 0"
+            )
         if checkpoint:
             trainer.resume(checkpoint)
-            logger.message(f"going on after iteration {trainer.step} of {trainer.plan[-1].end if trainer.plan else 0}")
+            logger.message(f"going on after iteration {trainer.step} of {trainer.total}")
         return trainer.run()
 
 
@@ -106,7 +122,8 @@ def build_data(settings: Settings, model: MorphableModel, logger: Logger) -> tup
         return photo_source(settings, data.photos, data.landmarks, logger)
     faces = SyntheticFaces(model, settings.image_size, settings.seed, data.synthetic)
     held_out = SyntheticFaces(model, settings.image_size, settings.seed + VALIDATION_SEED_OFFSET, data.synthetic)
-    return SyntheticSource(faces, settings.batch_size), held_out.batch(0, data.validation) if data.validation else None
+    source = SyntheticSource(faces, settings.batch_size, part=place())
+    return source, held_out.batch(0, data.validation) if data.validation else None
 
 
 def photo_source(
@@ -121,7 +138,9 @@ def photo_source(
     )
     for skip in photos.skipped:
         logger.message(f"  skipped {skip.name}: {skip.reason}")
-    source = PhotoSource(photos, training, settings.batch_size, seed=settings.seed, augment=settings.data.augment)
+    source = PhotoSource(
+        photos, training, settings.batch_size, seed=settings.seed, augment=settings.data.augment, part=place()
+    )
     return source, photos.batch(held_out) if held_out else None
 
 

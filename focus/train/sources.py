@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import functools
+import signal
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
 
 from focus.data.batches import FaceBatch
 from focus.data.photos import PhotoFolder
@@ -29,14 +30,16 @@ class SyntheticSource:
     Args:
         faces: the set.
         batch_size: faces per batch.
+        part: (number of this process, number of processes); each gets its share of every batch.
     """
 
-    def __init__(self, faces: SyntheticFaces, batch_size: int) -> None:
-        self.faces, self.batch_size = faces, batch_size
+    def __init__(self, faces: SyntheticFaces, batch_size: int, *, part: tuple[int, int] = (0, 1)) -> None:
+        self.faces, self.batch_size, self.part = faces, batch_size, part
 
     def batch(self, step: int) -> FaceBatch:
         """Batch number `step`."""
-        return self.faces.batch(step * self.batch_size, self.batch_size)
+        start, end = _positions(step, self.batch_size, self.part)
+        return self.faces.batch(start, end - start)
 
 
 class PhotoSource:
@@ -48,36 +51,91 @@ class PhotoSource:
         batch_size: photos per batch; it may exceed their number.
         seed: of order and changes.
         augment: change the photos at random.
+        part: (number of this process, number of processes); each gets its share of every batch.
     """
 
     def __init__(
-        self, photos: PhotoFolder, indices: list[int], batch_size: int, *, seed: int, augment: bool = True
+        self,
+        photos: PhotoFolder,
+        indices: list[int],
+        batch_size: int,
+        *,
+        seed: int,
+        augment: bool = True,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         if not indices:
             raise FocusError("photos: expected at least one to train with, got none; see which were skipped, and why")
-        self.photos, self.indices, self.batch_size, self.seed, self.augment = photos, indices, batch_size, seed, augment
-        self._order = functools.lru_cache(maxsize=4)(self._shuffle)
+        self.photos, self.indices, self.batch_size, self.seed = photos, indices, batch_size, seed
+        self.augment, self.part = augment, part
+        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def batch(self, step: int) -> FaceBatch:
         """Batch number `step`."""
         count = len(self.indices)
         parts = []
-        position, end = step * self.batch_size, (step + 1) * self.batch_size
+        position, end = _positions(step, self.batch_size, self.part)
         while position < end:
             epoch, first = divmod(position, count)
-            chosen = self._order(epoch)[first : first + end - position]
+            if epoch != self._epoch:
+                self._epoch, self._order = epoch, _generator(self.seed, epoch).permutation(count)
+            chosen = self._order[first : first + end - position]
             seed = self.seed * 1_000_003 + epoch if self.augment else None
             parts.append(self.photos.batch([self.indices[i] for i in chosen], augment_seed=seed))
             position += len(chosen)
         return parts[0] if len(parts) == 1 else FaceBatch.cat(parts)
 
-    def _shuffle(self, epoch: int) -> NDArray[np.int64]:
-        rng = np.random.Generator(np.random.Philox(key=np.array([self.seed, epoch], dtype=np.uint64)))
-        return rng.permutation(len(self.indices))
+
+def load(sources: Sequence[DataSource], order: Iterable[tuple[int, int]], *, workers: int = 0) -> Iterator[FaceBatch]:
+    """Batches in a given order, drawn ahead of their use where there are workers.
+
+    Args:
+        sources: for workers, they must be picklable.
+        order: (number of the source, number of the batch).
+        workers: processes that draw; 0: the caller's.
+    """
+    return iter(
+        DataLoader(
+            _Batches(sources),
+            batch_size=None,
+            sampler=order,
+            num_workers=workers,
+            worker_init_fn=_ignore_interrupts,
+            # Fresh interpreters: a fork after torch has started its threads can hang.
+            multiprocessing_context="spawn" if workers else None,
+        )
+    )
+
+
+class _Batches(Dataset[FaceBatch]):
+    def __init__(self, sources: Sequence[DataSource]) -> None:
+        self.sources = sources
+
+    def __getitem__(self, key: tuple[int, int]) -> FaceBatch:
+        source, number = key
+        return self.sources[source].batch(number)
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Ctrl-C reaches all processes of a terminal; the one that trains answers it and then ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def split_photos(count: int, validation: int, seed: int) -> tuple[list[int], list[int]]:
     """Indices of the photos for training and for validation: at most `validation`, and at most a fifth of `count`."""
     held_out = min(validation, int(count * _VALIDATION_SHARE))
-    order = np.random.Generator(np.random.Philox(key=np.array([seed, 0], dtype=np.uint64))).permutation(count)
+    order = _generator(seed, 0).permutation(count)
     return sorted(order[held_out:].tolist()), sorted(order[:held_out].tolist())
+
+
+def _positions(step: int, batch_size: int, part: tuple[int, int]) -> tuple[int, int]:
+    """First face, and the one after the last, of a process's share of a batch."""
+    number, size = part
+    if batch_size % size:
+        raise FocusError(f"settings: batch_size: expected a multiple of the {size} processes, got {batch_size}")
+    start = step * batch_size + number * batch_size // size
+    return start, start + batch_size // size
+
+
+def _generator(seed: int, number: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=np.array([seed, number], dtype=np.uint64)))

@@ -20,15 +20,16 @@ from focus.nets import FeatureExtractor
 from focus.report.panels import reconstruction_sheet
 from focus.train.checkpoint import Checkpoint, Header, Networks, save_checkpoint
 from focus.train.config import Method, Settings
+from focus.train.distributed import average_gradients, place, total
 from focus.train.log import Logger, SilentLogger
 from focus.train.monitor import MaskGuard, Window, stop_on_signals
 from focus.train.schedule import Network, Turn, plan, rate_of, robust_sigma
-from focus.train.sources import DataSource
+from focus.train.sources import DataSource, load
 
 LAST = "last.safetensors"
 """The checkpoint from which the run of a folder goes on."""
 
-_WHERE_AND_WHAT_FOR = ("log", "guard", "device", "threads", "start")
+_WHERE_AND_WHAT_FOR = ("log", "guard", "device", "threads", "workers", "start")
 """Settings that change nothing about what a run computes."""
 
 
@@ -53,6 +54,7 @@ class Trainer:
         features: recognition features; moved to `device`.
         adaptation: the faces of the stage `adapt`; None: `data`.
         validation: faces that are never trained on; None: no validation.
+        adaptation_validation: the same for the stage `adapt`; None: `validation`.
         folder: for checkpoints; None: none are written.
         logger: is told how it goes; None: nobody.
         device: where to compute.
@@ -69,6 +71,7 @@ class Trainer:
         *,
         adaptation: DataSource | None = None,
         validation: FaceBatch | None = None,
+        adaptation_validation: FaceBatch | None = None,
         folder: Path | None = None,
         logger: Logger | None = None,
         device: torch.device | str = "cpu",
@@ -79,10 +82,11 @@ class Trainer:
         self.model, self.networks = model.to(self.device), networks.to(self.device)
         self.features = features.to(self.device) if isinstance(features, nn.Module) else features
         self.renderer = Renderer(self.model, settings.image_size)
-        self.validation = None if validation is None else validation.to(self.device)
+        self.validation, self.adaptation_validation = validation, adaptation_validation or validation
         self.folder, self.logger, self.after_turn = folder, logger or SilentLogger(), after_turn
         self.plan = plan(settings.stages, settings.method)
         self.total = self.plan[-1].end if self.plan else 0
+        self.process, self.processes = place()
         self.step = 0
         """Iterations done."""
         self.validated: dict[str, Any] = {}
@@ -104,13 +108,15 @@ class Trainer:
         """
         log = self.settings.log
         with stop_on_signals() as stopped:
+            batches = self._batches()
             for turn in self.plan:
                 if turn.end <= self.step:
                     continue
                 self._begin(turn)
                 while self.step < turn.end:
-                    self._iterate(turn)
-                    finished, stopping = self.step == turn.end, stopped.is_set()
+                    self._window.start()
+                    self._iterate(turn, next(batches).to(self.device))
+                    finished, stopping = self.step == turn.end, self._agree(stopped.is_set())
                     saving = finished or stopping or self.step % log.checkpoint_every == 0
                     if saving or self.step % log.every == 0:
                         self._report(turn)  # Before saving: it ends the run where the numbers make no sense.
@@ -145,13 +151,19 @@ class Trainer:
             return torch.optim.Adam(network.parameters())
         return torch.optim.Adadelta(network.parameters())
 
-    def _iterate(self, turn: Turn) -> None:
-        self._window.start()
+    def _batches(self) -> Iterator[FaceBatch]:
+        """The batches of the rest of the plan."""
+        order = (
+            (int(turn.stage == "adapt"), turn.batch(step))
+            for turn in self.plan
+            for step in range(max(turn.start, self.step), turn.end)
+        )
+        return load((self.data, self.adaptation), order, workers=self.settings.workers)
+
+    def _iterate(self, turn: Turn, batch: FaceBatch) -> None:
         settings, iteration = self.settings, turn.iteration(self.step)
-        source = self.adaptation if turn.stage == "adapt" else self.data
-        batch = source.batch(turn.batch(self.step)).to(self.device)
         # Random numbers (dropout) follow from the iteration: no state of a generator to keep.
-        torch.manual_seed((settings.seed << 32) + self.step)
+        torch.manual_seed((settings.seed << 32) + self.step * self.processes + self.process)
         if turn.stage == "initialise":
             loss, terms = self._initialisation_loss(batch, iteration / turn.total)
         elif turn.stage == "segmentation":
@@ -167,8 +179,10 @@ class Trainer:
             group["lr"] = rate
         optimiser.zero_grad()
         torch.autograd.backward(loss)
+        parameters = optimiser.param_groups[0]["params"]
+        average_gradients(parameters)
         if settings.optimiser.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], settings.optimiser.gradient_clip)
+            nn.utils.clip_grad_norm_(parameters, settings.optimiser.gradient_clip)
         optimiser.step()
         self.step += 1
         self._window.add({"loss": loss.detach(), **terms})
@@ -314,6 +328,10 @@ class Trainer:
         if problem:
             self._stop(problem)
 
+    def _agree(self, stopping: bool) -> bool:
+        """Whether any process was told to stop: all stop after the same iteration."""
+        return stopping if self.processes == 1 else bool(total(torch.tensor(float(stopping), device=self.device)) > 0)
+
     def _seconds_left(self) -> float:
         """By the pace of each stage and network, or the mean of the known ones where it has not begun."""
         guess = sum(self._pace.values()) / len(self._pace)
@@ -329,9 +347,10 @@ class Trainer:
 
         The loss is L_R with the outlier-robust likelihood at its final sigma: one yardstick for all stages and methods.
         """
-        if self.validation is None:
+        batch = self.adaptation_validation if turn.stage == "adapt" else self.validation
+        if batch is None or self.process:
             return
-        batch = self.validation
+        batch = batch.to(self.device)
         found = self.predict(batch, "pretrained" if turn.stage == "initialise" else None)
         face = found.rendering.mask
         loss, scores = self._loss_of(batch, found.parameters, found.rendering, sigma=self.settings.robust.sigma)
@@ -356,7 +375,7 @@ class Trainer:
 
     def _save(self, turn: Turn) -> None:
         """Writes the checkpoint of the run and, at the end of a stage, one that keeps its name."""
-        if self.folder is None:
+        if self.folder is None or self.process:
             return
         header, tensors = self.state()
         if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):

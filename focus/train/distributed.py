@@ -1,0 +1,61 @@
+"""Several processes, one per card, started by torchrun: each takes its share of a batch; gradients are averaged.
+
+The losses that are ratios over the batch sum over the processes before they divide (`focus.losses.pixel`), so that two
+processes with 6 faces each learn what one with 12 learns. BatchNorm shares its statistics on CUDA only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from focus.errors import FocusError
+
+
+def place() -> tuple[int, int]:
+    """(number of this process, number of processes)."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def total(values: Tensor) -> Tensor:
+    """Sum over the processes."""
+    if place()[1] > 1:
+        values = values.clone()
+        dist.all_reduce(values)
+    return values
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replaces the gradients by their mean over the processes, with one exchange."""
+    size = place()[1]
+    if size == 1:
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    joined = total(torch.cat([gradient.flatten() for gradient in gradients])) / size
+    for gradient, mean in zip(gradients, torch.split(joined, [g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+@contextlib.contextmanager
+def process_group(device: torch.device) -> Iterator[torch.device]:
+    """Joins the processes that torchrun started and gives each its card; does nothing outside of torchrun."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
+        yield device
+        return
+    if not dist.is_available():
+        raise FocusError("torchrun: this build of torch has no torch.distributed; train with one process")
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()

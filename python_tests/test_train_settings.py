@@ -1,0 +1,152 @@
+"""Settings, their presets against the figures of the paper, and the plan that follows from them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from focus.errors import FocusError
+from focus.train import Settings, plan
+from focus.train.config import DataSettings, Rate, RobustSettings, StageSettings
+from focus.train.schedule import SEGMENTATION_STREAM, rate_of, robust_sigma
+
+
+def test_paper_preset_has_the_figures_of_the_paper() -> None:
+    settings = Settings.preset("paper")
+    assert (settings.batch_size, settings.image_size, settings.method) == (12, 224, "focus")
+    stages = settings.stages
+    assert (stages.initialise, stages.segmentation, stages.joint) == (300_000, 30_000, 200_000)
+    assert (stages.cycle, stages.segmentation_in_cycle) == (30_000, 5_000)
+    assert settings.optimiser.name == "adadelta"
+    assert settings.optimiser.initialise == Rate(start=0.1, decay=0.99, decay_every=5_000)
+    assert settings.optimiser.segmentation.start == 0.03
+    joint = settings.optimiser.joint_reconstruction
+    assert joint.start == pytest.approx(settings.optimiser.initialise.at(300_000, 300_000))  # it goes on
+    assert settings.optimiser.joint_segmentation.start == pytest.approx(0.06 * joint.start)
+    assert (settings.robust.sigma, settings.robust.cutoff) == (0.043, 3.0)
+    assert robust_sigma(settings.robust, 0.0) == pytest.approx(0.043)  # from the first iteration on
+    weights = settings.reconstruction_weights
+    assert (weights.pixel, weights.perceptual, weights.landmark, weights.regularisation) == (0.5, 0.25, 5e-4, 0.1)
+    assert weights.area == 0.06
+    mask = settings.segmentation_weights
+    assert (mask.neighbor, mask.distance, mask.area, mask.preserve, mask.binary) == (15, 3, 0.5, 2.5, 10)
+    assert settings.binary_ramp == 0
+
+
+def test_official_preset_differs_where_the_released_code_does() -> None:
+    settings = Settings.preset("official")
+    assert settings.optimiser.joint_reconstruction.start == pytest.approx(0.1 * 0.99**60 * 0.8)
+    assert settings.optimiser.joint_reconstruction.decay == 0.99
+    assert settings.optimiser.joint_segmentation.decay == 0.95
+    assert settings.segmentation_weights.preserve == 0.25
+    assert settings.stages == Settings.preset("paper").stages
+
+
+@pytest.mark.parametrize("name", ["paper", "official", "small"])
+def test_settings_survive_json(name: str) -> None:
+    settings = replace(
+        Settings.preset(name),  # type: ignore[arg-type]
+        start=Path("start.safetensors"),
+        data=DataSettings(photos=Path("photos"), landmarks=Path("landmarks.csv")),
+    )
+    assert Settings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+
+
+def test_settings_of_an_older_version_take_defaults() -> None:
+    assert Settings.from_dict({"seed": 3}) == Settings(seed=3)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"sed": 3}, "unknown: sed"),
+        ({"seed": "three"}, "settings.seed: expected int"),
+        ({"seed": True}, "settings.seed: expected int"),
+        ({"stages": 5}, "settings.stages"),
+        ({"method": "magic"}, "settings.method"),
+        ({"network": {"encoder": {"widths": [64, "x"]}}}, "settings.network.encoder.widths"),
+    ],
+)
+def test_settings_that_cannot_be_understood(values: dict[str, object], message: str) -> None:
+    with pytest.raises(FocusError, match=message):
+        Settings.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 0}, "batch_size"),
+        ({"image_size": 8}, "image_size"),
+        ({"seed": -1}, "seed"),
+        ({"stages": StageSettings(cycle=10, segmentation_in_cycle=10)}, "segmentation_in_cycle"),
+        ({"stages": StageSettings(joint=-1)}, "stages.joint"),
+        ({"robust": RobustSettings(plain=0.7, anneal=0.7)}, "robust.plain"),
+        ({"data": DataSettings(photos=Path("photos"))}, "belong together"),
+        ({"method": "oracle", "data": DataSettings(photos=Path("p"), landmarks=Path("l"))}, "true masks"),
+    ],
+)
+def test_settings_that_make_no_sense(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(FocusError, match=message):
+        replace(Settings(), **changes)  # type: ignore[arg-type]
+
+
+def test_rates() -> None:
+    steps = Rate(0.1, decay=0.5, decay_every=10)
+    assert [steps.at(i, 100) for i in (0, 9, 10, 25)] == pytest.approx([0.1, 0.1, 0.05, 0.025])
+    cosine = Rate(0.1, cosine_end=0.2)
+    assert [cosine.at(i, 100) for i in (0, 50, 100)] == pytest.approx([0.1, 0.06, 0.02])
+    assert [Rate(1.0, decay=1.0, warm_up=4).at(i, 9) for i in range(5)] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
+
+
+def test_robust_loss_warms_up_and_anneals() -> None:
+    robust = RobustSettings(plain=0.25, anneal=0.5, sigma_start=0.172, sigma=0.043)
+    assert [robust_sigma(robust, p) for p in (0.0, 0.24)] == [None, None]
+    assert [robust_sigma(robust, p) for p in (0.25, 0.5, 0.75, 0.99)] == pytest.approx([0.172, 0.086, 0.043, 0.043])
+
+
+def test_plan_of_the_paper() -> None:
+    turns = plan(Settings.preset("paper").stages, "focus")
+    assert [(t.stage, t.network, t.length) for t in turns[:4]] == [
+        ("initialise", "reconstruction", 300_000),
+        ("segmentation", "segmentation", 30_000),
+        ("joint", "segmentation", 5_000),
+        ("joint", "reconstruction", 25_000),
+    ]
+    assert turns[-1].end == 530_000
+    assert [t.length for t in turns if t.stage == "joint"] == [5_000, 25_000] * 6 + [5_000, 15_000]
+    assert all(after.start == before.end for before, after in itertools.pairwise(turns))
+    third = turns[5]
+    assert (third.cycle, third.before, third.total, third.seen) == (1, 25_000, 165_000, 325_000)
+    assert (third.iteration(third.start + 7), third.batch(third.start + 7)) == (25_007, 325_007)
+    optimiser = Settings.preset("official").optimiser
+    assert [rate_of(optimiser, t).start for t in turns[:4]] == pytest.approx(
+        [0.1, 0.03, 0.06 * 0.0437725, 0.0437725], rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("method", ["mofa", "pretrained", "oracle"])
+def test_methods_see_the_same_faces_at_the_same_rates(method: str) -> None:
+    stages = StageSettings(initialise=7, segmentation=3, joint=25, adapt=9, cycle=10, segmentation_in_cycle=4)
+
+    def reconstruction(name: str) -> list[tuple[str, int, int, int]]:
+        return [
+            (turn.stage, turn.batch(step), turn.iteration(step), turn.total)
+            for turn in plan(stages, name)  # type: ignore[arg-type]
+            if turn.network == "reconstruction"
+            for step in range(turn.start, turn.end)
+        ]
+
+    assert reconstruction(method) == reconstruction("focus")
+    assert [number for _, number, _, _ in reconstruction(method)] == list(range(7 + 6 + 6 + 1 + 5))
+    assert all(turn.network == "reconstruction" for turn in plan(stages, method))  # type: ignore[arg-type]
+
+
+def test_the_two_networks_share_no_batch() -> None:
+    turns = plan(StageSettings(initialise=5, segmentation=3, joint=20, cycle=10, segmentation_in_cycle=4), "focus")
+    batches = [turn.batch(step) for turn in turns for step in range(turn.start, turn.end)]
+    assert len(set(batches)) == len(batches) == 28
+    assert sorted(b for b in batches if b >= SEGMENTATION_STREAM) == [SEGMENTATION_STREAM + i for i in range(11)]
