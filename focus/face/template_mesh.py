@@ -23,7 +23,7 @@ Indices = NDArray[np.int64]
 # Parts of the mesh, one number per vertex.
 SKIN, LID_EDGE, INNER_LIP, EYEBALL, TEETH = range(5)
 
-_SIDE_LIMIT = np.radians(97.0)
+_SIDE_LIMIT = np.radians(102.0)
 _TOP_ROW, _BOTTOM_ROW = 108.0, -120.0
 
 # Grid lines: (end of the segment, number of intervals, relative width of the last interval to the first).
@@ -106,7 +106,8 @@ def _slit_offsets(
 
 def _warp(phi: Array, row: Array, lid_side: Array, lip_side: Array) -> Array:
     """Points of the skin for chart coordinates of the even grid; sides decide where a row coincides with a slit."""
-    x, y, _ = np.moveaxis(surface.skin(phi, row), -1, 0)
+    points = surface.skin(phi, row)
+    x, y, _ = points.T
     front = surface.smoothstep(np.radians(62), np.radians(44), np.abs(phi))
     eyes = _slit_offsets(
         x, row - surface.EYE_ROW, lid_side > 0, surface.eye_line(x) - surface.EYE_ROW, surface.lid_openings(x), 16.0
@@ -118,9 +119,10 @@ def _warp(phi: Array, row: Array, lid_side: Array, lip_side: Array) -> Array:
     # The chart's own lift of the rows is undone round the slits, so that corners and lines meet.
     lift = sum(np.exp(-(((row - line) / 14.0) ** 2)) for line in (surface.MOUTH_ROW, surface.EYE_ROW)) * (row - y)
     level = lift * surface.smoothstep(np.radians(58), np.radians(30), np.abs(phi))
-    target_y = y + (eyes + mouth) * front + level
-    chart_phi, chart_row = surface.chart(x, target_y)
-    return np.where((front > 0)[..., None], surface.skin(chart_phi, chart_row), surface.skin(phi, row))
+    offset = (eyes + mouth) * front + level
+    moved = np.abs(offset) > 0.01
+    points[moved] = surface.skin(*surface.chart(x[moved], (y + offset)[moved]))
+    return points
 
 
 class _Builder:

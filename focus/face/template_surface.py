@@ -78,9 +78,9 @@ def smooth_maximum(first: Array, second: Array, radius: float | Array) -> Array:
 # --- cross-sections ---------------------------------------------------------------------------------------------------
 
 _ROWS = (-130, -115, -103, -96, -90, -85, -80, -74, -64, -50, -33, -12, 10, 33, 54, 75, 90, 104, 114)
-_FRONT = (38, 41, 46, 52, 61, 73, 84, 90.5, 93.5, 94, 96, 97, 95, 93.5, 97.5, 97, 91.5, 82, 71)
-_HALF_WIDTH = (54, 52, 51, 51.5, 53.5, 57, 60, 62, 63.5, 65, 67, 69.5, 71.5, 70.5, 69, 67.5, 65, 61, 57)
-_SIDE = (-16, -14, -12, -11, -10, -9, -8, -6, -4, 0, 4, 8, 10, 11, 9, 6, 4, 2, 0)
+_FRONT = (38, 41, 46, 52, 61, 73, 84, 90.5, 93.5, 94, 96, 95.5, 91.5, 89, 96, 96, 90.5, 81, 70)
+_HALF_WIDTH = (54, 52, 51, 51.5, 54, 57.5, 60.5, 62.5, 64.5, 66.5, 68.5, 70.5, 72, 71.5, 71, 70, 67.5, 63, 59)
+_SIDE = (-16, -14, -10, -6, -3, 2, 6, 10, 15, 19, 22, 24, 24, 23, 18, 14, 12, 9, 6)
 
 
 def half_width(row: Array) -> Array:
@@ -91,7 +91,7 @@ def half_width(row: Array) -> Array:
 def _skew(phi: Array, row: Array) -> Array:
     """y - row: lifts the rows of jaw and neck towards the gonion, lowers those of the forehead towards the temple."""
     side = np.sin(phi) ** 2
-    jaw = 43.0 * side * smoothstep(20.0, -98.0, row)
+    jaw = 43.0 * side**1.35 * smoothstep(20.0, -98.0, row)
     temple = -26.0 * side**2 * smoothstep(20.0, 114.0, row)
     return jaw + temple
 
@@ -189,7 +189,7 @@ def front_depth(x: Array, y: Array, base: Array) -> Array:
     z += 1.3 * pair(x, y, (24, 80), (18, 15))  # frontal eminences
     z += 3.2 * pair(x, y, (28, 53), (13, 5.5), 0.05) + 2.0 * bump(x, y, (0, 53), (11, 7))  # brow ridges, glabella
     z += 2.0 * pair(x, y, (44, 48), (7, 6))
-    z -= 7.0 * pair(x, y, (28, 37), (11.5, 7.5)) + 3.6 * pair(x, y, (15.5, 33), (5.0, 8.0))  # orbits
+    z -= 1.8 * pair(x, y, (28, 39), (11.5, 6.0)) + 2.6 * pair(x, y, (15.5, 32), (5.0, 9.0))  # orbits
     z += 3.6 * pair(x, y, (53, 31), (8, 11))  # outer rims of the orbits
     z += 3.0 * pair(x, y, (44, 10), (13, 10), -0.5)  # cheek bones
     z += 3.0 * pair(x, y, (29, 2), (12, 12))  # cheek fat
@@ -203,10 +203,10 @@ def front_depth(x: Array, y: Array, base: Array) -> Array:
     below = eye_line(x) + lower - y
     window = smoothstep(EYE_INNER_X - 3, EYE_INNER_X + 7, ax) * smoothstep(EYE_OUTER_X + 7, EYE_OUTER_X - 6, ax)
     far = np.maximum(np.hypot((ax - EYE_X) * 0.8, y - EYE_ROW) - 13.0, 0.0)
-    z = smooth_maximum(z, eye_surface(x, y) + 1.5 - 0.25 * far**2, 2.2)
-    z -= 1.6 * np.exp(-(((above - 4.4) / 1.15) ** 2)) * window  # crease of the upper lid
+    z = smooth_maximum(z, eye_surface(x, y) + 1.5 - 0.25 * far**2, 2.2 + 3.0 * smoothstep(32.0, 24.0, y))
+    z -= 1.3 * np.exp(-(((above - 4.2) / 1.1) ** 2)) * window  # crease of the upper lid
     z += 2.0 * np.exp(-(((above - 8.6) / 3.0) ** 2)) * window  # fold over it
-    z -= 0.7 * np.exp(-(((below - 6.5) / 2.4) ** 2)) * window  # furrow under the lower lid
+    z -= 0.35 * np.exp(-(((below - 6.5) / 2.8) ** 2)) * window  # furrow under the lower lid
     # Nose.
     z = smooth_maximum(z, _nose(x, y), 2.2 + 4.0 * smoothstep(2.0, 22.0, y))
     z -= 1.5 * pair(x, y, (18.0, -5.0), (1.5, 6.0), 0.25)  # groove round the wing
@@ -234,7 +234,9 @@ def skin(phi: Array, row: Array) -> Array:
     x = width * np.sin(phi)
     y = row + _skew(phi, row)
     side = natural_spline(_ROWS, _SIDE, row)
-    z = side + (natural_spline(_ROWS, _FRONT, row) - side) * np.cos(phi)
+    # In front of the widest place an ellipse; behind it straight back to about the same depth at all rows.
+    forward, back = natural_spline(_ROWS, _FRONT, row) - side, np.maximum((side + 14.0) / 0.208, 20.0)
+    z = side + np.where(np.cos(phi) > 0, forward, back) * np.cos(phi)
     front = front_depth(x, y, z)
     blend = smoothstep(np.radians(84), np.radians(52), np.abs(phi))
     z = z + (front - z) * blend
@@ -244,7 +246,7 @@ def skin(phi: Array, row: Array) -> Array:
 def chart(x: Array, y: Array) -> tuple[Array, Array]:
     """(phi, row) of a point of the front: the inverse of `skin` for x and y."""
     row = y.copy()
-    for _ in range(40):  # a contraction: the skew grows by less than its row
+    for _ in range(40):  # a contraction at eyes and mouth, where it is used; not along the jaw
         phi = np.arcsin(np.clip(x / half_width(row), -1.0, 1.0))
         row = y - _skew(phi, row)
     return phi, row
