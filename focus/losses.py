@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PAPER_IMAGE_SIZE = 224
 ROBUST_SIGMA = 0.043
 ROBUST_CUTOFF = 3.0
-_HEAVY_LANDMARKS = (*range(28, 31), *range(60, 68))
+_HEAVY_LANDMARKS = (slice(28, 31), slice(60, 68))
 _HEAVY_LANDMARK_WEIGHT = 20.0
 
 
@@ -130,7 +130,8 @@ def landmark(target: Tensor, reconstruction: Tensor, *, image_size: int, confide
         confidence: ``[B, 68]``, a factor on the squared distance of each point.
     """
     weight = torch.ones(target.shape[1], dtype=target.dtype, device=target.device)
-    weight[list(_HEAVY_LANDMARKS)] = _HEAVY_LANDMARK_WEIGHT
+    for points in _HEAVY_LANDMARKS:
+        weight[points] = _HEAVY_LANDMARK_WEIGHT
     squared_weight = (weight * (PAPER_IMAGE_SIZE / image_size)).square().expand(target.shape[:2])
     if confidence is not None:
         squared_weight = squared_weight * confidence
@@ -223,6 +224,7 @@ def reconstruction_loss(
     features: FeatureExtractor,
     weights: ReconstructionWeights,
     mask: Tensor | None = None,
+    mask_gradient: bool = True,
     confidence: Tensor | None = None,
     robust_sigma: float | None = None,
     robust_cutoff: float = ROBUST_CUTOFF,
@@ -241,6 +243,7 @@ def reconstruction_loss(
         features: recognition features for L_perceptual.
         weights: the weights.
         mask: ``[B, 1, S, S]``, M; None: the whole rendered face, and no L_area.
+        mask_gradient: whether L_pixel reaches the render through the mask, too. L_area always does.
         confidence: ``[B, 68]``, see `landmark`.
         robust_sigma: if given, L_pixel is replaced by `robust` with this sigma over the rendered face, and `mask` must
             be None.
@@ -259,7 +262,8 @@ def reconstruction_loss(
         value, _ = robust(target, rendering.image, face, sigma=robust_sigma, cutoff=robust_cutoff)
         total.add("robust", weights.pixel, value)
     elif weights.pixel:
-        total.add("pixel", weights.pixel, pixel(target, rendering.image, face if mask is None else face * mask))
+        trusted = mask if mask is None or mask_gradient else mask.detach()
+        total.add("pixel", weights.pixel, pixel(target, rendering.image, face if trusted is None else face * trusted))
     if weights.perceptual:
         with torch.no_grad():
             expected = features.embed(target, target_landmarks)

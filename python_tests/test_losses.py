@@ -383,6 +383,14 @@ def test_area_reaches_the_render_through_the_mask_only(features: FilterBank) -> 
     assert not total.requires_grad
 
 
+def test_pixel_loss_reaches_the_mask_on_request_only(features: FilterBank) -> None:
+    render = scene()[2]
+    only_pixel = ReconstructionWeights(perceptual=0, landmark=0, regularisation=0, area=0)
+    mask = torch.full_like(render.mask, 0.5).requires_grad_()
+    assert reconstruction(features, render, weights=only_pixel, mask=mask)[0].requires_grad
+    assert not reconstruction(features, render, weights=only_pixel, mask=mask, mask_gradient=False)[0].requires_grad
+
+
 def test_paper_and_official_weights() -> None:
     assert ReconstructionWeights() == ReconstructionWeights(0.5, 0.25, 5e-4, 0.1, 0.06)
     assert SegmentationWeights() == SegmentationWeights(15, 3, 0.5, 2.5, 10, 3, 1, False)

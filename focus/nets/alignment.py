@@ -11,10 +11,6 @@ from torch import Tensor
 ARCFACE_POINTS = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
 ARCFACE_SIZE = 112
 
-_EYE_CORNERS = ((36, 39), (42, 45))
-_NOSE_TIP = 30
-_MOUTH_CORNERS = (48, 54)
-
 # The aligned crop that the networks see has its eyes 0.62 * 102 / 224 of its side apart, the template 35.24 / 112 of
 # its side.
 _CROP_TO_TEMPLATE = 1.11
@@ -27,9 +23,9 @@ def five_from_68(landmarks: Tensor) -> Tensor:
     """Eye centres (mean of the corners), nose tip and mouth corners: ``[B, 68, 2]`` -> ``[B, 5, 2]``, iBUG order."""
     if landmarks.dim() != 3 or landmarks.shape[1:] != (68, 2):
         raise ValueError(f"five_from_68: landmarks: expected shape [B, 68, 2], got {list(landmarks.shape)}")
-    eyes = [landmarks[:, list(corners)].mean(dim=1) for corners in _EYE_CORNERS]
-    points = [landmarks[:, index] for index in (_NOSE_TIP, *_MOUTH_CORNERS)]
-    return torch.stack(eyes + points, dim=1)
+    eyes = [(landmarks[:, outer] + landmarks[:, inner]) / 2 for outer, inner in ((36, 39), (42, 45))]
+    nose_and_mouth = [landmarks[:, index] for index in (30, 48, 54)]
+    return torch.stack(eyes + nose_and_mouth, dim=1)
 
 
 def template_points(size: int, *, like: Tensor) -> Tensor:
@@ -79,19 +75,21 @@ def warp(images: Tensor, similarity: Tensor, size: int) -> Tensor:
     linear, shift = similarity[:, :, :2], similarity[:, None, :, 2]
     # A similarity [[a, -b], [b, a]] is inverted by its transpose over a^2 + b^2; row vectors transpose once more.
     squared_scale = linear[:, :, 0].square().sum(dim=1).clamp(min=1e-6)
-    pixels = (result_pixels - shift) @ (linear / squared_scale[:, None, None])
-    span = torch.tensor((width, height), dtype=pixels.dtype, device=pixels.device)
-    grid = ((2 * pixels + 1) / span - 1).view(-1, size, size, 2)
+    x, y = ((result_pixels - shift) @ (linear / squared_scale[:, None, None])).unbind(dim=-1)
+    grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=-1).view(-1, size, size, 2)
     return F.grid_sample(images, grid.to(images.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def align_faces(images: Tensor, landmarks: Tensor, size: int = ARCFACE_SIZE) -> Tensor:
+def align_faces(
+    images: Tensor, landmarks: Tensor, size: int = ARCFACE_SIZE, *, template: Tensor | None = None
+) -> Tensor:
     """Faces in the position, size and roll that ArcFace was trained on.
 
     Args:
         images: ``[B, C, S, S]``, crops as `focus.data` makes them (the face about half of the side).
         landmarks: ``[B, 68, 2]`` pixels of `images`.
         size: side of the result; the template is scaled to it.
+        template: `template_points` of this size, where they are at hand; made here, they are copied to the device.
 
     Returns:
         ``[B, C, size, size]``. Crops more than twice too large are averaged down first, since bilinear sampling would
@@ -107,4 +105,5 @@ def align_faces(images: Tensor, landmarks: Tensor, size: int = ARCFACE_SIZE) -> 
         images = F.avg_pool2d(images, factor)
         landmarks = (landmarks + 0.5) / factor - 0.5
     points = five_from_68(landmarks)
-    return warp(images, estimate_similarity(points, template_points(size, like=points)), size)
+    template = template_points(size, like=points) if template is None else template
+    return warp(images, estimate_similarity(points, template), size)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from focus.nets.alignment import ARCFACE_SIZE, align_faces
+from focus.nets.alignment import ARCFACE_SIZE, align_faces, template_points
 from focus.nets.features import soft_support
 from focus.nets.weights import load_weights, read_weights
 
@@ -78,10 +78,14 @@ class ArcFaceFeatures(nn.Module):
     # et al. 2016).
     _SUPPORT_MARGIN = 5
 
+    template: Tensor
+
     def __init__(self, network: IResNet, description: str = "ArcFace IResNet-50") -> None:
         super().__init__()
         self.network = network.requires_grad_(False)
         self.description = description
+        template = template_points(ARCFACE_SIZE, like=torch.zeros(()))
+        self.register_buffer("template", template, persistent=False)  # [5, 2]
         self.train(False)
 
     @classmethod
@@ -124,7 +128,6 @@ class ArcFaceFeatures(nn.Module):
         return soft_support(mask, self._SUPPORT_MARGIN)
 
     def embed(self, images: Tensor, landmarks: Tensor) -> Tensor:
-        """``[B, 3, S, S]`` and ``[B, 68, 2]`` pixels -> ``[B, 512]`` of unit length, for the face aligned to the
-        template.
-        """
-        return F.normalize(self.network(2 * align_faces(images, landmarks) - 1), dim=1)
+        """``[B, 3, S, S]`` and ``[B, 68, 2]`` pixels -> ``[B, 512]`` of unit length, for the aligned face."""
+        aligned = align_faces(images, landmarks, template=self.template)
+        return F.normalize(self.network(2 * aligned - 1), dim=1)

@@ -13,9 +13,7 @@ from focus.nets.alignment import align_faces, template_points
 
 
 class FeatureExtractor(Protocol):
-    """What the losses ask of recognition features. Parameters are constants; gradients reach the images (and
-    landmarks).
-    """
+    """What the losses ask of recognition features: constant weights, gradients for images, masks and landmarks."""
 
     description: str
     """What the features are, for logs and reports."""
@@ -24,14 +22,10 @@ class FeatureExtractor(Protocol):
         """``[B, 3, S, S]`` RGB in [0, 1] -> ``[B, C, h, w]``."""
 
     def feature_support(self, mask: Tensor) -> Tensor:
-        """``[B, 1, S, S]`` mask in [0, 1] -> ``[B, 1, h, w]`` in [0, 1]: how far each position of the map saw only the
-        mask.
-        """
+        """``[B, 1, S, S]`` -> ``[B, 1, h, w]``, both in [0, 1]: how far each position of the map saw only the mask."""
 
     def embed(self, images: Tensor, landmarks: Tensor) -> Tensor:
-        """``[B, 3, S, S]`` and ``[B, 68, 2]`` pixels -> ``[B, D]`` of unit length, for the face aligned by its
-        landmarks.
-        """
+        """``[B, 3, S, S]`` and ``[B, 68, 2]`` pixels -> ``[B, D]`` of unit length, for the aligned face."""
 
 
 def soft_support(mask: Tensor, margin: int) -> Tensor:
@@ -78,6 +72,7 @@ class FilterBank(nn.Module):
 
     directions: Tensor
     opponents: Tensor
+    template: Tensor
     embedding_window: Tensor
 
     def __init__(self) -> None:
@@ -88,7 +83,9 @@ class FilterBank(nn.Module):
         opponents = torch.tensor([[1.0, -1.0, 0.0], [0.5, 0.5, -1.0]])
         self.register_buffer("opponents", opponents, persistent=False)  # [2, 3]
         side = self.ALIGNED_SIZE // 2
-        center = (template_points(self.ALIGNED_SIZE, like=angles).mean(dim=0) - 0.5) / 2
+        template = template_points(self.ALIGNED_SIZE, like=angles)
+        self.register_buffer("template", template, persistent=False)  # [5, 2]
+        center = (template.mean(dim=0) - 0.5) / 2
         axis = torch.arange(side)
         squared = (axis[None, :] - center[0]).square() + (axis[:, None] - center[1]).square()
         window = torch.exp(-squared / (2 * (0.3 * side) ** 2))
@@ -130,10 +127,8 @@ class FilterBank(nn.Module):
         return soft_support(_extend(mask), self._SUPPORT_MARGIN)
 
     def embed(self, images: Tensor, landmarks: Tensor) -> Tensor:
-        """``[B, 3, S, S]`` and ``[B, 68, 2]`` -> ``[B, 512]`` of unit length, differentiable in both. A black image
-        gives zeros.
-        """
-        maps = self.feature_map(align_faces(images, landmarks, self.ALIGNED_SIZE))
+        """``[B, 3, S, S]`` and ``[B, 68, 2]`` pixels -> ``[B, 512]`` of unit length; zeros for a black image."""
+        maps = self.feature_map(align_faces(images, landmarks, self.ALIGNED_SIZE, template=self.template))
         pooled = F.adaptive_avg_pool2d(maps * self.embedding_window, self.EMBEDDING_GRID)
         return F.normalize(pooled.flatten(1), dim=1)
 

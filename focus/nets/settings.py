@@ -148,6 +148,10 @@ def _arguments(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
+# Chosen by trials at 64 pixels, batch 16, one core. Encoder: 28 million multiply-adds, 50 ms forward and backward.
+# Its output layer sees a 4x4 grid of features: an average over the whole image loses the places that pose needs.
+# GroupNorm learned pose and shape slightly better than BatchNorm there, at the same speed. In the U-Net, which judges a
+# pixel by absolute differences of colour, BatchNorm found occluders far better (IoU 0.78 against 0.69).
 _SMALL = NetworkSettings(
     encoder=EncoderSettings(
         block="basic",

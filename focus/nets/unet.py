@@ -50,9 +50,7 @@ class SegmentationNetwork(nn.Module):
         self.head = nn.Conv2d(filters[0], patch**2, 1)
 
     def forward(self, rendered: Tensor, target: Tensor, face: Tensor | None = None) -> Tensor:
-        """The mask, sigmoid(`logits`): ``[B, 1, H, W]`` in (0, 1), 1 = the rendered face is seen here. Arguments as for
-        `logits`.
-        """
+        """The mask ``[B, 1, H, W]`` in (0, 1), sigmoid(`logits`): 1 where the rendered face is seen."""
         return torch.sigmoid(self.logits(rendered, target, face))
 
     def logits(self, rendered: Tensor, target: Tensor, face: Tensor | None = None) -> Tensor:
