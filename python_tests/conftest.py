@@ -2,31 +2,117 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import importlib.util
 import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
+from focus.ops import _native
 
-def _cuda_is_required() -> bool:
-    return os.environ.get("FOCUS_REQUIRE_CUDA", "0") == "1"
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _skip_unless_required(variable: str, reason: str) -> None:
+    """Skips the test, or fails it where the environment says that it must run."""
+    if os.environ.get(variable, "0") == "1":
+        pytest.fail(f"{variable}=1, and {reason}")
+    pytest.skip(reason)
 
 
 @pytest.fixture(params=["cpu", "cuda"])
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Runs a test on the CPU, and on CUDA where there is a card; `FOCUS_REQUIRE_CUDA=1` makes a missing card a failure."""
     if request.param == "cuda" and not torch.cuda.is_available():
-        if _cuda_is_required():
-            pytest.fail("FOCUS_REQUIRE_CUDA=1, and torch sees no CUDA device")
-        pytest.skip("no CUDA device")
+        _skip_unless_required("FOCUS_REQUIRE_CUDA", "torch sees no CUDA device")
     return torch.device(request.param)
+
+
+@pytest.fixture(params=["cpu", "cuda", "emulated"])
+def kernel_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """Runs a test of an operator once for each implementation: CPU, CUDA, and the CUDA kernels emulated on the CPU.
+
+    "emulated" takes float32 tensors of the CPU; each thread of a kernel is a thread of the system, so keep the inputs tiny.
+    """
+    if request.param == "emulated":
+        monkeypatch.setattr(_native, "module", request.getfixturevalue("emulated_module"))
+        return torch.device("cpu")
+    if request.param == "cuda" and not torch.cuda.is_available():
+        _skip_unless_required("FOCUS_REQUIRE_CUDA", "torch sees no CUDA device")
+    return torch.device(request.param)
+
+
+@pytest.fixture(scope="session")
+def emulated_module(build_emulation: Callable[[str, str], Path]) -> ModuleType:
+    """`focus._C` with the CUDA kernels emulated on the CPU."""
+    library = build_emulation("_C_emulated", "")
+    spec = importlib.util.spec_from_file_location("_C_emulated", library)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def build_emulation() -> Callable[[str, str], Path]:
+    """Builds a target of CMakeLists.txt with the CUDA kernels emulated: (target, sanitizers) -> its file.
+
+    The build folders are kept under build/ between runs. Without compiler, cmake, ninja or pybind11 the test is skipped;
+    `FOCUS_REQUIRE_EMULATION=1` makes that a failure.
+    """
+
+    def build(target: str, sanitizers: str) -> Path:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        tools = {tool: shutil.which(tool, path=path) for tool in ("cmake", "ninja", "g++")}
+        missing = [tool for tool, found in tools.items() if found is None]
+        if importlib.util.find_spec("pybind11") is None:
+            missing.append("pybind11")
+        if missing:
+            _skip_unless_required("FOCUS_REQUIRE_EMULATION", f"{', '.join(missing)} not found, to build {target}")
+        python = hashlib.sha256(f"{sys.prefix} {sys.version}".encode()).hexdigest()[:8]  # a cache knows one interpreter
+        folder = ROOT / "build" / f"emulation-{python}-{sanitizers.replace(',', '-') or 'plain'}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pybind11 = _run(sys.executable, "-m", "pybind11", "--cmakedir").strip()
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _run(
+                *(str(tools["cmake"]), "-S", str(ROOT), "-B", str(folder), "-G", "Ninja"),
+                f"-DCMAKE_MAKE_PROGRAM={tools['ninja']}",
+                f"-DCMAKE_CXX_COMPILER={tools['g++']}",
+                "-DCMAKE_BUILD_TYPE=Debug",
+                "-DCMAKE_CXX_FLAGS_DEBUG=-O1 -g1",
+                f"-DPython_EXECUTABLE={sys.executable}",
+                f"-Dpybind11_DIR={pybind11}",
+                "-DFOCUS_CUDA=OFF",
+                "-DFOCUS_EMULATION=ON",
+                f"-DFOCUS_SANITIZE={sanitizers}",
+            )
+            _run(str(tools["cmake"]), "--build", str(folder), "--target", target)
+        return next(file for file in folder.glob(f"{target}*") if file.is_file())
+
+    return build
+
+
+def _run(*command: str) -> str:
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if result.returncode != 0:
+        pytest.fail(f"{' '.join(command)}\n{result.stdout[-4000:]}")
+    return result.stdout
 
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """Reference data for development (golden renders, photos, a scan-based model); the test is skipped where it is absent."""
-    path = Path(os.environ.get("FOCUS_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+    path = Path(os.environ.get("FOCUS_SHARED", ROOT.parent / "shared"))
     if not (path / "golden").is_dir():
         pytest.skip(f"no reference data at {path} (set FOCUS_SHARED to its folder)")
     return path
