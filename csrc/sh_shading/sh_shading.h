@@ -6,8 +6,12 @@
 
 namespace focus {
 
-constexpr int kShBands = 9;    // l = 0..2, m = -l..l
-constexpr int kShChunk = 256;  // vertices whose lighting gradients are summed together, in index order
+constexpr int kShBands = 9;     // l = 0..2, m = -l..l
+constexpr int kShEntries = 27;  // of the light: three colours
+// The gradient of the light is a sum over vertices, made in one order everywhere, so that it has the same bits: the vertices of a segment
+// one after another, then the segments of a chunk, then the chunks.
+constexpr int kShSegment = 32;
+constexpr int kShChunk = 256;
 
 template <typename T>
 struct ShShadingParameters {

@@ -6,54 +6,55 @@ namespace focus {
 namespace {
 
 // One thread per vertex.
-__global__ void sh_shading_kernel(ShShadingParameters<float> p) {
-    int64_t const vertex_count = p.colors.size[1];
-    FOCUS_GRID_STRIDE_LOOP(i, p.colors.size[0] * vertex_count) {
-        shade(p.normals.data + 3 * i, p.albedo.data + 3 * i, p.coefficients.data + i / vertex_count * (3 * kShBands),
+__global__ void __launch_bounds__(kBlockSize) sh_shading_kernel(ShShadingParameters<float> p) {
+    FOCUS_GRID_STRIDE_LOOP(i, p.colors.size[0] * p.colors.size[1]) {
+        shade(p.normals.data + 3 * i, p.albedo.data + 3 * i, p.coefficients.data + quotient(i, p.colors.size[1]) * kShEntries,
               p.colors.data + 3 * i);
     }
 }
 
-// One block per chunk of kShChunk vertices of one image, one thread per vertex; the 27 lighting sums go through shuffles within a warp,
-// then over the warps in order: a fixed tree, so the same bits on every run.
-__global__ void sh_shading_backward_kernel(ShShadingBackwardParameters<float> p, int64_t chunks) {
-    __shared__ float warp_sums[kShChunk / kWarpSize][3 * kShBands];
+// One block per chunk of vertices of an image. One thread per vertex first; then one per segment and coefficient of the light.
+__global__ void __launch_bounds__(kShChunk) sh_shading_backward_kernel(ShShadingBackwardParameters<float> p, int64_t chunks) {
+    constexpr int kSegments = kShChunk / kShSegment;
+    __shared__ float basis[kShChunk][kShBands];
+    __shared__ float grad_light[kShChunk][3];
+    __shared__ float sums[kSegments][kShEntries];
     int64_t const vertex_count = p.normals.size[1];
-    int const lane = threadIdx.x % kWarpSize, warp = threadIdx.x / kWarpSize;
+    int const thread = threadIdx.x;
     for (int64_t task = blockIdx.x; task < p.normals.size[0] * chunks; task += gridDim.x) {
-        int64_t const b = task / chunks, v = task % chunks * kShChunk + threadIdx.x;
-        float basis[kShBands] = {}, grad_light[3] = {};
-        if (v < vertex_count) {
-            int64_t const i = b * vertex_count + v;
-            shade_gradient(p.normals.data + 3 * i, p.albedo.data + 3 * i, p.coefficients.data + b * 3 * kShBands,
-                           p.grad_colors.data + 3 * i, p.grad_normals ? p.grad_normals.data + 3 * i : nullptr,
-                           p.grad_albedo ? p.grad_albedo.data + 3 * i : nullptr, basis, grad_light);
+        int64_t const b = quotient(task, chunks), begin = (task - b * chunks) * kShChunk;
+        int const count = static_cast<int>(vertex_count - begin < kShChunk ? vertex_count - begin : kShChunk);
+        if (thread < count) {
+            int64_t const i = b * vertex_count + begin + thread;
+            shade_gradient(p.normals.data + 3 * i, p.albedo.data + 3 * i, p.coefficients.data + b * kShEntries, p.grad_colors.data + 3 * i,
+                           p.grad_normals ? p.grad_normals.data + 3 * i : nullptr, p.grad_albedo ? p.grad_albedo.data + 3 * i : nullptr,
+                           basis[thread], grad_light[thread]);
         }
-        if (p.partial_coefficients) {  // the same for all threads of the grid, so the barriers below are reached by all or none
-#pragma unroll
-            for (int entry = 0; entry < 3 * kShBands; ++entry) {
-                float sum = grad_light[entry / kShBands] * basis[entry % kShBands];
-                for (int step = kWarpSize / 2; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
-                if (lane == 0) warp_sums[warp][entry] = sum;
-            }
-            __syncthreads();
-            if (threadIdx.x < 3 * kShBands) {
-                float sum = 0.0f;
-                for (int w = 0; w < kShChunk / kWarpSize; ++w) sum += warp_sums[w][threadIdx.x];
-                p.partial_coefficients.data[task * 3 * kShBands + threadIdx.x] = sum;
-            }
-            __syncthreads();
+        if (!p.partial_coefficients) continue;  // for all threads alike: the barriers are reached by all or none
+        __syncthreads();
+        int const segment = thread / kShEntries, entry = thread % kShEntries;
+        if (segment < kSegments) {
+            int const end = (segment + 1) * kShSegment < count ? (segment + 1) * kShSegment : count;
+            float sum = 0.0f;
+            for (int v = segment * kShSegment; v < end; ++v) sum += grad_light[v][entry / kShBands] * basis[v][entry % kShBands];
+            sums[segment][entry] = sum;
         }
+        __syncthreads();
+        if (thread < kShEntries) {
+            float sum = 0.0f;
+            for (int s = 0; s < kSegments; ++s) sum += sums[s][thread];
+            p.partial_coefficients.data[task * kShEntries + thread] = sum;
+        }  // the next write to `sums` is behind the next barrier
     }
 }
 
 // One thread per coefficient adds the chunks in order.
-__global__ void sum_partial_coefficients_kernel(ShShadingBackwardParameters<float> p, int64_t chunks) {
-    constexpr int64_t kEntries = 3 * kShBands;
-    FOCUS_GRID_STRIDE_LOOP(i, p.normals.size[0] * kEntries) {
+__global__ void __launch_bounds__(kBlockSize) add_chunks_kernel(ShShadingBackwardParameters<float> p, int64_t chunks) {
+    FOCUS_GRID_STRIDE_LOOP(i, p.normals.size[0] * kShEntries) {
+        int64_t const b = quotient(i, kShEntries), entry = i - b * kShEntries;
         float total = 0.0f;
         for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-            total += p.partial_coefficients.data[(i / kEntries * chunks + chunk) * kEntries + i % kEntries];
+            total += p.partial_coefficients.data[(b * chunks + chunk) * kShEntries + entry];
         }
         p.grad_coefficients.data[i] = total;
     }
@@ -70,8 +71,7 @@ void sh_shading_backward_cuda(ShShadingBackwardParameters<float> const& p, Strea
     int64_t const chunks = (p.normals.size[1] + kShChunk - 1) / kShChunk;
     launch("sh_shading_backward", sh_shading_backward_kernel, grid_size(p.normals.size[0] * chunks, 1), kShChunk, stream, p, chunks);
     if (p.grad_coefficients) {
-        launch("sum_partial_coefficients", sum_partial_coefficients_kernel, grid_size(p.normals.size[0] * 3 * kShBands), kBlockSize, stream,
-               p, chunks);
+        launch("sh_shading_add_chunks", add_chunks_kernel, grid_size(p.normals.size[0] * kShEntries), kBlockSize, stream, p, chunks);
     }
 }
 

@@ -80,7 +80,9 @@ def widen(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-def empty_unless(needed: bool, *shape: int, like: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor | None:
+def empty_unless(
+    needed: bool, *shape: int, like: torch.Tensor, dtype: torch.dtype | None = None
+) -> torch.Tensor | None:
     """Memory for an output that is only sometimes wanted; None tells the kernel to skip it."""
     return like.new_empty(shape, dtype=dtype) if needed else None
 

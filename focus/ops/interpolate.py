@@ -148,11 +148,14 @@ def interpolate(attributes: torch.Tensor, faces: torch.Tensor | Topology, fragme
     """
     _check.floating("interpolate", "attributes", attributes, ("B", "V", "C"))
     attributes = _native.widen(attributes)
-    batch, height, width = _check.tensor_of("interpolate", "fragments.face_index", fragments.face_index, ("B", "H", "W")).shape
+    batch, height, width = _check.tensor_of(
+        "interpolate", "fragments.face_index", fragments.face_index, ("B", "H", "W")
+    ).shape
     if fragments.face_index.dtype != torch.int32:
         raise TypeError(f"focus.ops.interpolate: fragments.face_index expected int32, got {fragments.face_index.dtype}")
     _check.floating("interpolate", "fragments.barycentric", fragments.barycentric, (batch, height, width, 3))
-    _check.same_device_and_dtype("interpolate", attributes=attributes, barycentric=fragments.barycentric)
+    barycentric = _native.widen(fragments.barycentric)
+    _check.same_device_and_dtype("interpolate", attributes=attributes, barycentric=barycentric)
     if attributes.shape[0] not in (1, batch):
         raise ValueError(
             f"focus.ops.interpolate: attributes expected a batch of 1 or {batch}, as the fragments have, got {attributes.shape[0]}"
@@ -164,5 +167,5 @@ def interpolate(attributes: torch.Tensor, faces: torch.Tensor | Topology, fragme
         topology.offsets,
         topology.corners,
         fragments.face_index,
-        fragments.barycentric,
+        barycentric,
     )

@@ -1,0 +1,315 @@
+"""What every operator on meshes promises, whatever it computes: gradients, torch's registration rules, memory layouts, determinism."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+
+from focus import ops
+from focus.ops import reference
+
+Tensors = tuple[torch.Tensor, ...]
+
+FACES = [[0, 1, 3], [1, 4, 3], [1, 2, 4], [2, 5, 4], [3, 4, 6], [4, 7, 6], [4, 5, 7], [5, 8, 7]]
+
+
+def _sheet(seed: int = 0) -> torch.Tensor:
+    """[2, 9, 3] screen vertices of a crumpled 3x3 sheet over a 10x8 image, in double precision."""
+    y, x = torch.meshgrid(torch.arange(3), torch.arange(3), indexing="ij")
+    flat = torch.stack([1 + 2.6 * x, 0.8 + 3.7 * y, torch.full((3, 3), 10.0)], -1).reshape(1, 9, 3).double()
+    return flat + torch.rand(2, 9, 3, dtype=torch.double, generator=torch.Generator().manual_seed(seed)) * 1.3
+
+
+def _random(*shape: int, seed: int) -> torch.Tensor:
+    return torch.rand(shape, dtype=torch.double, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def _faces(device: torch.device) -> torch.Tensor:
+    return torch.tensor(FACES, dtype=torch.int32, device=device)
+
+
+def _rasterize(perspective_correct: bool) -> Callable[..., Tensors]:
+    def call(module: Any, vertices: torch.Tensor) -> Tensors:
+        faces = _faces(vertices.device)
+        fragments = module.rasterize(vertices, faces, (10, 8), perspective_correct=perspective_correct)
+        return fragments.barycentric, fragments.depth
+
+    return call
+
+
+FOUND = ops.rasterize(_sheet(), _faces(torch.device("cpu")), (10, 8))
+
+
+def _interpolate(module: Any, attributes: torch.Tensor, barycentric: torch.Tensor) -> Tensors:
+    batch = barycentric.shape[0]
+    fragments = ops.Fragments(FOUND.face_index[:batch].to(attributes.device), barycentric, barycentric[..., 0])
+    return (module.interpolate(attributes, _faces(attributes.device), fragments),)
+
+
+def _vertex_normals(module: Any, vertices: torch.Tensor) -> Tensors:
+    return (module.vertex_normals(vertices, _faces(vertices.device)),)
+
+
+def _sh_shading(module: Any, normals: torch.Tensor, albedo: torch.Tensor, coefficients: torch.Tensor) -> Tensors:
+    return (module.sh_shading(normals, albedo, coefficients),)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operator with made-up inputs.
+
+    `call(module, *inputs)` calls it in `ops` or in `ops.reference`; `inputs()` are its differentiable inputs in double precision.
+    """
+
+    name: str
+    call: Callable[..., Tensors]
+    inputs: Callable[[], Tensors]
+
+    def at(self, device: torch.device, dtype: torch.dtype, requires_grad: bool = False) -> Tensors:
+        return tuple(t.to(device, dtype).detach().requires_grad_(requires_grad) for t in self.inputs())
+
+
+CASES = [
+    Case("rasterize", _rasterize(False), lambda: (_sheet(),)),
+    Case("rasterize_perspective", _rasterize(True), lambda: (_sheet(),)),
+    Case("interpolate", _interpolate, lambda: (_random(2, 9, 2, seed=1), FOUND.barycentric)),
+    Case("interpolate_shared", _interpolate, lambda: (_random(1, 9, 3, seed=2), FOUND.barycentric)),
+    Case("vertex_normals", _vertex_normals, lambda: (_sheet(),)),
+    Case(
+        "sh_shading",
+        _sh_shading,
+        lambda: (_random(2, 9, 3, seed=3), _random(2, 9, 3, seed=4), _random(2, 3, 9, seed=5)),
+    ),
+]
+
+CPU = torch.device("cpu")
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+def _loss(outputs: Tensors) -> torch.Tensor:
+    """A scalar whose gradient reaches every output element with another weight."""
+    return sum((_random(*t.shape, seed=9).to(t) * t).sum() for t in outputs)  # type: ignore[return-value]
+
+
+def _gradients(case: Case, module: Any, inputs: Tensors) -> Tensors:
+    return torch.autograd.grad(_loss(case.call(module, *inputs)), inputs)
+
+
+def _assert_close_as_vectors(actual: torch.Tensor, expected: torch.Tensor, tolerance: float) -> None:
+    assert expected.norm() > 0
+    assert (actual - expected).norm() <= tolerance * expected.norm()
+
+
+@every_case
+def test_gradients_in_double_precision(case: Case) -> None:
+    inputs = case.at(CPU, torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda *tensors: case.call(ops, *tensors), inputs)
+
+
+@every_case
+def test_values_and_gradients_equal_the_twin(case: Case, kernel_device: torch.device) -> None:
+    """In single precision: a few roundings of 2^-24 of the largest terms."""
+    inputs = case.at(kernel_device, torch.float32, requires_grad=True)
+    for actual, expected in zip(case.call(ops, *inputs), case.call(reference, *inputs), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=2e-6)
+    for actual, expected in zip(_gradients(case, ops, inputs), _gradients(case, reference, inputs), strict=True):
+        _assert_close_as_vectors(actual, expected, 1e-5)
+
+
+@every_case
+def test_emulated_and_cuda_kernels_have_the_bits_of_the_cpu(case: Case, kernel_device: torch.device) -> None:
+    inputs = case.at(CPU, torch.float32)
+    there = case.call(ops, *(t.to(kernel_device) for t in inputs))
+    for actual, expected in zip(there, ON_CPU[case.name], strict=True):
+        assert torch.equal(actual.cpu(), expected)
+
+
+ON_CPU = {case.name: case.call(ops, *case.at(CPU, torch.float32)) for case in CASES}
+
+
+@every_case
+def test_gradients_have_the_same_bits_again(case: Case, kernel_device: torch.device) -> None:
+    inputs = case.at(kernel_device, torch.float32, requires_grad=True)
+    first = _gradients(case, ops, inputs)
+    for again in (_gradients(case, ops, inputs) for _ in range(3)):
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+@pytest.fixture
+def restored_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@every_case
+@pytest.mark.usefixtures("restored_threads")
+def test_thread_count_does_not_change_a_bit(case: Case) -> None:
+    results = []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        inputs = case.at(CPU, torch.float32, requires_grad=True)
+        results.append((*case.call(ops, *inputs), *_gradients(case, ops, inputs)))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@every_case
+def test_layouts_of_memory_do_not_matter(case: Case, kernel_device: torch.device) -> None:
+    plain = case.at(kernel_device, torch.float32, requires_grad=True)
+    values, gradients = case.call(ops, *plain), _gradients(case, ops, plain)
+    for position in range(len(plain)):
+        storage = plain[position].detach().transpose(0, 1).contiguous().requires_grad_()
+        inputs = (*plain[:position], storage.transpose(0, 1), *plain[position + 1 :])
+        assert not inputs[position].is_contiguous() or 1 in storage.shape
+        outputs = case.call(ops, *inputs)
+        assert all(torch.equal(a, b) for a, b in zip(outputs, values, strict=True))
+        (gradient,) = torch.autograd.grad(_loss(outputs), storage)
+        assert torch.equal(gradient.transpose(0, 1), gradients[position])
+
+
+@every_case
+def test_expanded_inputs_and_gradients(case: Case, kernel_device: torch.device) -> None:
+    """One item expanded over the batch, and a gradient that is one number expanded over the outputs."""
+    for position, tensor in enumerate(case.at(kernel_device, torch.float32)):
+        item = tensor[:1].detach().requires_grad_()
+        inputs = list(case.at(kernel_device, torch.float32))
+        inputs[position] = item.expand(tensor.shape)
+        sum(output.sum() for output in case.call(ops, *inputs)).backward()  # type: ignore[union-attr]
+        copied = item.detach().expand(tensor.shape).clone().requires_grad_()
+        inputs[position] = copied
+        sum((output * torch.ones_like(output)).sum() for output in case.call(ops, *inputs)).backward()  # type: ignore[union-attr]
+        assert item.grad is not None
+        assert copied.grad is not None
+        torch.testing.assert_close(item.grad, copied.grad.sum_to_size(item.shape))
+
+
+@every_case
+def test_gradients_for_every_subset_of_inputs(case: Case, kernel_device: torch.device) -> None:
+    inputs = case.at(kernel_device, torch.float32)
+    everything = _gradients(case, ops, case.at(kernel_device, torch.float32, requires_grad=True))
+    for wanted in itertools.product([False, True], repeat=len(inputs)):
+        leaves = tuple(t.detach().requires_grad_(want) for t, want in zip(inputs, wanted, strict=True))
+        loss = _loss(case.call(ops, *leaves))
+        assert loss.requires_grad == any(wanted)
+        if any(wanted):
+            loss.backward()
+        for leaf, want, expected in zip(leaves, wanted, everything, strict=True):
+            assert (leaf.grad is not None) == want
+            assert not want or torch.equal(leaf.grad, expected)
+
+
+@every_case
+def test_each_output_alone_has_its_gradient(case: Case) -> None:
+    inputs = case.at(CPU, torch.float32, requires_grad=True)
+    for position in range(len(case.call(ops, *inputs))):
+        actual = torch.autograd.grad(_loss(case.call(ops, *inputs)[position : position + 1]), inputs)
+        expected = torch.autograd.grad(_loss(case.call(reference, *inputs)[position : position + 1]), inputs)
+        for a, b in zip(actual, expected, strict=True):
+            _assert_close_as_vectors(a, b, 1e-5)
+
+
+@every_case
+def test_without_gradients(case: Case) -> None:
+    inputs = case.at(CPU, torch.float32, requires_grad=True)
+    with torch.no_grad():
+        outputs = case.call(ops, *inputs)
+    assert not any(output.requires_grad for output in outputs)
+    with torch.inference_mode():
+        inferred = case.call(ops, *inputs)
+    assert all(torch.equal(a, b) for a, b in zip(outputs, inferred, strict=True))
+
+
+@every_case
+def test_second_derivatives_are_refused(case: Case) -> None:
+    inputs = case.at(CPU, torch.float32, requires_grad=True)
+    gradients = torch.autograd.grad(_loss(case.call(ops, *inputs)), inputs, create_graph=True)
+    with pytest.raises(RuntimeError, match="first derivatives only"):
+        gradients[0].square().sum().backward()
+
+
+@every_case
+def test_edits_of_saved_tensors_are_noticed(case: Case) -> None:
+    for position in range(len(case.inputs())):
+        inputs = list(case.at(CPU, torch.float32, requires_grad=True))
+        edited = inputs[position] = inputs[position] * 1
+        loss = _loss(case.call(ops, *inputs))
+        edited.add_(1)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+
+
+@every_case
+def test_empty_batch(case: Case, kernel_device: torch.device) -> None:
+    inputs = tuple(t[:0].detach().requires_grad_() for t in case.at(kernel_device, torch.float32))
+    outputs = case.call(ops, *inputs)
+    assert all(output.shape[0] == 0 for output in outputs)
+    for gradient, tensor in zip(torch.autograd.grad(_loss(outputs), inputs), inputs, strict=True):
+        assert gradient.shape == tensor.shape
+
+
+@every_case
+def test_narrow_inputs_are_computed_in_single_precision(case: Case, device: torch.device) -> None:
+    narrow = case.at(device, torch.bfloat16, requires_grad=True)
+    wide = tuple(t.detach().float() for t in narrow)
+    expected = case.call(ops, *wide)
+    with torch.autocast(device.type, torch.bfloat16):
+        under_autocast = case.call(ops, *wide)
+    for a, b, c in zip(case.call(ops, *narrow), under_autocast, expected, strict=True):
+        assert a.dtype == b.dtype == torch.float32
+        assert torch.equal(a, c)
+        assert torch.equal(b, c)
+    assert all(gradient.dtype == torch.bfloat16 for gradient in _gradients(case, ops, narrow))
+
+
+@every_case
+def test_compiles_as_one_graph(case: Case, device: torch.device) -> None:
+    """With the backend that traces forward and backward, and leaves out the code generation of inductor."""
+    inputs = case.at(device, torch.float32, requires_grad=True)
+    compiled = torch.compile(lambda *tensors: case.call(ops, *tensors), fullgraph=True, backend="aot_eager")
+    for a, b in zip(compiled(*inputs), case.call(ops, *inputs), strict=True):
+        assert torch.equal(a, b)
+    gradients = torch.autograd.grad(_loss(compiled(*inputs)), inputs)
+    for a, b in zip(gradients, _gradients(case, ops, inputs), strict=True):
+        assert torch.equal(a, b)
+
+
+def _raw_calls(device: torch.device) -> dict[str, tuple[Any, ...]]:
+    """Arguments of each registered operator."""
+    vertices = _sheet().float().to(device)
+    topology = ops.Topology(_faces(device), 9)
+    lists = topology.faces, topology.offsets, topology.corners
+    found = ops.rasterize(vertices, topology, (10, 8))
+    attributes = _random(2, 9, 2, seed=1).float().to(device)
+    light = _random(2, 3, 9, seed=5).float().to(device)
+    return {
+        "build_topology": (topology.faces, 9),
+        "rasterize": (vertices, *lists, 10, 8, 0, False),
+        "rasterize_backward": (vertices, *lists, False, found.face_index, found.barycentric, found.depth),
+        "interpolate": (attributes, *lists, found.face_index, found.barycentric),
+        "interpolate_backward": (
+            *(attributes, *lists, found.face_index, found.barycentric),
+            *(torch.ones(2, 2, 10, 8, device=device), True, True),
+        ),
+        "vertex_normals": (vertices, *lists),
+        "vertex_normals_backward": (vertices, *lists, vertices),
+        "sh_shading": (vertices, vertices, light),
+        "sh_shading_backward": (vertices, vertices, light, vertices, [True, False, True]),
+    }
+
+
+@pytest.mark.parametrize("name", _raw_calls(CPU))
+def test_registration_passes_opcheck(name: str, device: torch.device) -> None:
+    arguments = _raw_calls(device)[name]
+    differentiable = not name.endswith("_backward") and name != "build_topology"
+    if differentiable:
+        arguments = tuple(
+            a.detach().requires_grad_() if isinstance(a, torch.Tensor) and a.is_floating_point() else a
+            for a in arguments
+        )
+    torch.library.opcheck(getattr(torch.ops.focus, name).default, arguments)
