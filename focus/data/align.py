@@ -19,8 +19,7 @@ from focus.errors import FocusError
 
 __all__ = ["Alignment", "align_points", "estimate_alignment", "five_from_68"]
 
-# Image-left eye, image-right eye, nose tip, image-left and image-right mouth corner of a mean face; x right, y up, z to
-# the viewer.
+# Eyes, nose tip and mouth corners (image-left first) of a mean face; x right, y up, z to the viewer.
 REFERENCE_POINTS = np.array(
     [
         [-0.311487, 0.290361, 0.13378],
@@ -33,8 +32,7 @@ REFERENCE_POINTS = np.array(
 REFERENCE_SCALE = 102.0 / 224.0
 """One reference unit in the crop, as a fraction of its side."""
 
-# Pixels of photo on a side of the crop: fewer hold no face, and a box far larger than the photo means points that are
-# not on it.
+# Photo pixels on a side of the crop: fewer hold no face, and far more than the photo has mean points beside it.
 _SMALLEST_BOX = 8.0
 _LARGEST_BOX_PER_PHOTO = 16.0
 
@@ -127,8 +125,7 @@ class Alignment:
         right, bottom = np.minimum(last + 1, (width, height))
         if right <= left or bottom <= top:
             return result
-        # The box of whole photo pixels may reach half a photo pixel beyond the crop: a repeated border gives the filter
-        # that.
+        # The box of whole photo pixels may reach half a photo pixel beyond the crop: the repeated border is for that.
         margin = int(np.ceil(self.scale)) + 1
         pad = np.pad(crop, [(margin, margin), (margin, margin)] + [(0, 0)] * (crop.ndim - 2), mode="edge")
         x0, y0 = self.to_crop(np.array([left - 0.5, top - 0.5])) + 0.5 + margin
@@ -151,11 +148,11 @@ class Alignment:
 
 
 def estimate_alignment(points5: NDArray[np.floating], image_size: int) -> Alignment:
-    """The crop of a face from five points: image-left eye, image-right eye, nose tip, image-left and image-right mouth
-    corner.
+    """The crop of a face from five points.
 
     Args:
-        points5: [5, 2] pixels of the photo (x right, y down).
+        points5: [5, 2] pixels of the photo (x right, y down): image-left eye, image-right eye, nose tip, image-left and
+            image-right mouth corner.
         image_size: side S of the crop. The face has the same size relative to the crop at every S.
 
     Raises:
@@ -187,8 +184,7 @@ def align_points(points5: NDArray[np.float64]) -> tuple[float, NDArray[np.float6
         points5: [5, 2], y down.
 
     Returns:
-        (s, (tx, ty)): pixels per reference unit (mean norm of both rows), and the image of the reference origin, y
-        down.
+        (s, (tx, ty)): pixels per reference unit (mean norm of both rows); the image of the reference origin, y down.
     """
     solution = _PSEUDO_INVERSE @ points5  # rows: x, y, z and 1; the sign of y changes no norm
     scale = float(np.linalg.norm(solution[:3], axis=0).mean())

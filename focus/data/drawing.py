@@ -242,8 +242,7 @@ class Relief:
         c = quadric[0, 0] * x * x + 2 * quadric[0, 1] * x * y + quadric[1, 1] * y * y - 1
         discriminant = b * b - a * c
         z = (-b - np.sqrt(np.maximum(discriminant, 0))) / a
-        # The discriminant falls from its maximum a-ish at the centre to 0 at the outline: its slope there gives the
-        # distance.
+        # discriminant / a falls from 1 at the centre to 0 at the outline; its slope there turns it into a distance.
         alpha = saturate(0.5 + discriminant * np.float32(min(spread[0], spread[1]) / 2 / a))
         if keep is not None:
             direction = np.asarray(keep[0], dtype=np.float64) @ unit
@@ -313,8 +312,7 @@ class Relief:
 
         Args:
             lighting: [3, 9] spherical-harmonics coefficients.
-            edge: how much surfaces darken where they turn away (light that neighbours take away); outlines fingers and
-                folds.
+            edge: how much surfaces darken where they turn away (light that neighbours take away): outlines fingers.
             gloss: strength of a highlight towards the viewer's upper side.
         """
         x, y, z = self.normal.reshape(3, -1)

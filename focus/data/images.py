@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-import tempfile
+import uuid
 import warnings
 from pathlib import Path
 
@@ -106,34 +106,19 @@ def write_image(path: str | Path, image: NDArray[np.generic]) -> Path:
     if path.suffix.lower() not in Image.EXTENSION:
         raise FocusError(f"{path}: the suffix {path.suffix!r} names no image format; use .png or .jpg")
     image_format = Image.EXTENSION[path.suffix.lower()]
+    options = {"quality": 95} if image_format == "JPEG" else {}
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
-    except OSError as error:
+        Image.fromarray(array).save(temporary, format=image_format, **options)
+        os.replace(temporary, path)
+    except (OSError, ValueError, KeyError) as error:
         raise FocusError(
-            f"{path}: cannot be written ({error.strerror or error}); is its folder there and writable?"
+            f"{path}: cannot be written ({error}); is its folder there and writable, is the disk full, can the "
+            "format hold it?"
         ) from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            Image.fromarray(array).save(
-                file, format=image_format, **({"quality": 95} if image_format == "JPEG" else {})
-            )
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException as error:
-        Path(name).unlink(missing_ok=True)
-        if isinstance(error, (OSError, ValueError, KeyError)):
-            raise FocusError(
-                f"{path}: cannot be written ({error}); is the disk full, or the format unable to hold it?"
-            ) from error
-        raise
+    finally:
+        temporary.unlink(missing_ok=True)
     return path
-
-
-def _umask() -> int:
-    """The process's permission mask; `mkstemp` ignores it and makes files that only the owner can read."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _open(path: Path) -> ImageFile.ImageFile:

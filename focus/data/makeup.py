@@ -1,5 +1,4 @@
-"""Pigment that no morphable model holds: moles, freckles, stubble, lipstick, eye shadow, blush; and, as an occluder,
-face paint.
+"""Pigment that no morphable model holds (moles, freckles, stubble, make-up), and face paint, which is an occluder.
 
 The rule of the true masks: pigment through which the face's own shading and structure still show is face, however
 unlike the model (`draw_pigment`); paint that covers them is an outlier (`face_paint`). The paper counts all make-up

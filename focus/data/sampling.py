@@ -50,8 +50,7 @@ class FaceSampler:
         model: the face.
         image_size: side of the crop in pixels.
         pose: ranges.
-        coefficient_limit: coefficients are standard normal, clipped here (unit-interval expressions: sparse, in [0,
-            1]).
+        coefficient_limit: coefficients are standard normal, clipped here (unit-interval ones: sparse, in [0, 1]).
         extreme_light_fraction: how many faces are lit hard from the side, above, below or behind.
     """
 
@@ -69,10 +68,10 @@ class FaceSampler:
         self.counts = (model.identity_count, model.expression_count, model.albedo_count)
         self.expression_prior = model.expression_prior
         self.camera = Camera(image_size)
-        points = model.landmarks68.cpu()
+        points = model.landmarks68
 
         def rows(array: torch.Tensor) -> NDArray[np.float64]:
-            return five_from_68(array.detach().cpu()[..., points, :].double().numpy())
+            return five_from_68(array[..., points, :].double().numpy())
 
         self._mean, self._identity, self._expression = (
             rows(model.mean_shape),

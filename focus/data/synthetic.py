@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -80,11 +81,10 @@ class Sample:
 
 
 class SyntheticFaces:
-    """An endless set of faces: number i of a seed is the same on every machine, whatever is drawn before it or beside
-    it.
+    """An endless set of faces: number i of a seed is the same on every machine, whatever else is drawn.
 
     Args:
-        model: the face; a small level of detail is fast (about 5 ms an image of 72 pixels on one core).
+        model: the face, copied; a small level of detail is fast (about 5 ms an image of 72 pixels on one core).
         image_size: side S of the pictures.
         seed: names the set; 0 <= seed < 2**64.
         settings: what is in it.
@@ -97,18 +97,20 @@ class SyntheticFaces:
             raise ValueError(f"SyntheticFaces: seed must be in [0, 2**64), got {seed}")
         if image_size < 16:
             raise ValueError(f"SyntheticFaces: image_size must be at least 16, got {image_size}")
+        # A copy: drawing happens on the CPU, also when a trainer moves its model (in place) to another device.
+        model = copy.deepcopy(model).cpu()
         self.model, self.image_size, self.seed = model, image_size, seed
         self.settings = settings or SyntheticSettings()
         self._sampler = FaceSampler(
             model, image_size, self.settings.pose, self.settings.coefficient_limit, self.settings.extreme_light_fraction
         )
         self._renderer = Renderer(model, image_size)
-        mean_albedo = model.mean_albedo.detach().cpu().double()
+        mean_albedo = model.mean_albedo.double()
         bare = mean_albedo.mean(dim=1) >= mean_albedo.mean(dim=1).median()  # without brows, lips, pupils
         self._skin_mean = mean_albedo[bare].mean(dim=0).numpy()  # [3]
-        self._skin_basis = model.albedo_basis.detach().cpu()[:, bare].double().mean(dim=1).numpy()  # [Ka, 3]
-        self._average = model.mean_shape[model.landmarks68].detach().cpu()  # [68, 3] mm
-        self._jaw_ends = model.landmarks68[[0, 16]].cpu()
+        self._skin_basis = model.albedo_basis[:, bare].double().mean(dim=1).numpy()  # [Ka, 3]
+        self._average = model.mean_shape[model.landmarks68]  # [68, 3] mm
+        self._jaw_ends = model.landmarks68[[0, 16]]
 
     def batch(self, first_index: int, count: int, occluded: bool | None = None) -> FaceBatch:
         """Faces `first_index` to `first_index + count - 1` with all truth, on the CPU.

@@ -24,17 +24,11 @@ from focus.data.drawing import (
 from focus.data.scene import Scene
 
 
-def _picture(size: int) -> tuple[Array, Array]:
-    """Pixel coordinates x [1, S] and y [S, 1] of the whole picture."""
-    line = np.arange(size, dtype=np.float32)
-    return line[None, :], line[:, None]
-
-
 def _face_coordinates(scene: Scene, origin: NDArray[np.float64]) -> tuple[Array, Array]:
     """(right, down) in mm of every pixel, along the axes of the upright face, [S, S] each."""
-    x, y = _picture(scene.size)
+    area = whole(scene.size)
     axes = (scene.axes / scene.pixels_per_mm).astype(np.float32)
-    dx, dy = x - np.float32(origin[0]), y - np.float32(origin[1])
+    dx, dy = area.x - np.float32(origin[0]), area.y - np.float32(origin[1])
     return axes[0, 0] * dx + axes[0, 1] * dy, axes[1, 0] * dx + axes[1, 1] * dy
 
 
