@@ -75,7 +75,7 @@ class RunLogger:
             self._board = importlib.import_module("torch.utils.tensorboard").SummaryWriter(
                 folder / "tensorboard", purge_step=step + 1
             )
-        self._console = console or Console(stderr=True, highlight=False)
+        self._console = console or Console(stderr=True)
         self._bar: Progress | None = None
         self._last_line = time.monotonic()
         self._started = time.monotonic()
@@ -96,9 +96,9 @@ class RunLogger:
             if self._bar is None:
                 columns = (TextColumn("{task.completed}/{task.total}"), BarColumn(20), TaskProgressColumn())
                 self._bar = Progress(*columns, TextColumn("{task.description}"), console=self._console, transient=True)
-                self._bar.add_task("")
+                self._bar.add_task("", total=total)
                 self._bar.start()
-            self._bar.update(self._bar.task_ids[0], completed=step, total=total, description=f"{left}  {text}")
+            self._bar.update(self._bar.task_ids[0], completed=step, description=f"{left}  {text}", refresh=True)
         elif time.monotonic() - self._last_line >= self.settings.seconds_per_line or step == total:
             self._last_line = time.monotonic()
             self.message(f"{step}/{total}  {left}  {text}")
@@ -111,7 +111,7 @@ class RunLogger:
 
     def message(self, text: str) -> None:
         """One line, above the bar."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Closes the files and takes the bar away."""
