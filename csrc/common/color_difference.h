@@ -14,9 +14,9 @@ constexpr int kPixelChunk = 1024;  // pixels of one image whose terms are summed
 struct PixelChunks {
     FOCUS_HD PixelChunks(int64_t batch, int64_t image_area)
         : area(image_area), per_image((image_area + kPixelChunk - 1) / kPixelChunk), count(batch * per_image) {}
-    FOCUS_HD int64_t image(int64_t chunk) const { return chunk / per_image; }
-    FOCUS_HD int64_t begin(int64_t chunk) const { return chunk % per_image * kPixelChunk; }
-    FOCUS_HD int64_t size(int64_t chunk) const { return area - begin(chunk) < kPixelChunk ? area - begin(chunk) : kPixelChunk; }
+    // First pixel of a chunk in its image b = chunk / per_image, and the number of pixels of a chunk that begins there.
+    FOCUS_HD int64_t begin(int64_t chunk, int64_t b) const { return (chunk - b * per_image) * kPixelChunk; }
+    FOCUS_HD int64_t size(int64_t begin) const { return area - begin < kPixelChunk ? area - begin : kPixelChunk; }
 
     int64_t area, per_image, count;
 };

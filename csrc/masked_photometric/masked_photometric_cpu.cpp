@@ -29,7 +29,7 @@ void masked_photometric_cpu(MaskedPhotometricParameters<T> const& p, int threads
     double *const distance_sums = p.partial_sums.data, *const mask_sums = distance_sums + chunks.count;
     auto const compute = p.target.size[1] == 3 ? distances<3, T> : distances<0, T>;
     parallel_for(chunks.count, threads, [&](int64_t chunk) {
-        int64_t const b = chunks.image(chunk), begin = chunks.begin(chunk), count = chunks.size(chunk);
+        int64_t const b = chunk / chunks.per_image, begin = chunks.begin(chunk, b), count = chunks.size(begin);
         T const* const mask = p.mask.data + b * chunks.area;
         T values[kPixelChunk];
         compute(ColorPair<T>(p, b), mask, begin, count, values);
@@ -46,7 +46,7 @@ void masked_photometric_backward_cpu(MaskedPhotometricBackwardParameters<T> cons
     PhotometricGradients<T> const grads(p);
     auto const compute = p.target.size[1] == 3 ? factors<3, T> : factors<0, T>;
     parallel_for(chunks.count, threads, [&](int64_t chunk) {
-        int64_t const b = chunks.image(chunk), begin = chunks.begin(chunk), count = chunks.size(chunk);
+        int64_t const b = chunk / chunks.per_image, begin = chunks.begin(chunk, b), count = chunks.size(begin);
         ColorPair<T> const pair(p, b);
         int64_t const image = b * pair.channels * pair.area;
         T color_factors[kPixelChunk], mask_scratch[kPixelChunk];

@@ -30,36 +30,19 @@ struct Bands {
     int64_t height, tile_rows, per_image, count;
 };
 
-// One image of the batch. Rows are handed out as pointers to the first channel; the next channel is `area` further on.
+// One row of `planes` times the mask, into [C, W].
 template <typename T>
-struct Image {
-    T const *target, *reconstruction, *mask;  // mask may be null
-    int64_t channels, height, width, area;
-
-    template <typename Parameters>
-    Image(Parameters const& p, int64_t b)
-        : target(p.target.data + b * p.target.stride()),
-          reconstruction(p.reconstruction.data + b * p.target.stride()),
-          mask(p.mask ? p.mask.data + b * p.mask.stride() : nullptr),
-          channels(p.target.size[1]),
-          height(p.target.size[2]),
-          width(p.target.size[3]),
-          area(height * width) {}
-
-    T mask_at(int64_t pixel) const { return mask ? mask[pixel] : T(1); }
-
-    // One row of `channels` planes times the mask, into [C, W].
-    void mask_row(T const* planes, int64_t y, T* __restrict out) const {
-        for (int64_t c = 0; c < channels; ++c) {
-            T const* const row = planes + c * area + y * width;
-            if (!mask) {
-                std::copy_n(row, width, out + c * width);
-                continue;
-            }
-            for (int64_t x = 0; x < width; ++x) out[c * width + x] = mask[y * width + x] * row[x];
+void mask_row(MaskedPair<T> const& image, T const* planes, int64_t y, T* __restrict out) {
+    for (int64_t c = 0; c < image.channels; ++c) {
+        T const* const row = planes + c * image.area + y * image.width;
+        if (!image.mask) {
+            std::copy_n(row, image.width, out + c * image.width);
+            continue;
         }
+        T const* const mask = image.mask + y * image.width;
+        for (int64_t x = 0; x < image.width; ++x) out[c * image.width + x] = mask[x] * row[x];
     }
-};
+}
 
 // An integer as wide as T, so that a comparison of T selects it without conversion in vector code.
 template <typename T>
@@ -97,7 +80,7 @@ void add_to_tiles(NeighborMinParameters<T> const& p, T const* distances, int64_t
 
 template <typename T>
 void forward_band(NeighborMinParameters<T> const& p, int64_t b, int64_t row_begin, int64_t row_end) {
-    Image<T> const image(p, b);
+    MaskedPair<T> const image(p, b);
     int64_t const window = p.window, radius = window / 2, width = image.width, row_size = image.channels * width;
     auto const visit_row = image.channels == 3 ? visit<3, T> : visit<0, T>;
     std::vector<T> ring(window * row_size), own(row_size), nearest(width);  // ring: masked rows of the reconstruction, row y at y % window
@@ -105,8 +88,8 @@ void forward_band(NeighborMinParameters<T> const& p, int64_t b, int64_t row_begi
     int64_t loaded = std::max<int64_t>(0, row_begin - radius);
     for (int64_t y = row_begin; y < row_end; ++y) {
         int64_t const first = std::max<int64_t>(0, y - radius), last = std::min(image.height - 1, y + radius);
-        for (; loaded <= last; ++loaded) image.mask_row(image.reconstruction, loaded, ring.data() + loaded % window * row_size);
-        image.mask_row(image.target, y, own.data());
+        for (; loaded <= last; ++loaded) mask_row(image, image.reconstruction, loaded, ring.data() + loaded % window * row_size);
+        mask_row(image, image.target, y, own.data());
         std::fill(nearest.begin(), nearest.end(), std::numeric_limits<T>::infinity());
         std::fill(index.begin(), index.end(), IndexOf<T>(window * window / 2));  // the pixel itself, where every distance is infinite
         for (int64_t there = first; there <= last; ++there) {
@@ -135,15 +118,15 @@ struct Destination {
 
 template <int Channels, typename T>
 void backward_band(NeighborMinBackwardParameters<T> const& p, int64_t b, int64_t row_begin, int64_t row_end) {
-    Image<T> const image(p, b);
+    MaskedPair<T> const image(p, b);
     int64_t const channels = Channels ? Channels : image.channels, height = image.height, width = image.width, area = image.area;
     int64_t const window = p.window, radius = window / 2, row_size = channels * width;
     // What pulls at the pixels of this band may start from rows outside it; without such gradients those rows need not be looked at.
     bool const pulled = p.grad_reconstruction || p.grad_mask;
     int64_t const halo = pulled ? radius : 0;
-    T const whole_grad = p.grad_loss ? (p.mean ? p.grad_loss.data[0] / T(p.argmin.count()) : p.grad_loss.data[0]) : T(0);
+    T const loss_grad = p.grad_loss ? loss_gradient(p) : T(0);
 
-    std::vector<T> own(row_size), there(row_size), force(row_size), mask(width, T(1)), grad(width, whole_grad);
+    std::vector<T> own(row_size), there(row_size), force(row_size), mask(width, T(1)), grad(width, loss_grad);
     std::vector<T> ring(window * row_size, T(0));  // sums of forces at the row y % window of targets
     std::vector<int64_t> end_of_force(width);      // in the ring, -1 outside the band
     std::vector<Destination> destinations(window * window);
@@ -152,7 +135,7 @@ void backward_band(NeighborMinBackwardParameters<T> const& p, int64_t b, int64_t
         if (y >= 0 && y < height) {
             if (image.mask) std::copy_n(image.mask + row, width, mask.data());
             if (p.grad_distance) std::copy_n(p.grad_distance.data + b * area + row, width, grad.data());
-            image.mask_row(image.target, y, own.data());
+            mask_row(image, image.target, y, own.data());
             for (int64_t i = 0; i < window * window; ++i) {
                 Offset const offset = offset_of(int(i), p.window);
                 int64_t const there_y = clamped(y + offset.y, height);

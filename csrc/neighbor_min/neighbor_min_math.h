@@ -13,12 +13,42 @@
 
 namespace focus {
 
-// One component of e. It counts here that no product is contracted (CMakeLists.txt): fma(m, T, -(m * R)) leaves the rounding of m * R where
-// T equals R, a distance that should be 0 and the direction of whose gradient would be noise.
+// One image of the batch; planes of channels lie `area` apart.
 template <typename T>
-FOCUS_HD T masked_difference(T mask, T target, T mask_there, T reconstruction_there) {
-    return mask * target - mask_there * reconstruction_there;
-}
+struct MaskedPair {
+    template <typename Parameters>
+    FOCUS_HD MaskedPair(Parameters const& p, int64_t b)
+        : target(p.target.data + b * p.target.stride()),
+          reconstruction(p.reconstruction.data + b * p.target.stride()),
+          mask(p.mask ? p.mask.data + b * p.mask.stride() : nullptr),
+          channels(p.target.size[1]),
+          height(p.target.size[2]),
+          width(p.target.size[3]),
+          area(height * width) {}
+
+    FOCUS_HD T mask_at(int64_t pixel) const { return mask ? mask[pixel] : T(1); }
+
+    // Component c of e. It counts here that no product is contracted (CMakeLists.txt): fma(m, T, -(m * R)) leaves the rounding of m * R
+    // where T equals R: a distance that should be 0, and whose gradient would point where that rounding points.
+    FOCUS_HD T difference(int64_t c, int64_t pixel, int64_t there) const {
+        return mask_at(pixel) * target[c * area + pixel] - mask_at(there) * reconstruction[c * area + there];
+    }
+
+    // Channels is 3, or 0 for a number known at run time.
+    template <int Channels>
+    FOCUS_HD T squared_distance(int64_t pixel, int64_t there) const {
+        int64_t const count = Channels ? Channels : channels;
+        T sum = T(0);
+        for (int64_t c = 0; c < count; ++c) {
+            T const e = difference(c, pixel, there);
+            sum += e * e;
+        }
+        return sum;
+    }
+
+    T const *target, *reconstruction, *mask;  // mask may be null
+    int64_t channels, height, width, area;
+};
 
 // Whether a candidate replaces the nearest so far: strictly nearer, so that ties go to the first; NaN, which then stays.
 template <typename T>
@@ -31,6 +61,12 @@ template <typename T>
 FOCUS_HD T pull(T squared, T grad, int power) {
     if (power == 2) return T(2) * grad;
     return squared == T(0) ? T(0) : grad / T(sqrt(squared));
+}
+
+// dL / d(term of a pixel) of a loss.
+template <typename T>
+FOCUS_HD T loss_gradient(NeighborMinBackwardParameters<T> const& p) {
+    return p.mean ? p.grad_loss.data[0] / T(p.argmin.count()) : p.grad_loss.data[0];
 }
 
 // The way to the pixel that an argmin names.

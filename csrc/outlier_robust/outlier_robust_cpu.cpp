@@ -16,14 +16,13 @@ void terms(ColorPair<T> const& pair, T const* mask, int64_t begin, int64_t count
     }
 }
 
-// `grad` is dL / d(inlier log p) of any pixel.
 template <int Channels, typename T>
 void factors(ColorPair<T> const& pair, T const* mask, int64_t begin, int64_t count, OutlierModel<T> model, T grad,
              T* __restrict color_factors, T* __restrict grad_mask) {
     for (int64_t i = 0; i < count; ++i) {
-        T const squared = squared_difference<Channels>(pair, begin + i), selected = model.selected(squared);
-        color_factors[i] = -grad * model.precision * (mask[begin + i] * selected);
-        grad_mask[i] = grad * (selected * model.log_likelihood(squared));
+        T const squared = squared_difference<Channels>(pair, begin + i);
+        color_factors[i] = model.color_factor(mask[begin + i], squared, grad);
+        grad_mask[i] = model.mask_gradient(squared, grad);
     }
 }
 
@@ -35,7 +34,7 @@ void outlier_robust_cpu(OutlierRobustParameters<T> const& p, int threads) {
     OutlierModel<T> const model(p.sigma, p.cutoff, p.target.size[1]);
     auto const compute = p.target.size[1] == 3 ? terms<3, T> : terms<0, T>;
     parallel_for(chunks.count, threads, [&](int64_t chunk) {
-        int64_t const b = chunks.image(chunk), begin = chunks.begin(chunk), count = chunks.size(chunk), plane = b * chunks.area;
+        int64_t const b = chunk / chunks.per_image, begin = chunks.begin(chunk, b), count = chunks.size(begin), plane = b * chunks.area;
         T values[kPixelChunk];
         compute(ColorPair<T>(p, b), p.mask.data + plane, begin, count, model, p.inlier.data + plane + begin, values);
         p.partial_sums.data[chunk] = lane_sum(values, count);
@@ -48,10 +47,10 @@ template <typename T>
 void outlier_robust_backward_cpu(OutlierRobustBackwardParameters<T> const& p, int threads) {
     PixelChunks const chunks(p.mask.size[0], p.mask.stride());
     OutlierModel<T> const model(p.sigma, p.cutoff, p.target.size[1]);
-    T const grad = -p.grad_loss.data[0] / T(p.mask.count());
+    T const grad = outlier_term_gradient(p);
     auto const compute = p.target.size[1] == 3 ? factors<3, T> : factors<0, T>;
     parallel_for(chunks.count, threads, [&](int64_t chunk) {
-        int64_t const b = chunks.image(chunk), begin = chunks.begin(chunk), count = chunks.size(chunk), plane = b * chunks.area;
+        int64_t const b = chunk / chunks.per_image, begin = chunks.begin(chunk, b), count = chunks.size(begin), plane = b * chunks.area;
         ColorPair<T> const pair(p, b);
         int64_t const image = plane * pair.channels;
         T color_factors[kPixelChunk], mask_scratch[kPixelChunk];

@@ -20,9 +20,18 @@ struct OutlierModel {
     FOCUS_HD T selected(T squared) const { return squared < threshold ? T(1) : T(0); }
     FOCUS_HD T log_likelihood(T squared) const { return constant - T(0.5) * precision * squared; }
 
+    // Factor k of color_difference.h, and dL/dm; `grad` is dL / d(inlier log p) of any pixel.
+    FOCUS_HD T color_factor(T mask, T squared, T grad) const { return -grad * precision * (mask * selected(squared)); }
+    FOCUS_HD T mask_gradient(T squared, T grad) const { return grad * (selected(squared) * log_likelihood(squared)); }
+
     T threshold;  // of q
     T precision;  // 1 / sigma^2
     T constant;   // c
 };
+
+template <typename T>
+FOCUS_HD T outlier_term_gradient(OutlierRobustBackwardParameters<T> const& p) {
+    return -p.grad_loss.data[0] / T(p.mask.count());
+}
 
 }  // namespace focus
