@@ -20,7 +20,7 @@ Picture = NDArray[np.uint8]
 OUTLIER_COLOR = (0.92, 0.33, 0.10)
 """RGB laid over the part of the face that a mask calls hidden."""
 _OUTSIDE = 0.35
-_PAPER, _INK = (255, 255, 255), (40, 40, 40)
+_PAPER, _INK, _MARK = (255, 255, 255), (40, 40, 40), (40, 220, 190)
 
 
 def to_picture(image: Tensor | NDArray[np.floating]) -> Picture:
@@ -57,20 +57,30 @@ def overlay_mask(image: Tensor, visible: Tensor, rendered: Tensor) -> Picture:
     return to_picture(rendered * face + (1 - rendered) * faded)
 
 
+def mark_points(picture: Picture, points: NDArray[np.floating]) -> Picture:
+    """A picture with dots at ``[N, 2]`` pixels, x right and y down."""
+    image = Image.fromarray(picture)
+    pen = ImageDraw.Draw(image)
+    radius = max(1.0, picture.shape[0] / 160)
+    for x, y in np.asarray(points, dtype=np.float64):
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_MARK)
+    return np.array(image)
+
+
 def grid(
     rows: Sequence[Sequence[Picture]],
     *,
     column_labels: Sequence[str] = (),
-    row_labels: Sequence[str] = (),
+    captions: Sequence[Sequence[str]] = (),
     cell: int | None = None,
     gap: int = 4,
 ) -> Picture:
-    """Lays pictures out in rows and columns on white, with labels above and at the left.
+    """Lays pictures out in rows and columns on white.
 
     Args:
         rows: of square pictures; transparent ones lie on white.
-        column_labels: one for each column, or none.
-        row_labels: one for each row, or none.
+        column_labels: one above each column, or none.
+        captions: one below each picture, in rows as they are, or none.
         cell: side of a cell in pixels; None: that of the first picture.
         gap: between cells, pixels.
 
@@ -80,29 +90,30 @@ def grid(
     if not rows or not rows[0]:
         raise ValueError("grid: expected at least one picture, got none")
     columns = max(len(row) for row in rows)
-    if len(column_labels) not in (0, columns) or len(row_labels) not in (0, len(rows)):
+    if len(column_labels) not in (0, columns) or (captions and [*map(len, captions)] != [*map(len, rows)]):
         raise ValueError(
-            f"grid: expected no labels or one for each of {len(rows)} rows and {columns} columns, "
-            f"got {len(row_labels)} and {len(column_labels)}"
+            f"grid: expected no labels or one for each of {columns} columns, and no captions or one for each picture, "
+            f"got {len(column_labels)} labels and {sum(map(len, captions))} captions for {sum(map(len, rows))} pictures"
         )
     side = cell or rows[0][0].shape[0]
-    font = ImageFont.load_default(size=max(10, min(15, side // 7)))
-    left = gap + (max(round(font.getlength(label)) for label in row_labels) + gap if row_labels else 0)
-    top = gap + (round(font.size * 1.5) if column_labels else 0)  # type: ignore[union-attr]
-    sheet = Image.new("RGB", (left + columns * (side + gap), top + len(rows) * (side + gap)), _PAPER)
+    size = max(10, min(15, side // 7))
+    font, line = ImageFont.load_default(size=size), round(1.5 * size)
+    top = gap + (line if column_labels else 0)
+    step_x, step_y = side + gap, side + gap + (line if captions else 0)
+    sheet = Image.new("RGB", (gap + columns * step_x, top + len(rows) * step_y), _PAPER)
     pen = ImageDraw.Draw(sheet)
     for column, label in enumerate(column_labels):
-        pen.text((left + column * (side + gap) + side / 2, top - gap), label, fill=_INK, font=font, anchor="ms")
+        pen.text((gap + column * step_x + side / 2, top - gap), label, fill=_INK, font=font, anchor="ms")
     for number, row in enumerate(rows):
-        y = top + number * (side + gap)
-        if row_labels:
-            pen.text((gap, y + side / 2), row_labels[number], fill=_INK, font=font, anchor="lm")
         for column, picture in enumerate(row):
+            x, y = gap + column * step_x, top + number * step_y
             image = Image.fromarray(picture)
             if image.size != (side, side):
                 image = image.resize((side, side), Image.Resampling.LANCZOS)
-            place = (left + column * (side + gap), y)
-            sheet.paste(image, place, image if image.mode == "RGBA" else None)
+            sheet.paste(image, (x, y), image if image.mode == "RGBA" else None)
+            if captions:
+                place = (x + side / 2, y + side + 0.9 * size)
+                pen.text(place, captions[number][column], fill=_INK, font=font, anchor="ms")
     return np.array(sheet)
 
 

@@ -1,0 +1,74 @@
+"""The command `focus`. Nothing heavy is imported before a command is chosen: `focus --help` answers at once."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from focus._version import __version__
+from focus.errors import FocusError
+
+COMMANDS = {
+    "demo": "Train four methods live on synthetic faces, compare them, and write a report.",
+    "train": "Train on synthetic faces or on your photos, all stages in one go.",
+    "fit": "Reconstruct the faces of photos without a trained network.",
+    "reconstruct": "Reconstruct the faces of photos with a trained network.",
+    "prepare": "Align and crop photos, and show what training would see.",
+    "evaluate": "Score checkpoints on the synthetic benchmark, masks against true masks, or runs of the demo together.",
+    "model": "Describe, convert or draw a face model.",
+    "doctor": "Check this installation: versions, CUDA, operators, disk.",
+}
+
+NOTHING_WRITTEN, REFUSED, INTERRUPTED = 1, 2, 130
+"""Exit codes: the work was done and there is no result; something cannot be used; Ctrl-C."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns the exit code of the process."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0 if given else REFUSED
+    if given[0] == "--version":
+        print(f"focus {__version__}")
+        return 0
+    name, rest = given[0], given[1:]
+    as_json = "--json" in rest
+    try:
+        if name not in COMMANDS:
+            raise FocusError(f"focus: no command {name!r}; expected one of {', '.join(COMMANDS)}")
+        command = importlib.import_module(f"focus.cli.{name}").parse(rest)
+        code: int = command.execute()
+        return code
+    except FocusError as error:
+        return _refuse(str(error), as_json)
+    except OSError as error:
+        # A full disk, a folder that may not be written, a file that went away: the user's to mend, like FocusError.
+        place = f"{error.filename}: " if error.filename else ""
+        return _refuse(f"{place}{error.strerror or error}", as_json)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _refuse(message: str, as_json: bool) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    if as_json:
+        answer: dict[str, Any] = {"ok": False, "error": message}
+        print(json.dumps(answer))
+    return REFUSED
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS)) + 4
+    lines = ["usage: focus COMMAND [OPTIONS]     focus COMMAND --help     focus --version", ""]
+    lines.append("A 3D face from one photo, and the pixels that are not that face.")
+    lines.append("")
+    for name, text in COMMANDS.items():
+        lines += textwrap.wrap(text, 96, initial_indent=f"  {name:<{width}}", subsequent_indent=" " * (width + 2))
+    lines += ["", "Every command takes --json: one JSON object on standard output, everything else on standard error."]
+    return "\n".join(lines)

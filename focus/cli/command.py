@@ -1,0 +1,147 @@
+"""What commands have in common: how they parse, what they print, and when they fail."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from focus.cli import COMMANDS, NOTHING_WRITTEN
+from focus.data.landmarks import Skip
+
+_SHOWN = 20
+T = TypeVar("T", bound="Command")
+
+
+@dataclass
+class Outcome:
+    """What a command did."""
+
+    read: list[str] = field(default_factory=list)
+    """Inputs that were used, one line each."""
+    written: list[Path] = field(default_factory=list)
+    """Files that are there now."""
+    skipped: list[Skip] = field(default_factory=list)
+    """Inputs that were not used, and why."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """More for ``--json``."""
+    shown: list[RenderableType] = field(default_factory=list)
+    """What `rich` prints for people."""
+    good: bool | None = None
+    """Whether the command did what it is for; None: if it wrote something."""
+    code: int | None = None
+    """Exit code, where neither 0 nor `NOTHING_WRITTEN` will do."""
+
+    @property
+    def exit_code(self) -> int:
+        """Of the process."""
+        if self.code is not None:
+            return self.code
+        good = bool(self.written) if self.good is None else self.good
+        return 0 if good else NOTHING_WRITTEN
+
+
+@dataclass
+class Command:
+    """Base of all commands."""
+
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print one JSON object on standard output, everything else on standard error."""
+
+    def run(self) -> Outcome:
+        """Does the work. Raises `FocusError` for what the user must mend."""
+        raise NotImplementedError
+
+    def execute(self) -> int:
+        """`run`, then tells what was read, written and skipped. Returns the exit code."""
+        outcome = self.run()
+        if self.json:
+            sys.stdout.write(json.dumps(_as_json(outcome), allow_nan=False) + "\n")
+        else:
+            _print(outcome)
+        return outcome.exit_code
+
+
+def parse_as(kind: type[T], name: str, arguments: Sequence[str], default: T | None = None) -> T:
+    """Options of a command, by `tyro`; errors and ``--help`` end the process as usual."""
+    program, text = f"focus {name}", COMMANDS[name]
+    if default is None:
+        return tyro.cli(kind, prog=program, description=text, args=list(arguments))
+    return tyro.cli(kind, prog=program, description=text, args=list(arguments), default=default)
+
+
+def messages() -> Console:
+    """Standard error: messages and progress, so that standard output holds nothing but results."""
+    return Console(stderr=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """One line for people, on standard error."""
+    messages().print(text, markup=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def bars() -> Iterator[Callable[[str, float, float, str], None]]:
+    """Progress of several things at once: call the result with (name, done, total, text). Without a terminal,
+    silent.
+    """
+    console = messages()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(24),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("[dim]{task.fields[text]}[/dim]"),
+    )
+    tasks: dict[str, Any] = {}
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+
+        def update(name: str, done: float, total: float, text: str = "") -> None:
+            if name not in tasks:
+                tasks[name] = progress.add_task(name, total=total, text="")
+            shown = text if len(text) < 72 else text[:71] + "\N{HORIZONTAL ELLIPSIS}"
+            progress.update(tasks[name], completed=done, total=total, text=shown)
+
+        yield update
+
+
+def _as_json(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "ok": outcome.exit_code == 0,
+        "read": outcome.read,
+        "written": [str(path) for path in outcome.written],
+        "skipped": [skip._asdict() for skip in outcome.skipped],
+        **outcome.details,
+    }
+
+
+def _print(outcome: Outcome) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=max(console.width, 160))  # tables in files and pipes are not cut
+    for item in outcome.shown:
+        console.print(item)
+    _print_list(console, "read", outcome.read)
+    _print_list(console, "written", [str(path) for path in outcome.written])
+    _print_list(console, "skipped", [f"{skip.name}: {skip.reason}" for skip in outcome.skipped], limit=None)
+    if outcome.exit_code == NOTHING_WRITTEN:
+        console.print("nothing was written" if outcome.good is None else "failed", style="bold red")
+
+
+def _print_list(console: Console, title: str, lines: Sequence[str], limit: int | None = _SHOWN) -> None:
+    if not lines:
+        return
+    shown = lines if limit is None or len(lines) <= limit else lines[: limit - 1]
+    console.print(f"{title} {len(lines)}", style="bold")
+    for line in shown:
+        console.print(f"  {line}", markup=False, soft_wrap=True)
+    if len(shown) < len(lines):
+        console.print(f"  and {len(lines) - len(shown)} more")

@@ -1,0 +1,200 @@
+"""`focus doctor`."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.table import Table
+from rich.text import Text
+
+from focus._version import __version__
+from focus.cli.command import Command, Outcome, parse_as
+from focus.errors import FocusError
+
+_PACKAGES = ("torch", "numpy", "pillow", "safetensors", "tyro", "rich", "imageio")
+_OPTIONAL = {"trimesh": "mesh", "h5py": "bfm", "scipy": "bfm", "tensorboard": "train", "matplotlib": "report"}
+_TOLERANCE = 1e-4
+"""Largest relative difference between an operator and its twin; sums of float32 in another order stay below 1e-5."""
+_ROOM = 2 << 30
+"""Bytes that a run of the demo and its environment may take."""
+
+State = Literal["good", "note", "bad"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report."""
+
+    name: str
+    state: State
+    text: str
+
+
+@dataclass(kw_only=True)
+class Doctor(Command):
+    """Check this installation: versions, CUDA, operators, disk."""
+
+    def run(self) -> Outcome:
+        """Runs all checks; one that is bad makes the command fail."""
+        checks = [*_versions(), *_compiled(), *_operators(), *_checkpoint(), *_disk()]
+        table = Table(box=None, pad_edge=False, show_header=False)
+        colors = {"good": "[green]ok[/green]", "note": "[yellow]note[/yellow]", "bad": "[red]bad[/red]"}
+        for check in checks:
+            table.add_row(colors[check.state], check.name, Text(check.text))
+        return Outcome(
+            shown=[table],
+            details={"checks": [vars(check) for check in checks]},
+            good=all(check.state != "bad" for check in checks),
+        )
+
+
+def _versions() -> list[Check]:
+    found = [Check("focus", "good", f"{__version__} in {Path(__file__).resolve().parents[1]}")]
+    found.append(Check("python", "good", f"{platform.python_version()} on {platform.system()} {platform.machine()}"))
+    for name in _PACKAGES:
+        try:
+            found.append(Check(name, "good", version(name)))
+        except PackageNotFoundError:
+            found.append(Check(name, "bad", "not installed; reinstall focus-face"))
+    for name, extra in _OPTIONAL.items():
+        there = importlib.util.find_spec(name) is not None
+        missing = f'not installed; for it: pip install "focus-face[{extra}]"'
+        found.append(Check(name, "good" if there else "note", _version(name) if there else missing))
+    return found
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "installed"
+
+
+def _compiled() -> list[Check]:
+    try:
+        import torch
+
+        compiled = importlib.import_module("focus._C")
+    except ImportError as error:
+        return [Check("compiled module", "bad", f"cannot be imported ({error}); reinstall focus-face")]
+    architectures = str(compiled.cuda_architectures or "")
+    kernels = f"CUDA {compiled.cuda_version}, architectures {architectures}" if compiled.cuda_version else "CPU only"
+    found = [Check("compiled module", "good", f"{kernels}; compiler {compiled.compiler}")]
+    found.append(Check("torch's CUDA", "good", torch.version.cuda or "none: a CPU build"))
+    if not torch.cuda.is_available():
+        found.append(Check("graphics card", "note", "torch sees none; everything runs on the CPU"))
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        properties = torch.cuda.get_device_properties(index)
+        text = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, {properties.major}.{properties.minor}"
+        if compiled.cuda_version is None:
+            text += "; this build has no CUDA kernels: install nvcc and build again"
+        found.append(Check(f"graphics card {index}", "good" if compiled.cuda_version else "note", text))
+    return found
+
+
+def _operators() -> list[Check]:
+    try:
+        import torch
+
+        compiled = importlib.import_module("focus._C")
+    except ImportError:
+        return []
+    devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() and compiled.cuda_version else [])
+    found = []
+    for device in devices:
+        try:
+            differences = operator_differences(torch.device(device))
+        except Exception as error:
+            found.append(Check(f"operators, {device}", "bad", f"{type(error).__name__}: {error}"))
+            continue
+        worst = max(differences, key=lambda name: differences[name])
+        good = differences[worst] <= _TOLERANCE
+        text = (
+            f"{len(differences)} agree with their twins; largest relative difference {differences[worst]:.1e} ({worst})"
+        )
+        if not good:
+            text = f"{worst} differs from its twin by {differences[worst]:.1e}, more than {_TOLERANCE:g}"
+        found.append(Check(f"operators, {device}", "good" if good else "bad", text))
+    return found
+
+
+def operator_differences(device: Any) -> dict[str, float]:
+    """Every operator against its twin in plain torch on a small face: operator -> largest difference, relative to the
+    largest value.
+    """
+    import torch
+
+    from focus import ops
+    from focus.face import FaceParameters, MorphableModel, Renderer
+
+    model = MorphableModel.procedural("small", 4, 2, 4).to(device)
+    parameters = FaceParameters.mean(model)
+    parameters.rotation[0, 1] = 0.4
+    size = (24, 24)
+    rendering = Renderer(model, size[0])(parameters)
+    generator = torch.Generator().manual_seed(0)
+    target = torch.rand(1, 3, *size, generator=generator).to(device)
+    mask = torch.rand(1, 1, *size, generator=generator).to(device)
+    image, faces, screen = rendering.image.clamp(0, 1), model.topology, rendering.screen_vertices
+    fragments = ops.rasterize(screen, faces, size)
+    near = (target - image) * 0.05 + image  # within the noise of the robust loss
+    calls: dict[str, Callable[[Any], Any]] = {
+        "rasterize": lambda o: o.rasterize(screen, faces, size).barycentric,
+        "interpolate": lambda o: o.interpolate(rendering.colors, faces, fragments),
+        "vertex_normals": lambda o: o.vertex_normals(rendering.vertices, faces),
+        "sh_shading": lambda o: o.sh_shading(rendering.normals, rendering.colors, parameters.lighting),
+        "neighbor_min": lambda o: o.neighbor_min(target, image, mask),
+        "neighbor_min_loss": lambda o: o.neighbor_min_loss(target, image, mask),
+        "masked_photometric_loss": lambda o: o.masked_photometric_loss(target, image, mask),
+        "outlier_robust_loss": lambda o: o.outlier_robust_loss(near, image, rendering.mask)[0],
+    }
+    result = {}
+    for name, call in calls.items():
+        ours, twin = call(ops), call(ops.reference)
+        result[name] = float((ours - twin).abs().max() / twin.abs().max().clamp(min=1e-6))
+    return result
+
+
+def _checkpoint() -> list[Check]:
+    try:
+        from focus.demo import shipped_checkpoint
+        from focus.train import load_trained
+
+        path = shipped_checkpoint()
+        if path is None:
+            return [Check("initial checkpoint", "note", "not in this build; focus demo will train a short one")]
+        trained = load_trained(path)
+    except (ImportError, FocusError) as error:
+        return [Check("initial checkpoint", "bad", str(error))]
+    size = path.stat().st_size / 2**20
+    return [
+        Check(
+            "initial checkpoint", "good", f"{size:.1f} MiB, {trained.model.name}, step {trained.checkpoint.header.step}"
+        )
+    ]
+
+
+def _disk() -> list[Check]:
+    found = []
+    for name, folder in (("disk, here", Path.cwd()), ("disk, temporary", Path(tempfile.gettempdir()))):
+        free = shutil.disk_usage(folder).free
+        text = f"{free / 2**30:.1f} GiB free in {folder}"
+        found.append(Check(name, "good" if free >= _ROOM else "note", text))
+    if sys.maxsize < 2**32:
+        found.append(Check("memory", "bad", "a 32-bit Python; FOCUS needs a 64-bit one"))
+    return found
+
+
+def parse(arguments: Sequence[str]) -> Doctor:
+    """Options of `focus doctor`."""
+    return parse_as(Doctor, "doctor", arguments)

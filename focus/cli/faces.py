@@ -1,0 +1,76 @@
+"""Options about face models and photos that several commands share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from focus.cli.command import Outcome
+
+if TYPE_CHECKING:
+    from focus.face import MorphableModel
+    from focus.fit import FitReport, Progress
+
+PROCEDURAL = "procedural"
+
+
+def load_face(source: str, *, albedo: bool = False) -> MorphableModel:
+    """The face model of an option ``--model``.
+
+    Args:
+        source: ``procedural``, ``procedural-small``, or the path of a model file.
+        albedo: give a model without colour a synthetic one.
+    """
+    from focus.face import MorphableModel
+
+    if source == PROCEDURAL:
+        return MorphableModel.procedural()
+    if source == f"{PROCEDURAL}-small":
+        return MorphableModel.procedural("small")
+    model = MorphableModel.load(source)
+    return model.with_gaussian_process_albedo() if albedo and model.albedo_count == 0 else model
+
+
+def photo_progress(update: Callable[[str, float, float, str], None]) -> Callable[[Progress], None]:
+    """Shows how far a run over photos is."""
+
+    def notify(progress: Progress) -> None:
+        done = progress.index + progress.fraction
+        update("photos", done, progress.count, f"{progress.name} ({progress.index + 1} of {progress.count})")
+
+    return notify
+
+
+def photo_outcome(report: FitReport, read: list[str], started: float) -> Outcome:
+    """What a run over photos tells."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for label in ("photo", "hidden", "landmark error", "seconds"):
+        table.add_column(label, justify="left" if label == "photo" else "right")
+    for item in report.written:
+        table.add_row(
+            Text(item.name),
+            f"{100 * item.occluded_fraction:.0f}%",
+            f"{item.landmark_error:.1f}%",
+            f"{item.seconds:.1f}",
+        )
+    photos: list[dict[str, Any]] = [
+        {
+            "photo": item.name,
+            "files": [str(path) for path in item.files],
+            "occluded_fraction": item.occluded_fraction,
+            "landmark_error_percent": item.landmark_error,
+            "seconds": item.seconds,
+        }
+        for item in report.written
+    ]
+    return Outcome(
+        read=read + [item.name for item in report.written],
+        written=[path for item in report.written for path in item.files],
+        skipped=list(report.skipped),
+        details={"photos": photos, "seconds": time.monotonic() - started},
+        shown=[table] if report.written else [],
+    )

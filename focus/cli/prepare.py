@@ -1,0 +1,63 @@
+"""`focus prepare`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from focus.cli.command import Command, Outcome, bars, parse_as
+from focus.data import PhotoFolder, five_from_68, write_image
+from focus.fit.folder import output_stems
+from focus.report.panels import Picture, grid, mark_points, to_picture
+from focus.report.results import write_text
+
+_SHEET_COLUMNS, _SHEET_ROWS = 8, 12
+
+
+@dataclass(kw_only=True)
+class Prepare(Command):
+    """Align and crop photos, and show what training would see."""
+
+    photos: tyro.conf.Positional[Path]
+    """Folder of photos."""
+    landmarks: Path
+    """CSV file: photo, then x and y of 68 iBUG points, or of 5: eye centres, nose tip, mouth corners."""
+    out: Path
+    """Folder of the crops, their landmarks.csv, and overview.png."""
+    image_size: int = 224
+    """Side of the crops, pixels."""
+
+    def run(self) -> Outcome:
+        """Writes a crop for each photo that can be used."""
+        folder = PhotoFolder(self.photos, self.landmarks, self.image_size)
+        stems = output_stems([Path(item.name) for item in folder.items])
+        self.out.mkdir(parents=True, exist_ok=True)
+        outcome = Outcome(read=[item.name for item in folder.items], skipped=list(folder.skipped))
+        table = io.StringIO()
+        rows = csv.writer(table, lineterminator="\n")
+        pictures: list[Picture] = []
+        with bars() as update:
+            for index, (item, stem) in enumerate(zip(folder.items, stems, strict=True)):
+                crop = to_picture(folder.batch([index]).image[0])
+                points = item.alignment.to_crop(item.landmarks)
+                outcome.written.append(write_image(self.out / f"{stem}.png", crop))
+                known = item.landmark_weights > 0
+                given = points if known.all() else five_from_68(points)
+                rows.writerow([f"{stem}.png", *(f"{value:.3f}" for value in given.reshape(-1))])
+                if len(pictures) < _SHEET_COLUMNS * _SHEET_ROWS:
+                    pictures.append(mark_points(crop, points[known]))
+                update("crops", index + 1, len(folder), item.name)
+        outcome.written.append(write_text(self.out / "landmarks.csv", table.getvalue()))
+        sheet = [pictures[start : start + _SHEET_COLUMNS] for start in range(0, len(pictures), _SHEET_COLUMNS)]
+        outcome.written.append(write_image(self.out / "overview.png", grid(sheet, cell=min(self.image_size, 160))))
+        return outcome
+
+
+def parse(arguments: Sequence[str]) -> Prepare:
+    """Options of `focus prepare`."""
+    return parse_as(Prepare, "prepare", arguments)

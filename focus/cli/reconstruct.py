@@ -1,0 +1,53 @@
+"""`focus reconstruct`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from focus import Reconstructor
+from focus.cli.command import Command, Outcome, bars, parse_as, say
+from focus.cli.faces import load_face, photo_outcome, photo_progress
+from focus.fit.folder import reconstruct_photos
+from focus.train.run import pick_device
+
+
+@dataclass(kw_only=True)
+class Reconstruct(Command):
+    """Reconstruct the faces of photos with a trained network."""
+
+    photos: tyro.conf.Positional[tuple[Path, ...]]
+    """Photos, or folders, of which the photos in the landmark file are taken."""
+    checkpoint: Path
+    """Written by focus train, or exported."""
+    landmarks: Path
+    """CSV file: photo, then x and y of 68 iBUG points, or of 5: eye centres, nose tip, mouth corners. They place the
+    crop.
+    """
+    out: Path
+    """Folder of the results: mesh as PLY, OBJ and GLB, mask, overlay and JSON for each photo."""
+    model: str | None = None
+    """Face model, where the one that the checkpoint names has moved: a model file."""
+    device: str = "auto"
+    """cpu, cuda, or auto."""
+
+    def run(self) -> Outcome:
+        """Reconstructs all photos; one that fails is skipped."""
+        started = time.monotonic()
+        model = None if self.model is None else load_face(self.model)
+        reconstructor = Reconstructor.load(self.checkpoint, model=model, device=pick_device(self.device))
+        say(f"face model: {reconstructor.model.name} ({reconstructor.model.licence})")
+        with bars() as update:
+            report = reconstruct_photos(
+                self.photos, self.landmarks, self.out, reconstructor.photo, 1, photo_progress(update)
+            )
+        return photo_outcome(report, [str(self.checkpoint), str(self.landmarks)], started)
+
+
+def parse(arguments: Sequence[str]) -> Reconstruct:
+    """Options of `focus reconstruct`."""
+    return parse_as(Reconstruct, "reconstruct", arguments)

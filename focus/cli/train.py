@@ -1,0 +1,98 @@
+"""`focus train`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, get_args
+
+import tyro
+
+from focus.cli import INTERRUPTED
+from focus.cli.command import Command, Outcome, parse_as, say
+from focus.errors import FocusError
+from focus.train import Settings, export, plan, train
+from focus.train.config import Preset
+from focus.train.trainer import LAST
+
+_PRESETS: tuple[Preset, ...] = get_args(Preset)
+
+
+@dataclass(kw_only=True)
+class Train(Command):
+    """Train on synthetic faces or on your photos, all stages in one go."""
+
+    out: Path
+    """Folder of the run: checkpoints, log.jsonl, TensorBoard curves, validation pictures."""
+    preset: Preset = "small"
+    """Where all other settings start: small (two CPU cores), paper, or official (the released code)."""
+    photos: Path | None = None
+    """Folder of photos to train on, in place of synthetic faces; needs --landmarks."""
+    landmarks: Path | None = None
+    """CSV file with the landmarks of the photos."""
+    adapt: Path | None = None
+    """Folder of photos to adapt to after the joint stage; needs --adapt-landmarks."""
+    adapt_landmarks: Path | None = None
+    """CSV file with their landmarks."""
+    resume: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Go on with the run in the folder."""
+    export: Path | None = None
+    """At the end also write the networks alone, in half precision, to this file."""
+    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
+
+    def run(self) -> Outcome:
+        """Trains to the end of the plan, or until Ctrl-C."""
+        settings = self.complete()
+        turns = plan(settings.stages, settings.method)
+        if not turns:
+            raise FocusError("focus train: all stages have 0 iterations (--stages.*): there is nothing to do")
+        say(f"preset {self.preset}, method {settings.method}, {turns[-1].end} iterations in {len(turns)} turns")
+        finished = train(settings, self.out, resume=self.resume)
+        written = sorted(
+            path for path in self.out.rglob("*") if path.is_file() and not path.name.startswith((".", "events."))
+        )
+        if finished and self.export is not None:
+            path, size = export(self.out / LAST, self.export)
+            say(f"{path}: {size / 2**20:.2f} MiB")
+            written.append(path)
+        if not finished:
+            say(f"to go on: the same command with --resume (checkpoint {self.out / LAST})")
+        sources = (settings.data.photos, settings.data.landmarks, settings.data.adapt_photos, settings.start)
+        return Outcome(
+            read=[str(path) for path in sources if path is not None] or ["synthetic faces"],
+            written=written,
+            details={"finished": finished, "checkpoint": str(self.out / LAST), "settings": settings.to_dict()},
+            code=None if finished else INTERRUPTED,
+        )
+
+    def complete(self) -> Settings:
+        """The settings with the options of this command put in."""
+        data, stages = self.settings.data, self.settings.stages
+        if self.photos is not None or self.landmarks is not None:
+            data = replace(data, photos=self.photos, landmarks=self.landmarks)
+        if self.adapt is not None or self.adapt_landmarks is not None:
+            data = replace(data, adapt_photos=self.adapt, adapt_landmarks=self.adapt_landmarks)
+            if not stages.adapt:
+                stages = replace(stages, adapt=stages.cycle)
+        return replace(self.settings, data=data, stages=stages)
+
+
+def parse(arguments: Sequence[str]) -> Train:
+    """Options of `focus train`: the preset gives the defaults of all others."""
+    preset = _chosen_preset(arguments)
+    settings = Settings.preset(preset or "small")
+    return parse_as(
+        Train, "train", arguments, default=Train(out=tyro.MISSING, settings=settings, preset=preset or "small")
+    )
+
+
+def _chosen_preset(arguments: Sequence[str]) -> Preset | None:
+    """The value of --preset; None if it is not one, which the parser then says."""
+    chosen = "small"
+    for position, argument in enumerate(arguments):
+        if argument.startswith("--preset="):
+            chosen = argument.split("=", 1)[1]
+        elif argument == "--preset" and position + 1 < len(arguments):
+            chosen = arguments[position + 1]
+    return next((preset for preset in _PRESETS if preset == chosen), None)
