@@ -34,7 +34,9 @@ class ReconstructionWeights:
     """Weights of L_R. The defaults are the paper's; a term of weight 0 is not computed."""
 
     pixel: float = 0.5
-    """L_pixel, or the outlier-robust likelihood in its place."""
+    """L_pixel."""
+    robust: float = 0.5
+    """The outlier-robust likelihood that stands in its place before there are masks."""
     perceptual: float = 0.25
     """L_perceptual."""
     landmark: float = 5e-4
@@ -258,10 +260,10 @@ def reconstruction_loss(
         )
     face = rendering.mask
     total = _WeightedSum(rendering.image)
-    if weights.pixel and robust_sigma is not None:
+    if weights.robust and robust_sigma is not None:
         value, _ = robust(target, rendering.image, face, sigma=robust_sigma, cutoff=robust_cutoff)
-        total.add("robust", weights.pixel, value)
-    elif weights.pixel:
+        total.add("robust", weights.robust, value)
+    elif weights.pixel and robust_sigma is None:
         trusted = mask if mask is None or mask_gradient else mask.detach()
         total.add("pixel", weights.pixel, pixel(target, rendering.image, face if trusted is None else face * trusted))
     if weights.perceptual:

@@ -392,6 +392,6 @@ def test_pixel_loss_reaches_the_mask_on_request_only(features: FilterBank) -> No
 
 
 def test_paper_and_official_weights() -> None:
-    assert ReconstructionWeights() == ReconstructionWeights(0.5, 0.25, 5e-4, 0.1, 0.06)
+    assert ReconstructionWeights() == ReconstructionWeights(0.5, 0.5, 0.25, 5e-4, 0.1, 0.06)
     assert SegmentationWeights() == SegmentationWeights(15, 3, 0.5, 2.5, 10, 3, 1, False)
     assert SegmentationWeights.official() == SegmentationWeights(15, 3, 0.5, 0.25, 10, 5, 1, True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -121,9 +122,8 @@ class SyntheticFaces:
             occluded: None as the settings say; True: all with an occluder; False: none. The same index gives the same
                 face, light, place and camera in all three.
         """
-        return _assemble(
-            self, first_index, [self.sample(index, occluded) for index in range(first_index, first_index + count)]
-        )
+        indices = range(first_index, first_index + count)
+        return _assemble(self, indices, [self.sample(index, occluded) for index in indices])
 
     def digest(self, first_index: int, count: int) -> str:
         """SHA-256 of the drawn parameters of some faces, to compare two machines."""
@@ -223,35 +223,31 @@ class SyntheticFaces:
 
 
 class SyntheticPool:
-    """Faces of a set that are drawn once and used many times: by several methods, or in every round of validation.
-
-    About 8 S^2 bytes each; it can be sent to other processes.
+    """The first faces of a set over and over, each drawn on its first use and kept: about 8 S^2 bytes.
 
     Args:
         faces: the set.
-        first_index: of its first face.
-        count: number of faces.
+        count: how many different faces there are.
         occluded: see `SyntheticFaces.batch`.
     """
 
-    def __init__(self, faces: SyntheticFaces, first_index: int, count: int, occluded: bool | None = None) -> None:
+    def __init__(self, faces: SyntheticFaces, count: int, occluded: bool | None = None) -> None:
         if count < 1:
             raise ValueError(f"SyntheticPool: count must be 1 or more, got {count}")
-        self.faces, self.first_index = faces, first_index
-        self.samples = [faces.sample(index, occluded) for index in range(first_index, first_index + count)]
+        self.faces, self.count, self.occluded = faces, count, occluded
+        self._samples: dict[int, Sample] = {}
 
-    def __len__(self) -> int:
-        return len(self.samples)
+    def batch(self, first_index: int, count: int) -> FaceBatch:
+        """As `SyntheticFaces.batch`, with indices modulo the size of the pool."""
+        indices = [index % self.count for index in range(first_index, first_index + count)]
+        for index in indices:
+            if index not in self._samples:
+                self._samples[index] = self.faces.sample(index, self.occluded)
+        return _assemble(self.faces, indices, [self._samples[index] for index in indices])
 
-    def batch(self, first: int, count: int) -> FaceBatch:
-        """Faces `first` to `first + count - 1` of the pool (0 is its first), equal to `SyntheticFaces.batch`."""
-        if first < 0 or count < 1 or first + count > len(self.samples):
-            raise IndexError(f"SyntheticPool: faces {first}..{first + count - 1} of a pool of {len(self.samples)}")
-        return _assemble(self.faces, self.first_index + first, self.samples[first : first + count])
 
-
-def _assemble(faces: SyntheticFaces, first_index: int, samples: list[Sample]) -> FaceBatch:
-    """Joins consecutive samples of a set."""
+def _assemble(faces: SyntheticFaces, indices: Sequence[int], samples: list[Sample]) -> FaceBatch:
+    """Joins samples of a set."""
     if not samples:
         raise ValueError("SyntheticFaces.batch: count must be 1 or more, got 0")
     parameters = FaceParameters.cat([sample.parameters for sample in samples])
@@ -278,7 +274,7 @@ def _assemble(faces: SyntheticFaces, first_index: int, samples: list[Sample]) ->
         vertices=vertices,
         true_landmarks=stack("true_landmarks"),
         occluder=[sample.occluder for sample in samples],
-        names=[f"synthetic-{faces.seed}-{index}" for index in range(first_index, first_index + len(samples))],
+        names=[f"synthetic-{faces.seed}-{index}" for index in indices],
     )
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from focus.data.batches import FaceBatch
 from focus.data.photos import PhotoFolder
-from focus.data.synthetic import SyntheticFaces
+from focus.data.synthetic import SyntheticFaces, SyntheticPool
 from focus.errors import FocusError
 from focus.face import MorphableModel
 from focus.nets import ArcFaceFeatures, FeatureExtractor, FilterBank
@@ -122,7 +122,8 @@ def build_data(settings: Settings, model: MorphableModel, logger: Logger) -> tup
         return photo_source(settings, data.photos, data.landmarks, logger)
     faces = SyntheticFaces(model, settings.image_size, settings.seed, data.synthetic)
     held_out = SyntheticFaces(model, settings.image_size, settings.seed + VALIDATION_SEED_OFFSET, data.synthetic)
-    source = SyntheticSource(faces, settings.batch_size, part=place())
+    pool = SyntheticPool(faces, data.distinct) if data.distinct else faces
+    source = SyntheticSource(pool, settings.batch_size, part=place())
     return source, held_out.batch(0, data.validation) if data.validation else None
 
 

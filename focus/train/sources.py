@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from focus.data.batches import FaceBatch
 from focus.data.photos import PhotoFolder
-from focus.data.synthetic import SyntheticFaces
+from focus.data.synthetic import SyntheticFaces, SyntheticPool
 from focus.errors import FocusError
 
 _VALIDATION_SHARE = 0.2
@@ -25,15 +25,17 @@ class DataSource(Protocol):
 
 
 class SyntheticSource:
-    """Fresh synthetic faces in every batch.
+    """Synthetic faces in the order of their numbers.
 
     Args:
-        faces: the set.
+        faces: the set; fresh faces in every batch, or a pool of some that are used again.
         batch_size: faces per batch.
         part: (number of this process, number of processes); each gets its share of every batch.
     """
 
-    def __init__(self, faces: SyntheticFaces, batch_size: int, *, part: tuple[int, int] = (0, 1)) -> None:
+    def __init__(
+        self, faces: SyntheticFaces | SyntheticPool, batch_size: int, *, part: tuple[int, int] = (0, 1)
+    ) -> None:
         self.faces, self.batch_size, self.part = faces, batch_size, part
 
     def batch(self, step: int) -> FaceBatch:
