@@ -254,22 +254,21 @@ def test_methods_differ_only_in_their_mask(
     face, render = given["rendering"].mask, given["rendering"].image.detach()
     inliers = losses.robust(batch.image, render, face)[1]
     assert batch.visible_mask is not None
-    if method == "pretrained":
-        assert (given["mask"], given["robust_sigma"]) == (None, 0.043)
-        expected = inliers
-    else:
-        with torch.no_grad():
-            expected = {
-                "mofa": face,
-                "oracle": face * batch.visible_mask,
-                "focus": face * trainer.networks.segmentation(render, batch.image, face),
-            }[method]
-        assert given["robust_sigma"] is None
-        assert torch.equal(face * given["mask"], expected)
-        assert not given["mask"].requires_grad
     with torch.no_grad():
+        expected = {
+            "mofa": face,
+            "pretrained": inliers,
+            "oracle": face * batch.visible_mask,
+            "focus": face * trainer.networks.segmentation(render, batch.image, face),
+        }[method]
         assert torch.equal(trainer.mask_of(batch, given["rendering"]), expected)
-    assert given["weights"] == replace(ReconstructionWeights(), area=0.0)  # L_area is the trainer's
+    if method in ("oracle", "focus"):
+        assert torch.equal(given["mask"], expected)
+    else:
+        assert given["mask"] is None  # the whole face, or what the robust loss finds by itself
+    assert given["robust_sigma"] == (0.043 if method == "pretrained" else None)
+    assert given["weights"] == replace(ReconstructionWeights(), area=0.06 if method == "focus" else 0.0)
+    assert given["mask_gradient"] is False
     assert given["target"] is batch.image
     assert given["confidence"] is batch.landmark_weights
 

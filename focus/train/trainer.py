@@ -226,22 +226,21 @@ class Trainer:
 
     def _reconstruction_loss(self, batch: FaceBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Third stage, second part of a cycle: L_R over the pixels that the method trusts, its one difference."""
-        settings = self.settings
+        settings, weights = self.settings, self.settings.reconstruction_weights
         parameters = self.networks.reconstruction(batch.image)
         rendering = self.renderer(parameters)
+        if settings.method == "mofa":
+            return self._loss_of(batch, parameters, rendering)
         if settings.method == "pretrained":
-            loss, terms = self._loss_of(batch, parameters, rendering, sigma=settings.robust.sigma)
-            return loss, {**terms, "mask": share(self.mask_of(batch, rendering), rendering.mask)}
-        # A predicted mask is a function of the render: L_area reaches the encoder through the segmentation network.
-        area_weight = settings.reconstruction_weights.area if settings.method == "focus" else 0.0
-        with torch.set_grad_enabled(bool(area_weight) or settings.mask_gradient):
             mask = self.mask_of(batch, rendering)
-        visible = mask if settings.mask_gradient else mask.detach()
-        loss, terms = self._loss_of(batch, parameters, rendering, mask=visible)
-        if area_weight:
-            area = losses.area(rendering.mask, mask)
-            loss, terms["area"] = loss + area_weight * area, area.detach()
-        return loss, terms if settings.method == "mofa" else {**terms, "mask": share(mask, rendering.mask)}
+            loss, terms = self._loss_of(batch, parameters, rendering, sigma=settings.robust.sigma)
+        else:
+            # A predicted mask is a function of the render: L_area reaches the encoder through the segmentation network.
+            through = settings.method == "focus" and (weights.area > 0 or settings.mask_gradient)
+            with torch.set_grad_enabled(through):
+                mask = self.mask_of(batch, rendering)
+            loss, terms = self._loss_of(batch, parameters, rendering, mask=mask)
+        return loss, {**terms, "mask": share(mask, rendering.mask)}
 
     def _loss_of(
         self,
@@ -252,7 +251,8 @@ class Trainer:
         mask: Tensor | None = None,
         sigma: float | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """L_R without L_area."""
+        """L_R; with L_area where the method predicts the mask."""
+        weights = self.settings.reconstruction_weights
         return losses.reconstruction_loss(
             target=batch.image,
             target_landmarks=batch.landmarks,
@@ -260,8 +260,9 @@ class Trainer:
             rendering=rendering,
             parameters=parameters,
             features=self.features,
-            weights=replace(self.settings.reconstruction_weights, area=0.0),
+            weights=weights if self.settings.method == "focus" else replace(weights, area=0.0),
             mask=mask,
+            mask_gradient=self.settings.mask_gradient,
             robust_sigma=sigma,
             robust_cutoff=self.settings.robust.cutoff,
         )
