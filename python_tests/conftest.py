@@ -30,7 +30,7 @@ def _skip_unless_required(variable: str, reason: str) -> None:
 
 @pytest.fixture(params=["cpu", "cuda"])
 def device(request: pytest.FixtureRequest) -> torch.device:
-    """Runs a test on the CPU, and on CUDA where there is a card; `FOCUS_REQUIRE_CUDA=1` makes a missing card a failure."""
+    """Runs a test on the CPU, and on CUDA where there is a card (`FOCUS_REQUIRE_CUDA=1`: without one it fails)."""
     if request.param == "cuda" and not torch.cuda.is_available():
         _skip_unless_required("FOCUS_REQUIRE_CUDA", "torch sees no CUDA device")
     return torch.device(request.param)
@@ -40,7 +40,7 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 def kernel_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.device:
     """Runs a test of an operator once for each implementation: CPU, CUDA, and the CUDA kernels emulated on the CPU.
 
-    "emulated" takes float32 tensors of the CPU; each thread of a kernel is a thread of the system, so keep the inputs tiny.
+    "emulated" takes float32 tensors of the CPU. Each thread of a kernel is a thread of the system: keep inputs tiny.
     """
     if request.param == "emulated":
         monkeypatch.setattr(_native, "module", request.getfixturevalue("emulated_module"))
@@ -66,8 +66,8 @@ def emulated_module(build_emulation: Callable[[str, str], Path]) -> ModuleType:
 def build_emulation() -> Callable[[str, str], Path]:
     """Builds a target of CMakeLists.txt with the CUDA kernels emulated: (target, sanitizers) -> its file.
 
-    The build folders are kept under build/ between runs. Without compiler, cmake, ninja or pybind11 the test is skipped;
-    `FOCUS_REQUIRE_EMULATION=1` makes that a failure.
+    The build folders are kept under build/ between runs. Without compiler, cmake, ninja or pybind11 the test is
+    skipped; `FOCUS_REQUIRE_EMULATION=1` makes that a failure.
     """
 
     def build(target: str, sanitizers: str) -> Path:
@@ -111,7 +111,8 @@ def _run(*command: str) -> str:
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
-    """Reference data for development (golden renders, photos, a scan-based model); the test is skipped where it is absent."""
+    """Reference data for development (golden renders, photos, a scan-based model); the test is skipped where it is
+    absent."""
     path = Path(os.environ.get("FOCUS_SHARED", ROOT.parent / "shared"))
     if not (path / "golden").is_dir():
         pytest.skip(f"no reference data at {path} (set FOCUS_SHARED to its folder)")

@@ -64,22 +64,22 @@ class Arguments {
             fail(name, "expected shape " + shape_text(expected.data(), Rank) + ", got " + shape_text(tensor.shape, tensor.rank));
         }
         TensorView<T, Rank> result;
-        int64_t stride = 1, bytes = sizeof(T);
+        int64_t stride = 1, bytes = 0;
+        bool contiguous = true;
         for (int i = Rank - 1; i >= 0; --i) {
             result.size[i] = tensor.shape[i];
-            if (tensor.strides && tensor.shape[i] > 1 && tensor.strides[i] != stride) {
-                fail(name, "expected a contiguous tensor; call .contiguous() first");
-            }
-            if (__builtin_mul_overflow(bytes, tensor.shape[i] ? tensor.shape[i] : 1, &bytes)) {
+            contiguous &= !tensor.strides || tensor.shape[i] == 1 || tensor.strides[i] == stride;
+            if (__builtin_mul_overflow(stride, tensor.shape[i] ? tensor.shape[i] : 1, &stride) ||
+                __builtin_mul_overflow(stride, static_cast<int64_t>(sizeof(T)), &bytes)) {
                 fail(name, "has more bytes than a 64-bit count holds");
             }
-            stride = bytes / static_cast<int64_t>(sizeof(T));
         }
         bind_device(name, tensor.device);
         if (result.count() == 0) {
             result.data = reinterpret_cast<T*>(alignof(T));  // never read: distinct from "not given"
-            return result;
+            return result;                                   // and whatever its strides
         }
+        if (!contiguous) fail(name, "expected a contiguous tensor; call .contiguous() first");
         std::uintptr_t const address = reinterpret_cast<std::uintptr_t>(tensor.data) + tensor.byte_offset;
         if (!tensor.data) fail(name, "has no memory");
         if (address % alignof(T)) fail(name, "is not aligned to its elements; call .clone() first");

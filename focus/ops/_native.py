@@ -1,7 +1,8 @@
 """Registration of the compiled kernels of `focus._C` as torch operators.
 
-Every operator of FOCUS is made by one call of `define`: schema, CPU and CUDA kernel, fake kernel (shapes only, for `torch.compile`),
-gradient and autocast rule. A kernel is a Python function that allocates its outputs with torch and hands plain memory to `focus._C`.
+Every operator of FOCUS is made by one call of `define`: schema, CPU and CUDA kernel, fake kernel (shapes only, for
+`torch.compile`), gradient and autocast rule. A kernel is a Python function that allocates its outputs with torch and
+hands plain memory to `focus._C`.
 """
 
 from __future__ import annotations
@@ -11,20 +12,24 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch.utils.dlpack import to_dlpack
 
 from focus import _C
+
+to_dlpack: Callable[[torch.Tensor], object] = torch.utils.dlpack.to_dlpack  # type: ignore[attr-defined]
 
 module: ModuleType = _C
 """The compiled module in use. The tests put the emulated CUDA build here."""
 
-_library = torch.library.Library("focus", "DEF")
+_library: Any = torch.library.Library("focus", "DEF")  # type: ignore[no-untyped-call]
 
 Kernel = Callable[..., Any]
 
 
 def call(name: str, first: torch.Tensor, *arguments: Any) -> None:
-    """Runs kernel `name` on the device of `first`: tensors as borrowed DLPack capsules, torch's thread count, the current stream."""
+    """Runs kernel `name` on the device of `first`, with torch's thread count and its current stream.
+
+    Tensors go as DLPack capsules, which the kernel borrows: they must be contiguous.
+    """
     converted = [to_dlpack(a) if isinstance(a, torch.Tensor) else a for a in (first, *arguments)]
     stream = torch.cuda.current_stream(first.device).cuda_stream if first.is_cuda else 0
     getattr(module, name)(*converted, torch.get_num_threads(), stream)
@@ -42,10 +47,10 @@ def define(
 
     Args:
         schema: as in torch, for example ``"scale(Tensor x, float s) -> Tensor"``. Floating outputs come first.
-        kernel: for the CPU and CUDA. Its tensors are contiguous only if the caller made them so: use `contiguous` below.
+        kernel: for the CPU and CUDA. Its tensors may have any layout.
         fake: the same without values, for shape propagation.
-        backward, setup_context: as `torch.library.register_autograd` takes them. An operator without them is a backward operator:
-            to differentiate through it is an error.
+        backward, setup_context: as `torch.library.register_autograd` takes them. An operator without them is a backward
+            operator: to differentiate through it is an error.
     """
     name = schema.split("(", 1)[0]
     qualified_name = f"focus::{name}"
@@ -95,7 +100,8 @@ def scratch(like: torch.Tensor, *shape: int, dtype: torch.dtype | None = None) -
 def face_scratch(
     like: torch.Tensor, batch: int, face_count: int, sums: int
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-    """What a CUDA kernel needs to add up `sums` numbers over the pixels of each face (csrc/common/face_scratch.h); Nones on the CPU."""
+    """What CUDA kernels need to add up `sums` numbers over the pixels of each face, as csrc/common/face_scratch.h says;
+    Nones on the CPU."""
     return (
         scratch(like, batch, face_count, 4, dtype=torch.int32),
         scratch(like, module.PIECE_LIST_SIZE, dtype=torch.int64),

@@ -97,8 +97,8 @@ def _backward_fake(
 
 
 _interpolate_backward = _native.define(
-    "interpolate_backward(Tensor attributes, Tensor faces, Tensor offsets, Tensor corners, Tensor face_index, Tensor barycentric, "
-    "Tensor grad_values, bool needs_attributes, bool needs_barycentric) -> (Tensor, Tensor)",
+    "interpolate_backward(Tensor attributes, Tensor faces, Tensor offsets, Tensor corners, Tensor face_index, "
+    "Tensor barycentric, Tensor grad_values, bool needs_attributes, bool needs_barycentric) -> (Tensor, Tensor)",
     _backward_kernel,
     _backward_fake,
 )
@@ -124,7 +124,8 @@ def _backward(ctx: Any, grad_values: torch.Tensor) -> tuple[torch.Tensor | None,
 
 
 _interpolate = _native.define(
-    "interpolate(Tensor attributes, Tensor faces, Tensor offsets, Tensor corners, Tensor face_index, Tensor barycentric) -> Tensor",
+    "interpolate(Tensor attributes, Tensor faces, Tensor offsets, Tensor corners, Tensor face_index, "
+    "Tensor barycentric) -> Tensor",
     _forward,
     _forward_fake,
     backward=_backward,
@@ -136,12 +137,14 @@ def interpolate(attributes: torch.Tensor, faces: torch.Tensor | Topology, fragme
     """Vertex attributes at every pixel: ``sum_k barycentric[k] * attributes[face[k]]``.
 
     Args:
-        attributes: `[B, V, C]`, or `[1, V, C]` shared by the batch. float32; float64 on the CPU; narrower types are widened to float32.
+        attributes: `[B, V, C]`, or `[1, V, C]` shared by the batch. float32; float64 on the CPU; narrower types are
+            widened to float32.
         faces: the faces that were rasterized: `[F, 3]` int32 or int64, or a `Topology`.
         fragments: what `rasterize` returned.
 
     Returns:
-        `[B, C, H, W]`, 0 in the background. Gradients flow to `attributes` and, through `fragments.barycentric`, to the vertices.
+        `[B, C, H, W]`, 0 in the background. Gradients flow to `attributes` and, through `fragments.barycentric`, to the
+        vertices.
 
     Raises:
         TypeError, ValueError: wrong type, shape, device or index, named.
@@ -158,10 +161,11 @@ def interpolate(attributes: torch.Tensor, faces: torch.Tensor | Topology, fragme
     _check.same_device_and_dtype("interpolate", attributes=attributes, barycentric=barycentric)
     if attributes.shape[0] not in (1, batch):
         raise ValueError(
-            f"focus.ops.interpolate: attributes expected a batch of 1 or {batch}, as the fragments have, got {attributes.shape[0]}"
+            f"focus.ops.interpolate: attributes expected a batch of 1 or {batch}, as the fragments have, "
+            f"got {attributes.shape[0]}"
         )
     topology = topology_of("interpolate", faces, attributes.shape[1], attributes.device)
-    return _interpolate(
+    values: torch.Tensor = _interpolate(
         attributes,
         topology.faces,
         topology.offsets,
@@ -169,3 +173,4 @@ def interpolate(attributes: torch.Tensor, faces: torch.Tensor | Topology, fragme
         fragments.face_index,
         barycentric,
     )
+    return values

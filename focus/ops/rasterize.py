@@ -18,7 +18,8 @@ class Fragments(NamedTuple):
 
     Attributes:
         face_index: `[B, H, W]` int32, the nearest face; -1 in the background.
-        barycentric: `[B, H, W, 3]`, weights of the face's vertices, >= 0, summing to 1; 0 in the background. Differentiable.
+        barycentric: `[B, H, W, 3]`, weights of the face's vertices, >= 0, summing to 1; 0 in the background.
+            Differentiable.
         depth: `[B, H, W]` in the unit of the vertices' z (mm); 0 in the background. Differentiable.
     """
 
@@ -99,8 +100,8 @@ def _backward_fake(screen_vertices: torch.Tensor, *_: Any) -> torch.Tensor:
 
 
 _rasterize_backward = _native.define(
-    "rasterize_backward(Tensor screen_vertices, Tensor faces, Tensor offsets, Tensor corners, bool perspective_correct, "
-    "Tensor face_index, Tensor? grad_barycentric, Tensor? grad_depth) -> Tensor",
+    "rasterize_backward(Tensor screen_vertices, Tensor faces, Tensor offsets, Tensor corners, "
+    "bool perspective_correct, Tensor face_index, Tensor? grad_barycentric, Tensor? grad_depth) -> Tensor",
     _backward_kernel,
     _backward_fake,
 )
@@ -125,13 +126,23 @@ def _backward(
 
 
 _rasterize = _native.define(
-    "rasterize(Tensor screen_vertices, Tensor faces, Tensor offsets, Tensor corners, SymInt height, SymInt width, int cull, "
-    "bool perspective_correct) -> (Tensor, Tensor, Tensor)",
+    "rasterize(Tensor screen_vertices, Tensor faces, Tensor offsets, Tensor corners, SymInt height, SymInt width, "
+    "int cull, bool perspective_correct) -> (Tensor, Tensor, Tensor)",
     _forward,
     _forward_fake,
     backward=_backward,
     setup_context=_setup_context,
 )
+
+
+def _image_size(image_size: tuple[int, int]) -> tuple[int, int]:
+    sides = tuple(image_size) if isinstance(image_size, (tuple, list)) else ()
+    if len(sides) != 2 or not all(isinstance(side, (int, torch.SymInt)) for side in sides):
+        raise TypeError(f"focus.ops.rasterize: image_size expected two integers (H, W), got {image_size!r}")
+    height, width = sides
+    if height < 0 or width < 0:
+        raise ValueError(f"focus.ops.rasterize: image_size expected (H, W) >= 0, got ({height}, {width})")
+    return height, width
 
 
 def rasterize(
@@ -144,21 +155,22 @@ def rasterize(
 ) -> Fragments:
     """Finds, for every pixel, the nearest face that covers its centre.
 
-    A pixel belongs to a face when its centre lies inside the face or on its edges; pixel centres are at integer coordinates. The
-    nearest depth wins, ties go to the lower face index. Two faces with a common edge leave no gap between them. Faces with a vertex that
-    is not finite or has z <= 0, and faces of zero area, are left out. The result is the same, bit for bit, on every run and for every
-    thread count.
+    A pixel belongs to a face when its centre lies inside the face or on its edges; pixel centres are at integer
+    coordinates. The nearest depth wins, ties go to the lower face index. Two faces with a common edge leave no gap
+    between them. Faces with a vertex that is not finite or has z <= 0, and faces of zero area, are left out. The result
+    is the same, bit for bit, on every run and for every thread count.
 
     Args:
-        screen_vertices: `[B, V, 3]` x (right) and y (down) in pixels, z = depth > 0. float32; float64 on the CPU; narrower types are
-            widened to float32.
+        screen_vertices: `[B, V, 3]` x (right) and y (down) in pixels, z = depth > 0. float32; float64 on the CPU;
+            narrower types are widened to float32.
         faces: `[F, 3]` int32 or int64, or a `Topology`.
         image_size: (H, W) in pixels.
         cull: leaves out faces whose vertices run clockwise or counterclockwise as seen on the screen.
         perspective_correct: barycentrics and depth linear in space rather than on the screen.
 
     Returns:
-        `Fragments`; gradients flow from `barycentric` and `depth` to `screen_vertices` (coverage itself is piecewise constant and has none).
+        `Fragments`; gradients flow from `barycentric` and `depth` to `screen_vertices` (coverage itself is piecewise
+        constant and has none).
 
     Raises:
         TypeError, ValueError: wrong type, shape, device or index, named.
@@ -168,9 +180,7 @@ def rasterize(
     topology = topology_of("rasterize", faces, screen_vertices.shape[1], screen_vertices.device)
     if cull not in _CULL:
         raise ValueError(f"focus.ops.rasterize: cull expected one of {', '.join(_CULL)}, got {cull!r}")
-    height, width = image_size
-    if height < 0 or width < 0:
-        raise ValueError(f"focus.ops.rasterize: image_size expected (H, W) >= 0, got ({height}, {width})")
+    height, width = _image_size(image_size)
     barycentric, depth, face_index = _rasterize(
         screen_vertices,
         topology.faces,

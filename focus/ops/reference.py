@@ -1,6 +1,6 @@
-"""The operators in plain torch: what the kernels are tested against, and what to read first. Slow, differentiable, any device.
+"""The operators in plain torch: what the kernels are tested against, and what to read first.
 
-Arguments and results are those of the operators of the same name.
+Slow, differentiable, on any device. Arguments and results are those of the operators of the same name.
 """
 
 from __future__ import annotations
@@ -53,15 +53,16 @@ def rasterize(
                 ) * area.sign()  # [H, W, 3]
                 inside = (edges >= 0).all(-1)
                 weights = edges / edges.sum(-1, keepdim=True)
-                _, z = _perspective(weights, corners[:, 2]) if perspective_correct else (None, _depth(weights, corners[:, 2]))
-                nearer = inside & (z.to(dtype) < depth[b])
-                depth[b][nearer] = z.to(dtype)[nearer]
+                z = _perspective(weights, corners[:, 2])[1] if perspective_correct else _depth(weights, corners[:, 2])
+                z = z.clamp(corners[:, 2].min(), corners[:, 2].max()).to(dtype)  # which rounding may leave
+                nearer = inside & (z < depth[b])
+                depth[b][nearer] = z[nearer]
                 face_index[b][nearer] = f
     return _locate(screen_vertices, _plain(faces), face_index, perspective_correct)
 
 
 def _edge(a: torch.Tensor, b: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-    """Twice the signed area of a, b, p, computed from the end points in one order, so that both faces of an edge agree."""
+    """Twice the signed area of a, b, p, from the end points in one order, so that both faces of an edge agree."""
     swap = tuple(a.tolist()) > tuple(b.tolist())
     if swap:
         a, b = b, a

@@ -20,7 +20,11 @@ def _forward_fake(normals: torch.Tensor, albedo: torch.Tensor, coefficients: tor
 
 
 def _backward_kernel(
-    normals: torch.Tensor, albedo: torch.Tensor, coefficients: torch.Tensor, grad_colors: torch.Tensor, needs: list[bool]
+    normals: torch.Tensor,
+    albedo: torch.Tensor,
+    coefficients: torch.Tensor,
+    grad_colors: torch.Tensor,
+    needs: list[bool],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     normals = normals.contiguous()
     batch, vertex_count, _ = normals.shape
@@ -46,7 +50,11 @@ def _backward_kernel(
 
 
 def _backward_fake(
-    normals: torch.Tensor, albedo: torch.Tensor, coefficients: torch.Tensor, grad_colors: torch.Tensor, needs: list[bool]
+    normals: torch.Tensor,
+    albedo: torch.Tensor,
+    coefficients: torch.Tensor,
+    grad_colors: torch.Tensor,
+    needs: list[bool],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     first, second, third = (
         normals.new_empty(t.shape if need else (0,))
@@ -85,11 +93,12 @@ _sh_shading = _native.define(
 def sh_shading(normals: torch.Tensor, albedo: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
     """Colours of a diffuse surface under distant light, ``albedo * sum_i coefficients[i] * Y_i(normal)``.
 
-    The light is nine real spherical harmonics per colour (l = 0, 1, 2 and m = -l .. l in this order, Condon-Shortley signs), evaluated as
-    polynomials of the normal (Ramamoorthi and Hanrahan, SIGGRAPH 2001, Eq. 3 for the functions).
+    The light is nine real spherical harmonics per colour (l = 0, 1, 2 and m = -l .. l in this order, Condon-Shortley
+    signs), evaluated as polynomials of the normal (Ramamoorthi and Hanrahan, SIGGRAPH 2001, Eq. 3 for the functions).
 
     Args:
-        normals: `[B, V, 3]`, unit length, camera space. float32; float64 on the CPU; narrower types are widened to float32.
+        normals: `[B, V, 3]`, unit length, camera space. float32; float64 on the CPU; narrower types are widened to
+            float32.
         albedo: `[B, V, 3]`, RGB, usually in [0, 1].
         coefficients: `[B, 3, 9]`, for each colour the nine coefficients.
 
@@ -104,4 +113,5 @@ def sh_shading(normals: torch.Tensor, albedo: torch.Tensor, coefficients: torch.
     _check.floating("sh_shading", "coefficients", coefficients, (batch, 3, 9))
     normals, albedo, coefficients = _native.widen(normals), _native.widen(albedo), _native.widen(coefficients)
     _check.same_device_and_dtype("sh_shading", normals=normals, albedo=albedo, coefficients=coefficients)
-    return _sh_shading(normals, albedo, coefficients)
+    colors: torch.Tensor = _sh_shading(normals, albedo, coefficients)
+    return colors

@@ -47,8 +47,8 @@ _build_topology = _native.define(
 class Topology:
     """The faces of a mesh, validated, with the list of faces at every vertex.
 
-    Every op that takes faces takes a Topology in their place. Build it once for a mesh: plain faces are checked and listed anew in each
-    call, which on CUDA costs a synchronisation.
+    Every op that takes faces takes a Topology in their place. Build it once for a mesh: plain faces are checked and
+    listed anew in each call, which on CUDA costs a synchronisation.
 
     Args:
         faces: `[F, 3]` int32 or int64, vertex indices; counterclockwise seen from outside by convention.
@@ -69,9 +69,12 @@ class Topology:
         faces = _check.tensor_of("Topology", "faces", faces, ("F", 3))
         if faces.dtype not in (torch.int32, torch.int64):
             raise TypeError(f"focus.ops.Topology: faces expected int32 or int64, got {faces.dtype}")
+        if isinstance(vertex_count, bool) or not isinstance(vertex_count, (int, torch.SymInt)) or vertex_count < 0:
+            raise ValueError(f"focus.ops.Topology: vertex_count expected an integer >= 0, got {vertex_count!r}")
         if faces.dtype == torch.int64:
             faces = faces.clamp(-(2**31), 2**31 - 1)  # so that an index beyond int32 stays out of range below
-        self.faces = faces.int().contiguous()
+        # A copy: later edits of the caller's tensor must not slip past the check below.
+        self.faces = faces.to(torch.int32, copy=True, memory_format=torch.contiguous_format)
         self.vertex_count = vertex_count
         self.offsets, self.corners = _build_topology(self.faces, vertex_count)
 
@@ -96,7 +99,9 @@ def topology_of(op: str, faces: torch.Tensor | Topology, vertex_count: int, devi
     """
     topology = faces if isinstance(faces, Topology) else Topology(faces, vertex_count)
     if topology.vertex_count != vertex_count:
-        raise ValueError(f"focus.ops.{op}: the topology is of {topology.vertex_count} vertices, and {vertex_count} came")
+        raise ValueError(
+            f"focus.ops.{op}: the topology is of {topology.vertex_count} vertices, and {vertex_count} came"
+        )
     if topology.faces.device != device:
         raise ValueError(f"focus.ops.{op}: faces are on {topology.faces.device} and the vertices on {device}")
     return topology

@@ -10,9 +10,7 @@ from focus.ops import _check, _native
 from focus.ops.topology import Topology, topology_of
 
 
-def _forward(
-    vertices: torch.Tensor, faces: torch.Tensor, offsets: torch.Tensor, corners: torch.Tensor
-) -> torch.Tensor:
+def _forward(vertices: torch.Tensor, faces: torch.Tensor, offsets: torch.Tensor, corners: torch.Tensor) -> torch.Tensor:
     vertices = vertices.contiguous()
     normals = torch.empty_like(vertices)
     _native.call("vertex_normals", vertices, faces, offsets, corners, normals)
@@ -29,7 +27,14 @@ def _backward_kernel(
     vertices = vertices.contiguous()
     grad_sums, grad_vertices = torch.empty_like(vertices), torch.empty_like(vertices)
     _native.call(
-        "vertex_normals_backward", vertices, faces, offsets, corners, grad_normals.contiguous(), grad_sums, grad_vertices
+        "vertex_normals_backward",
+        vertices,
+        faces,
+        offsets,
+        corners,
+        grad_normals.contiguous(),
+        grad_sums,
+        grad_vertices,
     )
     return grad_vertices
 
@@ -39,7 +44,8 @@ def _like_vertices(vertices: torch.Tensor, *_: Any) -> torch.Tensor:
 
 
 _vertex_normals_backward = _native.define(
-    "vertex_normals_backward(Tensor vertices, Tensor faces, Tensor offsets, Tensor corners, Tensor grad_normals) -> Tensor",
+    "vertex_normals_backward(Tensor vertices, Tensor faces, Tensor offsets, Tensor corners, Tensor grad_normals) "
+    "-> Tensor",
     _backward_kernel,
     _like_vertices,
 )
@@ -64,19 +70,21 @@ _vertex_normals = _native.define(
 
 
 def vertex_normals(vertices: torch.Tensor, faces: torch.Tensor | Topology) -> torch.Tensor:
-    """Unit normals along the sum of the normals of the faces at each vertex, weighted by face area (Gouraud, 1971, with areas).
+    """Unit normals along the sum of the normals of the faces at each vertex, weighted by area (after Gouraud, 1971).
 
     Args:
         vertices: `[B, V, 3]`. float32; float64 on the CPU; narrower types are widened to float32.
         faces: `[F, 3]` int32 or int64, or a `Topology`; counterclockwise seen from the side to which the normals point.
 
     Returns:
-        `[B, V, 3]` of unit length; 0 at vertices whose sum is 0 (no face, or faces that cancel), with gradient 0. A face with a vertex
-        that is not finite counts for none of its vertices.
+        `[B, V, 3]` of unit length; 0 at vertices whose sum is 0 (no face, or faces that cancel), with gradient 0. A
+        face with a vertex that is not finite counts for none of its vertices, nor does one whose edges are so long
+        that the product of two leaves the range of the type.
 
     Raises:
         TypeError, ValueError: wrong type, shape, device or index, named.
     """
     _check.floating("vertex_normals", "vertices", vertices, ("B", "V", 3))
     topology = topology_of("vertex_normals", faces, vertices.shape[1], vertices.device)
-    return _vertex_normals(_native.widen(vertices), topology.faces, topology.offsets, topology.corners)
+    normals: torch.Tensor = _vertex_normals(_native.widen(vertices), topology.faces, topology.offsets, topology.corners)
+    return normals

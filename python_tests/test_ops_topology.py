@@ -1,0 +1,80 @@
+"""Checked faces and their vertex-to-face lists."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from focus import ops
+
+
+def _lists(topology: ops.Topology) -> list[list[int]]:
+    offsets, corners = topology.offsets.tolist(), topology.corners.tolist()
+    return [corners[a:b] for a, b in itertools.pairwise(offsets)]
+
+
+def test_corners_of_each_vertex_ascend(device: torch.device) -> None:
+    topology = ops.Topology(torch.tensor([[2, 0, 1], [0, 2, 4], [0, 0, 2]], device=device), 5)
+    assert _lists(topology) == [[1, 3, 6, 7], [2], [0, 4, 8], [], [5]]
+    assert topology.faces.dtype == topology.offsets.dtype == topology.corners.dtype == torch.int32
+    assert topology.vertex_count == 5
+
+
+@given(st.lists(st.lists(st.integers(0, 6), min_size=3, max_size=3), max_size=12))
+@settings(max_examples=40, deadline=None)
+def test_every_corner_is_listed_once_at_its_vertex(faces: list[list[int]]) -> None:
+    flat = [v for face in faces for v in face]
+    lists = _lists(ops.Topology(torch.tensor(faces, dtype=torch.int64).reshape(-1, 3), 7))
+    assert lists == [[i for i, v in enumerate(flat) if v == vertex] for vertex in range(7)]
+
+
+@pytest.mark.parametrize("vertex_count", [0, 3])
+def test_no_faces(device: torch.device, vertex_count: int) -> None:
+    topology = ops.Topology(torch.zeros(0, 3, dtype=torch.int32, device=device), vertex_count)
+    assert topology.offsets.tolist() == [0] * (vertex_count + 1)
+    assert topology.corners.shape == (0,)
+
+
+def test_the_topology_keeps_its_own_faces() -> None:
+    faces = torch.tensor([[0, 1, 2]], dtype=torch.int64)
+    topology = ops.Topology(faces, 3)
+    faces.fill_(99)
+    assert topology.faces.tolist() == [[0, 1, 2]]
+    narrow = torch.tensor([[0, 1, 2]], dtype=torch.int32)
+    topology = ops.Topology(narrow, 3)
+    narrow.fill_(99)
+    assert topology.faces.tolist() == [[0, 1, 2]]
+
+
+def test_moves_and_copies(device: torch.device) -> None:
+    topology = ops.Topology(torch.tensor([[0, 1, 2]]), 3)
+    assert topology.to("cpu") is topology
+    moved = topology.to(device)
+    assert moved.faces.device.type == moved.corners.device.type == device.type
+    assert _lists(moved) == _lists(copy.deepcopy(topology)) == [[0], [1], [2]]
+    assert repr(topology) == "Topology(faces=1, vertices=3, device=cpu)"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"faces": [[0, 1, 2]]}, TypeError, "Topology: faces expected a torch.Tensor, got list"),
+        ({"faces": torch.ones(1, 4).int()}, ValueError, r"faces expected shape \[F, 3\], got \[1, 4\]"),
+        ({"faces": torch.ones(1, 3).short()}, TypeError, "faces expected int32 or int64, got torch.int16"),
+        ({"faces": torch.tensor([[0, 1, 3]])}, ValueError, r"1 of 3 entries of faces lie outside \[0, 3\).*largest 3"),
+        ({"faces": torch.tensor([[-1, 0, 1]])}, ValueError, r"1 of 3 entries.*smallest -1"),
+        ({"faces": torch.tensor([[0, 1, 2**32]])}, ValueError, "1 of 3 entries"),
+        ({"vertex_count": -1}, ValueError, "vertex_count expected an integer >= 0, got -1"),
+        ({"vertex_count": 2.0}, ValueError, "vertex_count expected an integer >= 0, got 2.0"),
+    ],
+)
+def test_errors_name_what_was_wrong(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
+    valid = {"faces": torch.tensor([[0, 1, 2]]), "vertex_count": 3}
+    with pytest.raises(error, match=message):
+        ops.Topology(**{**valid, **arguments})
