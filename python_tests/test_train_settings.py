@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tyro
 
 from focus.errors import FocusError
 from focus.train import Settings, plan
@@ -31,7 +32,7 @@ def test_paper_preset_has_the_figures_of_the_paper() -> None:
     assert robust_sigma(settings.robust, 0.0) == pytest.approx(0.043)  # from the first iteration on
     weights = settings.reconstruction_weights
     assert (weights.pixel, weights.perceptual, weights.landmark, weights.regularisation) == (0.5, 0.25, 5e-4, 0.1)
-    assert weights.area == 0.06
+    assert (weights.area, weights.robust) == (0.06, 0.5)
     mask = settings.segmentation_weights
     assert (mask.neighbor, mask.distance, mask.area, mask.preserve, mask.binary) == (15, 3, 0.5, 2.5, 10)
     assert settings.binary_ramp == 0
@@ -150,3 +151,29 @@ def test_the_two_networks_share_no_batch() -> None:
     batches = [turn.batch(step) for turn in turns for step in range(turn.start, turn.end)]
     assert len(set(batches)) == len(batches) == 28
     assert sorted(b for b in batches if b >= SEGMENTATION_STREAM) == [SEGMENTATION_STREAM + i for i in range(11)]
+
+
+def test_a_shorter_run_keeps_its_proportions() -> None:
+    short = Settings.preset("paper").scaled(0.01)
+    stages = short.stages
+    assert (stages.initialise, stages.segmentation, stages.joint, stages.adapt) == (3_000, 300, 2_000, 0)
+    assert (stages.cycle, stages.segmentation_in_cycle) == (300, 50)
+    assert short.optimiser.initialise.at(3_000, 3_000) == pytest.approx(0.1 * 0.99**60)
+    assert short.scaled(1e-6).stages == StageSettings(1, 1, 1, 0, cycle=2, segmentation_in_cycle=1)
+
+
+def test_settings_work_on_the_command_line() -> None:
+    arguments = ["--method", "mofa", "--stages.joint", "40", "--data.photos", "p", "--data.landmarks", "p/l.csv"]
+    arguments += ["--optimiser.joint-reconstruction.start", "0.5", "--network.segmentation.filters", "4", "8"]
+    settings = tyro.cli(Settings, default=Settings.preset("small"), args=arguments)
+    small = Settings.preset("small")
+    assert settings == replace(
+        small,
+        method="mofa",
+        stages=replace(small.stages, joint=40),
+        data=replace(small.data, photos=Path("p"), landmarks=Path("p/l.csv")),
+        optimiser=replace(
+            small.optimiser, joint_reconstruction=replace(small.optimiser.joint_reconstruction, start=0.5)
+        ),
+        network=replace(small.network, segmentation=replace(small.network.segmentation, filters=(4, 8))),
+    )
