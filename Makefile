@@ -22,19 +22,23 @@ demo: .venv/installed
 	.venv/bin/pip install --quiet ".[all]"
 	touch $@
 
-wheel: build/venv/ready
-	rm -rf dist
-	build/venv/bin/pip wheel --quiet --no-deps --wheel-dir dist .
-
-test: wheel lint
-	build/venv/bin/pip install --quiet --no-deps --force-reinstall dist/*.whl
+test: lint
 	FOCUS_REQUIRE_EMULATION=1 build/venv/bin/pytest $(PYTEST_ARGUMENTS)
 
-build/venv/ready: pyproject.toml
+wheel: build/wheel/ready
+
+build/wheel/ready: $(SOURCES)
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(PYTHON) -m venv --clear build/pip
+	build/pip/bin/pip install --quiet --upgrade pip
+	build/pip/bin/pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	touch $@
+
+build/venv/ready: build/wheel/ready
 	$(PYTHON) -m venv --clear build/venv
 	build/venv/bin/pip install --quiet --upgrade pip
 	build/venv/bin/pip install --quiet "$(TORCH)"
-	build/venv/bin/pip install --quiet ".[dev]"
+	build/venv/bin/pip install --quiet "$$(echo build/wheel/*.whl)[dev]"
 	touch $@
 
 lint: build/venv/ready
