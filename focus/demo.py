@@ -55,6 +55,8 @@ ORDER = ("MeanFace", "MoFA", "Pretrained", "FOCUS", "Oracle")
 """Rows of the table."""
 EXAMPLES, ROUND_EXAMPLES = 8, 4
 """Faces in the report."""
+DISTINCT_FACES = 4000
+"""Training faces: drawing one costs as much as training on it, and a few rounds over this many do not wear them out."""
 SHORT_INITIALISATION = 1500
 """Iterations of the initialisation where no initial checkpoint is there: enough to run, too few to show much."""
 
@@ -116,7 +118,8 @@ def run_demo(settings: DemoSettings, *, progress: Progress, message: Callable[[s
     initial = settings.initial or shipped_checkpoint()
     if initial is None:
         initial = _initialise(base, runs / "initial", progress, message)
-    base = replace(base, start=initial, stages=replace(base.stages, initialise=0))
+    data = replace(base.data, distinct=DISTINCT_FACES)
+    base = replace(base, start=initial, data=data, stages=replace(base.stages, initialise=0))
     start = load_trained(initial)  # fails here, before any work, where it does not fit
     if base.face != start.settings.face or base.image_size != start.settings.image_size:
         raise FocusError(

@@ -349,7 +349,7 @@ def _small() -> Settings:
             name="adam",
             initialise=Rate(1e-3, cosine_end=0.05, warm_up=100),
             segmentation=Rate(2e-3, cosine_end=0.2),
-            joint_reconstruction=Rate(2e-4, cosine_end=0.1),
+            joint_reconstruction=Rate(3e-4, cosine_end=0.1),
             joint_segmentation=Rate(1e-3, cosine_end=0.1),
             gradient_clip=5.0,
         ),
