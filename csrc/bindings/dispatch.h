@@ -3,12 +3,15 @@
 
 #include <pybind11/pybind11.h>
 
+#include <stdexcept>
+#include <string>
 #include <type_traits>
 
 #include "bindings/arguments.h"
+#include "common/stream.h"
 
-#if defined(FOCUS_WITH_CUDA)
-#include "common/launch.h"
+#if defined(FOCUS_WITH_CUDA) && !defined(FOCUS_EMULATE_CUDA)
+#include <cuda_runtime.h>
 #endif
 
 namespace focus::bindings {
