@@ -36,6 +36,14 @@ def device(request: pytest.FixtureRequest) -> torch.device:
     return torch.device(request.param)
 
 
+@pytest.fixture
+def cuda_device() -> torch.device:
+    """For what only a card can show."""
+    if not torch.cuda.is_available():
+        _skip_unless_required("FOCUS_REQUIRE_CUDA", "torch sees no CUDA device")
+    return torch.device("cuda")
+
+
 @pytest.fixture(params=["cpu", "cuda", "emulated"])
 def kernel_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.device:
     """Runs a test of an operator once for each implementation: CPU, CUDA, and the CUDA kernels emulated on the CPU.

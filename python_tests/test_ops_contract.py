@@ -29,30 +29,30 @@ def _random(*shape: int, seed: int) -> torch.Tensor:
     return torch.rand(shape, dtype=torch.double, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
-def _faces(device: torch.device) -> torch.Tensor:
-    return torch.tensor(FACES, dtype=torch.int32, device=device)
+CPU = torch.device("cpu")
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+TOPOLOGY = {device: ops.Topology(torch.tensor(FACES, device=device), 9) for device in DEVICES}
+FOUND = {device: ops.rasterize(_sheet().to(device, torch.float32), TOPOLOGY[device], (10, 8)) for device in DEVICES}
 
 
 def _rasterize(perspective_correct: bool) -> Callable[..., Tensors]:
     def call(module: Any, vertices: torch.Tensor) -> Tensors:
-        faces = _faces(vertices.device)
-        fragments = module.rasterize(vertices, faces, (10, 8), perspective_correct=perspective_correct)
+        topology = TOPOLOGY[vertices.device.type]
+        fragments = module.rasterize(vertices, topology, (10, 8), perspective_correct=perspective_correct)
         return fragments.barycentric, fragments.depth
 
     return call
 
 
-FOUND = ops.rasterize(_sheet(), _faces(torch.device("cpu")), (10, 8))
-
-
 def _interpolate(module: Any, attributes: torch.Tensor, barycentric: torch.Tensor) -> Tensors:
-    batch = barycentric.shape[0]
-    fragments = ops.Fragments(FOUND.face_index[:batch].to(attributes.device), barycentric, barycentric[..., 0])
-    return (module.interpolate(attributes, _faces(attributes.device), fragments),)
+    device = attributes.device.type
+    face_index = FOUND[device].face_index[: len(barycentric)]
+    fragments = FOUND[device]._replace(face_index=face_index, barycentric=barycentric)
+    return (module.interpolate(attributes, TOPOLOGY[device], fragments),)
 
 
 def _vertex_normals(module: Any, vertices: torch.Tensor) -> Tensors:
-    return (module.vertex_normals(vertices, _faces(vertices.device)),)
+    return (module.vertex_normals(vertices, TOPOLOGY[vertices.device.type]),)
 
 
 def _sh_shading(module: Any, normals: torch.Tensor, albedo: torch.Tensor, coefficients: torch.Tensor) -> Tensors:
@@ -101,8 +101,8 @@ class Case:
 CASES = [
     Case("rasterize", _rasterize(False), lambda: (_sheet(),)),
     Case("rasterize_perspective", _rasterize(True), lambda: (_sheet(),)),
-    Case("interpolate", _interpolate, lambda: (_random(2, 9, 2, seed=1), FOUND.barycentric)),
-    Case("interpolate_shared", _interpolate, lambda: (_random(1, 9, 3, seed=2), FOUND.barycentric)),
+    Case("interpolate", _interpolate, lambda: (_random(2, 9, 2, seed=1), FOUND["cpu"].barycentric)),
+    Case("interpolate_shared", _interpolate, lambda: (_random(1, 9, 3, seed=2), FOUND["cpu"].barycentric)),
     Case("vertex_normals", _vertex_normals, lambda: (_sheet(),)),
     Case(
         "sh_shading",
@@ -119,8 +119,10 @@ CASES = [
     Case("outlier_robust_loss_grey", _outlier_robust_loss, lambda: _images(channels=1)),
 ]
 
-CPU = torch.device("cpu")
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+ON_CPU = {case.name: case.call(ops, *case.at(CPU, torch.float32)) for case in CASES}
 
 
 def _loss(outputs: Tensors) -> torch.Tensor:
@@ -163,9 +165,6 @@ def test_emulated_and_cuda_kernels_have_the_bits_of_the_cpu(case: Case, kernel_d
             torch.testing.assert_close(actual.cpu(), expected, rtol=1e-6, atol=0)
         else:
             assert torch.equal(actual.cpu(), expected)
-
-
-ON_CPU = {case.name: case.call(ops, *case.at(CPU, torch.float32)) for case in CASES}
 
 
 @every_case
@@ -316,12 +315,36 @@ def test_compiles_as_one_graph(case: Case, device: torch.device) -> None:
         assert torch.equal(a, b)
 
 
+def test_compiles_with_plain_faces(device: torch.device) -> None:
+    """Which are checked and listed inside the graph."""
+    vertices, faces = _sheet().float().to(device), torch.tensor(FACES, device=device)
+    compiled = torch.compile(lambda v, f: ops.vertex_normals(v, f), fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(vertices, faces), ops.vertex_normals(vertices, faces))
+
+
+@every_case
+def test_nothing_synchronises_and_a_graph_captures_it(case: Case, cuda_device: torch.device) -> None:
+    inputs = case.at(cuda_device, torch.float32, requires_grad=True)
+    weights = [torch.rand_like(output) for output in case.call(ops, *inputs)]
+    expected = torch.autograd.grad(case.call(ops, *inputs), inputs, weights)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        torch.autograd.grad(case.call(ops, *inputs), inputs, weights)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = torch.autograd.grad(case.call(ops, *inputs), inputs, weights)
+    graph.replay()
+    torch.cuda.synchronize()
+    assert all(torch.equal(a, b) for a, b in zip(captured, expected, strict=True))
+
+
 def _raw_calls(device: torch.device) -> dict[str, tuple[Any, ...]]:
     """Arguments of each registered operator."""
     vertices = _sheet().float().to(device)
-    topology = ops.Topology(_faces(device), 9)
+    topology, found = TOPOLOGY[device.type], FOUND[device.type]
     lists = topology.faces, topology.offsets, topology.corners
-    found = ops.rasterize(vertices, topology, (10, 8))
     attributes = _random(2, 9, 2, seed=1).float().to(device)
     light = _random(2, 3, 9, seed=5).float().to(device)
     images = tuple(image.float().to(device) for image in _images())
@@ -352,6 +375,7 @@ def _raw_calls(device: torch.device) -> dict[str, tuple[Any, ...]]:
 
 @pytest.mark.parametrize("name", _raw_calls(CPU))
 def test_registration_passes_opcheck(name: str, device: torch.device) -> None:
+    pytest.importorskip("expecttest")  # which opcheck imports
     arguments = _raw_calls(device)[name]
     differentiable = not name.endswith("_backward") and name != "build_topology"
     if differentiable:

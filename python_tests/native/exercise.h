@@ -11,9 +11,13 @@
 #include <random>
 #include <vector>
 
-#include "common/launch.h"
+#include "common/face_scratch.h"
 #include "common/tensor_view.h"
 #include "topology/topology.h"
+
+#if !defined(FOCUS_EMULATE_CUDA)
+#include <cuda_runtime.h>
+#endif
 
 namespace focus::exercise {
 
@@ -102,7 +106,7 @@ inline void expect_close(Buffer<float>& a, Buffer<float>& b, char const* what, d
 
 // The image is large enough for boxes that are cut into pieces (common/pixel_boxes.h).
 constexpr int64_t kBatch = 2;
-constexpr int kScale = kBlockSize > 64 ? 8 : 1;
+constexpr int kScale = kPiecePixels > 64 ? 8 : 1;
 constexpr int64_t kHeight = 18 * kScale, kWidth = 22 * kScale, kPixels = kBatch * kHeight * kWidth;
 
 // A wavy sheet of small triangles in front of two large quads, one of which lacks a vertex (NaN).
