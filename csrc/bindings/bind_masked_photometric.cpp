@@ -15,7 +15,8 @@ void forward(Arguments& arguments, py::object target, py::object reconstruction,
     auto const shape = view_images<T>(arguments, p, target, reconstruction, mask);
     p.loss = arguments.view<T, 1>("loss", loss, {1});
     p.mask_sum = arguments.view<T, 1>("mask_sum", mask_sum, {1});
-    p.partial_sums = arguments.view<double, 3>("partial_sums", partial_sums, {2, shape[0], PixelChunks(shape[0], p.mask.stride()).per_image});
+    p.partial_sums =
+        arguments.view<double, 3>("partial_sums", partial_sums, {2, shape[0], PixelChunks(shape[0], p.mask.stride()).per_image});
     dispatch<T>(arguments, [&](int threads) { masked_photometric_cpu(p, threads); }, FOCUS_ON_CUDA(masked_photometric_cuda(p, stream)));
 }
 
@@ -28,16 +29,17 @@ void backward(Arguments& arguments, py::object target, py::object reconstruction
     p.mask_sum = arguments.view<T const, 1>("mask_sum", mask_sum, {1});
     p.grad_loss = arguments.view<T const, 1>("grad_loss", grad_loss, {1});
     view_image_gradients<T>(arguments, p, shape, grad_target, grad_reconstruction, grad_mask);
-    dispatch<T>(arguments, [&](int threads) { masked_photometric_backward_cpu(p, threads); },
-                FOCUS_ON_CUDA(masked_photometric_backward_cuda(p, stream)));
+    dispatch<T>(
+        arguments, [&](int threads) { masked_photometric_backward_cpu(p, threads); },
+        FOCUS_ON_CUDA(masked_photometric_backward_cuda(p, stream)));
 }
 
 }  // namespace
 
 void bind_masked_photometric(py::module_& module) {
     module.attr("PIXEL_CHUNK") = kPixelChunk;
-    module.def("masked_photometric", [](py::object target, py::object reconstruction, py::object mask, py::object loss,
-                                        py::object mask_sum, py::object partial_sums, int threads, std::uintptr_t stream) {
+    module.def("masked_photometric", [](py::object target, py::object reconstruction, py::object mask, py::object loss, py::object mask_sum,
+                                        py::object partial_sums, int threads, std::uintptr_t stream) {
         Arguments arguments("masked_photometric", threads, stream);
         auto const call = arguments.is_double("target", target) ? forward<double> : forward<float>;
         call(arguments, target, reconstruction, mask, loss, mask_sum, partial_sums);

@@ -50,21 +50,21 @@ void backward(Arguments& arguments, py::object target, py::object reconstruction
     p.grad_loss = arguments.optional<T const, 1>("grad_loss", grad_loss, {1});
     if (bool(p.grad_distance) == bool(p.grad_loss)) arguments.fail("grad_distance", "or grad_loss expected, exactly one of them");
     view_image_gradients<T>(arguments, p, shape, grad_target, grad_reconstruction, grad_mask);
-    dispatch<T>(arguments, [&](int threads) { neighbor_min_backward_cpu(p, threads); },
-                FOCUS_ON_CUDA(neighbor_min_backward_cuda(p, stream)));
+    dispatch<T>(
+        arguments, [&](int threads) { neighbor_min_backward_cpu(p, threads); }, FOCUS_ON_CUDA(neighbor_min_backward_cuda(p, stream)));
 }
 
 }  // namespace
 
 void bind_neighbor_min(py::module_& module) {
     module.attr("NEIGHBOR_TILE") = py::make_tuple(kNeighborTileHeight, kNeighborTileWidth);
-    module.def("neighbor_min", [](py::object target, py::object reconstruction, py::object mask, int window, int power, bool mean,
-                                  py::object argmin, py::object distance, py::object loss, py::object partial_sums, int threads,
-                                  std::uintptr_t stream) {
-        Arguments arguments("neighbor_min", threads, stream);
-        auto const call = arguments.is_double("target", target) ? forward<double> : forward<float>;
-        call(arguments, target, reconstruction, mask, window, power, mean, argmin, distance, loss, partial_sums);
-    });
+    module.def("neighbor_min",
+               [](py::object target, py::object reconstruction, py::object mask, int window, int power, bool mean, py::object argmin,
+                  py::object distance, py::object loss, py::object partial_sums, int threads, std::uintptr_t stream) {
+                   Arguments arguments("neighbor_min", threads, stream);
+                   auto const call = arguments.is_double("target", target) ? forward<double> : forward<float>;
+                   call(arguments, target, reconstruction, mask, window, power, mean, argmin, distance, loss, partial_sums);
+               });
     module.def("neighbor_min_backward", [](py::object target, py::object reconstruction, py::object mask, int window, int power, bool mean,
                                            py::object argmin, py::object grad_distance, py::object grad_loss, py::object grad_target,
                                            py::object grad_reconstruction, py::object grad_mask, int threads, std::uintptr_t stream) {

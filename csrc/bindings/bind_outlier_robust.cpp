@@ -38,8 +38,8 @@ void backward(Arguments& arguments, py::object target, py::object reconstruction
     p.cutoff = positive(arguments, "cutoff", cutoff);
     p.grad_loss = arguments.view<T const, 1>("grad_loss", grad_loss, {1});
     view_image_gradients<T>(arguments, p, shape, grad_target, grad_reconstruction, grad_mask);
-    dispatch<T>(arguments, [&](int threads) { outlier_robust_backward_cpu(p, threads); },
-                FOCUS_ON_CUDA(outlier_robust_backward_cuda(p, stream)));
+    dispatch<T>(
+        arguments, [&](int threads) { outlier_robust_backward_cpu(p, threads); }, FOCUS_ON_CUDA(outlier_robust_backward_cuda(p, stream)));
 }
 
 }  // namespace
@@ -51,13 +51,13 @@ void bind_outlier_robust(py::module_& module) {
         auto const call = arguments.is_double("target", target) ? forward<double> : forward<float>;
         call(arguments, target, reconstruction, mask, sigma, cutoff, loss, inlier, partial_sums);
     });
-    module.def("outlier_robust_backward", [](py::object target, py::object reconstruction, py::object mask, double sigma, double cutoff,
-                                             py::object grad_loss, py::object grad_target, py::object grad_reconstruction,
-                                             py::object grad_mask, int threads, std::uintptr_t stream) {
-        Arguments arguments("outlier_robust_backward", threads, stream);
-        auto const call = arguments.is_double("target", target) ? backward<double> : backward<float>;
-        call(arguments, target, reconstruction, mask, sigma, cutoff, grad_loss, grad_target, grad_reconstruction, grad_mask);
-    });
+    module.def("outlier_robust_backward",
+               [](py::object target, py::object reconstruction, py::object mask, double sigma, double cutoff, py::object grad_loss,
+                  py::object grad_target, py::object grad_reconstruction, py::object grad_mask, int threads, std::uintptr_t stream) {
+                   Arguments arguments("outlier_robust_backward", threads, stream);
+                   auto const call = arguments.is_double("target", target) ? backward<double> : backward<float>;
+                   call(arguments, target, reconstruction, mask, sigma, cutoff, grad_loss, grad_target, grad_reconstruction, grad_mask);
+               });
 }
 
 }  // namespace focus::bindings

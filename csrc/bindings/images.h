@@ -5,7 +5,8 @@
 
 namespace focus::bindings {
 
-// Fills target, reconstruction and mask of a parameter struct, and returns the shape of the images. `mask` may be None where it is optional.
+// Fills target, reconstruction and mask of a parameter struct, and returns the shape of the images. `mask` may be None where it is
+// optional.
 template <typename T, typename Parameters>
 std::array<int64_t, 4> view_images(Arguments& arguments, Parameters& p, py::handle target, py::handle reconstruction, py::handle mask,
                                    bool mask_is_optional = false) {
@@ -13,8 +14,8 @@ std::array<int64_t, 4> view_images(Arguments& arguments, Parameters& p, py::hand
     std::array<int64_t, 4> const shape{p.target.size[0], p.target.size[1], p.target.size[2], p.target.size[3]};
     p.reconstruction = arguments.view<T const, 4>("reconstruction", reconstruction, shape);
     std::array<int64_t, 4> const mask_shape{shape[0], 1, shape[2], shape[3]};
-    p.mask = mask_is_optional ? arguments.optional<T const, 4>("mask", mask, mask_shape)
-                              : arguments.view<T const, 4>("mask", mask, mask_shape);
+    p.mask =
+        mask_is_optional ? arguments.optional<T const, 4>("mask", mask, mask_shape) : arguments.view<T const, 4>("mask", mask, mask_shape);
     return shape;
 }
 

@@ -7,7 +7,7 @@
 
 namespace focus {
 
-constexpr int kLargestWindow = 15;                          // 15 * 15 offsets fit the uint8 argmin
+constexpr int kLargestWindow = 15;                               // 15 * 15 offsets fit the uint8 argmin
 constexpr int kNeighborTileHeight = 8, kNeighborTileWidth = 32;  // pixels whose distances are summed together
 
 template <typename T>
@@ -26,18 +26,18 @@ struct NeighborMinParameters {
 
 template <typename T>
 struct NeighborMinBackwardParameters {
-    TensorView<T const, 4> target;            // [B, C, H, W]
-    TensorView<T const, 4> reconstruction;    // [B, C, H, W]
-    TensorView<T const, 4> mask;              // [B, 1, H, W], optional
+    TensorView<T const, 4> target;          // [B, C, H, W]
+    TensorView<T const, 4> reconstruction;  // [B, C, H, W]
+    TensorView<T const, 4> mask;            // [B, 1, H, W], optional
     int window;
-    int power;                                // as in the forward pass; 1 with grad_distance
+    int power;  // as in the forward pass; 1 with grad_distance
     bool mean;
-    TensorView<uint8_t const, 3> argmin;      // [B, H, W]
-    TensorView<T const, 3> grad_distance;     // [B, H, W]: either this
-    TensorView<T const, 1> grad_loss;         // [1]: or this
-    TensorView<T, 4> grad_target;             // [B, C, H, W] out, optional
-    TensorView<T, 4> grad_reconstruction;     // [B, C, H, W] out, optional
-    TensorView<T, 4> grad_mask;               // [B, 1, H, W] out, optional
+    TensorView<uint8_t const, 3> argmin;   // [B, H, W]
+    TensorView<T const, 3> grad_distance;  // [B, H, W]: either this
+    TensorView<T const, 1> grad_loss;      // [1]: or this
+    TensorView<T, 4> grad_target;          // [B, C, H, W] out, optional
+    TensorView<T, 4> grad_reconstruction;  // [B, C, H, W] out, optional
+    TensorView<T, 4> grad_mask;            // [B, 1, H, W] out, optional
 };
 
 template <typename T>

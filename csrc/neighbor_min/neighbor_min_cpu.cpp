@@ -200,8 +200,7 @@ void backward_band(NeighborMinBackwardParameters<T> const& p, int64_t b, int64_t
 template <typename T>
 void neighbor_min_cpu(NeighborMinParameters<T> const& p, int threads) {
     Bands const bands(p.argmin.size[0], p.argmin.size[1], threads);
-    parallel_for(bands.count, threads,
-                 [&](int64_t task) { forward_band(p, bands.image(task), bands.begin(task), bands.end(task)); });
+    parallel_for(bands.count, threads, [&](int64_t task) { forward_band(p, bands.image(task), bands.begin(task), bands.end(task)); });
     if (!p.loss) return;
     double const total = ordered_sum(p.partial_sums.data, p.partial_sums.count());
     p.loss.data[0] = static_cast<T>(p.mean ? total / std::max<int64_t>(p.argmin.count(), 1) : total);
@@ -211,8 +210,7 @@ template <typename T>
 void neighbor_min_backward_cpu(NeighborMinBackwardParameters<T> const& p, int threads) {
     Bands const bands(p.argmin.size[0], p.argmin.size[1], threads);
     auto const backward = p.target.size[1] == 3 ? backward_band<3, T> : backward_band<0, T>;
-    parallel_for(bands.count, threads,
-                 [&](int64_t task) { backward(p, bands.image(task), bands.begin(task), bands.end(task)); });
+    parallel_for(bands.count, threads, [&](int64_t task) { backward(p, bands.image(task), bands.begin(task), bands.end(task)); });
 }
 
 template void neighbor_min_cpu(NeighborMinParameters<float> const&, int);

@@ -25,10 +25,10 @@ struct OutlierRobustBackwardParameters {
     TensorView<T const, 4> mask;            // [B, 1, H, W]
     double sigma;
     double cutoff;
-    TensorView<T const, 1> grad_loss;       // [1]
-    TensorView<T, 4> grad_target;           // [B, C, H, W] out, optional
-    TensorView<T, 4> grad_reconstruction;   // [B, C, H, W] out, optional
-    TensorView<T, 4> grad_mask;             // [B, 1, H, W] out, optional
+    TensorView<T const, 1> grad_loss;      // [1]
+    TensorView<T, 4> grad_target;          // [B, C, H, W] out, optional
+    TensorView<T, 4> grad_reconstruction;  // [B, C, H, W] out, optional
+    TensorView<T, 4> grad_mask;            // [B, 1, H, W] out, optional
 };
 
 template <typename T>
