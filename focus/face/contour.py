@@ -1,9 +1,9 @@
 """Landmarks of the jaw line that follow the outline of the face.
 
-The iBUG points 0-16 are drawn where the face ends in the picture. In a face that is turned away this is not where the jaw of the model
-ends: on the far side the cheek hides it. Each of these points therefore has a path over the skin, from the jaw vertex inwards, and
-stands for the point of its path that is outermost in the picture ("landmark marching": Zhu, Lei, Yan, Yi and Li, CVPR 2015). Seen from
-the front that is the jaw vertex itself.
+The iBUG points 0-16 are drawn where the face ends in the picture. On the far side of a face that is turned away, this
+is not where the jaw of the model ends: the cheek hides it. Each of these points therefore has a path over the skin,
+from the jaw vertex inwards, and stands for the point of its path that is outermost in the picture ("landmark
+marching", Zhu, Lei, Yan, Yi and Li, CVPR 2015). Seen from the front, that is the jaw vertex itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from focus.face.model import LANDMARK_COUNT, MorphableModel
 JAW_COUNT = 17
 _NOSE, _MOUTH_CORNERS = slice(27, 36), (48, 54)
 _INNERMOST = 0.35
-"""Paths end at this fraction of the way from the jaw to the middle of the face."""
+"""Paths end at this fraction of the way from the middle of the face to the jaw."""
 
 
 class LandmarkLocator:
@@ -39,9 +39,9 @@ class LandmarkLocator:
         middle = points[_NOSE, 0].mean()
         mouth = points[list(_MOUTH_CORNERS), 1].mean()
         faces = model.faces.long()
-        edges = torch.unique(
-            torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).sort(dim=1).values, dim=0
-        )
+        edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).sort(dim=1).values
+        keys = torch.unique(edges[:, 0] * model.vertex_count + edges[:, 1])  # much faster than unique rows
+        edges = torch.stack([keys // model.vertex_count, keys % model.vertex_count], dim=1)
         paths, outward = [], []
         for index in range(JAW_COUNT):
             jaw = points[index]
@@ -50,14 +50,14 @@ class LandmarkLocator:
             direction = torch.nn.functional.normalize(jaw[:2] - center, dim=0)
             outward.append(torch.nn.functional.pad(direction, (0, 1)))
             paths.append(self._path(int(model.landmarks68[index]), mean, edges, center, direction))
-        count = max(len(path[1]) for path in paths)
+        count = max(len(fractions) for _, fractions in paths)
         self.ends = torch.stack([_padded(ends, count) for ends, _ in paths])
         self.fractions = torch.stack([_padded(fractions, count) for _, fractions in paths]).to(model.mean_shape)
         self.outward = torch.stack(outward).to(model.mean_shape)
 
     @staticmethod
     def _path(jaw: int, mean: Tensor, edges: Tensor, center: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-        """Crossings of the mesh's edges with the plane of `direction` and z through the jaw vertex, in front of and inside of it."""
+        """Where edges cross the plane of `direction` and z through the jaw vertex, in front of it and inside."""
         relative = mean[:, :2] - center
         side = (relative - relative[jaw]) @ torch.stack([-direction[1], direction[0]])  # [V] mm from the plane
         first, second = side[edges].unbind(1)
@@ -78,8 +78,8 @@ class LandmarkLocator:
             rotation: ``[B, 3]`` rad.
 
         Returns:
-            The vertices of each edge ``[B, 68, 2]`` int64, and the fraction of the way from one to the other ``[B, 68]``.
-            A choice, and so without gradient.
+            The vertices of each edge ``[B, 68, 2]`` int64, and the way from the first to the second ``[B, 68]``. A
+            choice, and so without gradient.
         """
         with torch.no_grad():
             ends = self.ends.to(vertices.device)

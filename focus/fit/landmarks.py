@@ -1,0 +1,213 @@
+"""Pose, identity and expression from landmarks: a small nonlinear least-squares problem."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from focus.face import Camera, FaceParameters, MorphableModel
+from focus.face.camera import DEFAULT_DISTANCE
+from focus.face.contour import JAW_COUNT, LandmarkLocator
+
+_POSE_COUNT = 6
+_DAMPING = 1e-3
+_STEPS = 12
+OUTLIER_DEVIATION = 2.5
+"""Landmarks further off than this many standard deviations count by their distance, not by its square (Huber)."""
+
+
+@dataclass(frozen=True)
+class LandmarkObservation:
+    """Points of a photo, each a mean of some of the 68 landmarks.
+
+    Attributes:
+        points: ``[N, 2]`` float64, pixels of the crop.
+        selection: ``[N, 68]`` float64, rows that sum to 1.
+        sigma: ``[N]`` float64, standard deviation, pixels.
+    """
+
+    points: Tensor
+    selection: Tensor
+    sigma: Tensor
+
+    @classmethod
+    def from_points(cls, points: Tensor, sigma: float, jaw_sigma: float) -> LandmarkObservation:
+        """Takes 68 iBUG points, or 5: the eye centres (means of the eye corners), nose tip and mouth corners."""
+        points = points.double()
+        if len(points) == 5:
+            selection = torch.zeros(5, 68, dtype=torch.float64)
+            for row, indices in enumerate(((36, 39), (42, 45), (30,), (48,), (54,))):
+                selection[row, list(indices)] = 1 / len(indices)
+            return cls(points, selection, torch.full((5,), sigma, dtype=torch.float64))
+        deviation = torch.full((68,), sigma, dtype=torch.float64)
+        deviation[:JAW_COUNT] = jaw_sigma
+        return cls(points, torch.eye(68, dtype=torch.float64), deviation)
+
+    def resized(self, size: int, new_size: int) -> LandmarkObservation:
+        """The same in the pixels of a crop of another size; pixel centres are at integers in both."""
+        scale = new_size / size
+        return LandmarkObservation((self.points + 0.5) * scale - 0.5, self.selection, self.sigma * scale)
+
+    def residual(self, landmarks: Tensor) -> Tensor:
+        """Differences in standard deviations: ``[68, 2]`` pixels to ``[N, 2]``."""
+        points, sigma = self.points.to(landmarks), self.sigma.to(landmarks)
+        return (self.selection.to(landmarks) @ landmarks - points) / sigma[:, None]
+
+
+def initial_pose(observation: LandmarkObservation, vertices: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
+    """Pose of a rigid face: a scaled orthographic camera by linear least squares.
+
+    Args:
+        observation: the points; those of the jaw are left out, where there are others.
+        vertices: ``[68, 3]`` float64 mm, the landmarks in model space.
+        camera: gives the depth that belongs to a scale.
+
+    Returns:
+        Angles ``[3]`` and translation ``[3]`` in the sense of `FaceParameters`.
+    """
+    inner = observation.selection[:, :JAW_COUNT].sum(dim=1) == 0
+    points = observation.points[inner] - camera.principal
+    corners = observation.selection[inner] @ vertices
+    design = torch.cat([corners, torch.ones_like(corners[:, :1])], dim=1)
+    solution = torch.linalg.lstsq(design, points).solution.T  # [2, 4]
+    left, scales, right = torch.linalg.svd(solution[:, :3], full_matrices=False)
+    x_axis, y_axis = left @ right
+    scale = scales.mean()
+    # R = diag(1, -1, -1) Rx(a) Ry(b) Rz(c); its last row is the cross product of the first two.
+    matrix = torch.stack([x_axis, -y_axis, -torch.linalg.cross(x_axis, y_axis)])
+    angles = torch.stack(
+        [
+            torch.atan2(-matrix[1, 2], matrix[2, 2]),
+            torch.asin(matrix[0, 2].clamp(-1, 1)),
+            torch.atan2(-matrix[0, 1], matrix[0, 0]),
+        ]
+    )
+    depth = camera.focal / scale
+    translation = torch.cat([solution[:, 3] / scale, (depth - DEFAULT_DISTANCE)[None]])
+    return angles, translation
+
+
+class LandmarkFit:
+    """Maximum a posteriori pose, identity and expression given landmarks, by the Levenberg-Marquardt method.
+
+    Args:
+        model: the face.
+        locator: of its landmarks.
+        camera: of the crop.
+        observation: the points.
+        expression_sigma: standard deviation a priori of the expression coefficients (those of the identity have 1).
+    """
+
+    def __init__(
+        self,
+        model: MorphableModel,
+        locator: LandmarkLocator,
+        camera: Camera,
+        observation: LandmarkObservation,
+        expression_sigma: float,
+    ) -> None:
+        self.model, self.locator, self.camera, self.observation = model, locator, camera, observation
+        precision = torch.ones(_POSE_COUNT + model.identity_count + model.expression_count, dtype=torch.float64)
+        precision[:_POSE_COUNT] = 0
+        precision[_POSE_COUNT + model.identity_count :] = expression_sigma**-2
+        self.precision = precision
+        self.lower = torch.full_like(precision, -torch.inf)
+        self.upper = torch.full_like(precision, torch.inf)
+        if model.expression_prior == "unit_interval":
+            self.lower[_POSE_COUNT + model.identity_count :] = 0
+            self.upper[_POSE_COUNT + model.identity_count :] = 1
+
+    def solve(self, parameters: FaceParameters, *, pose_only: bool = False) -> FaceParameters:
+        """Improves one face (B = 1) until nothing changes, or for a fixed number of steps."""
+        unknowns = self._pack(parameters)
+        free = torch.ones_like(unknowns, dtype=torch.bool)
+        if pose_only:
+            free[_POSE_COUNT:] = False
+        damping = _DAMPING
+        for _ in range(_STEPS):
+            basis = self._landmark_basis(unknowns)
+            residual = self._residual(unknowns, basis)
+            weight = (OUTLIER_DEVIATION / residual.norm(dim=1).clamp(min=OUTLIER_DEVIATION)).sqrt()[:, None]
+            jacobian = torch.func.jacfwd(lambda x, b=basis, w=weight: (w * self._residual(x, b)).flatten())(unknowns)
+            residual = (weight * residual).flatten()
+            curvature = jacobian.T @ jacobian + torch.diag(self.precision)
+            gradient = jacobian.T @ residual + self.precision * unknowns
+            energy = self._energy(unknowns, residual)
+            for _ in range(8):
+                damped = curvature + damping * torch.diag(curvature.diagonal())
+                step = _bounded_step(damped, gradient, self.lower - unknowns, self.upper - unknowns, free)
+                trial = unknowns + step
+                trial_energy = self._energy(trial, (weight * self._residual(trial, basis)).flatten())
+                if trial_energy <= energy:
+                    break
+                damping *= 8
+            else:
+                break
+            unknowns, damping = trial, max(damping / 8, 1e-9)
+            if energy - trial_energy < 1e-6 * energy:
+                break
+        return self._unpack(unknowns, parameters)
+
+    def _energy(self, unknowns: Tensor, residual: Tensor) -> Tensor:
+        return residual.square().sum() + (self.precision * unknowns.square()).sum()
+
+    def _pack(self, parameters: FaceParameters) -> Tensor:
+        parts = (parameters.rotation, parameters.translation, parameters.identity, parameters.expression)
+        return torch.cat(parts, dim=1)[0].double()
+
+    def _unpack(self, unknowns: Tensor, like: FaceParameters) -> FaceParameters:
+        sizes = [3, 3, self.model.identity_count, self.model.expression_count]
+        rotation, translation, identity, expression = (
+            part[None].to(like.identity) for part in torch.split(unknowns, sizes)
+        )
+        return FaceParameters(identity, expression, like.albedo, rotation, translation, like.lighting)
+
+    def _landmark_basis(self, unknowns: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean ``[68, 3]`` and basis ``[K, 68, 3]`` of the landmarks, where pose and shape put them on the mesh."""
+        model = self.model
+        coefficients = unknowns[None, _POSE_COUNT:].to(model.mean_shape)
+        vertices = model.shape(coefficients[:, : model.identity_count], coefficients[:, model.identity_count :])
+        ends, fractions = self.locator.locate(vertices, unknowns[None, :3])
+        first, second = ends[0].unbind(1)
+        fraction = fractions[0, :, None]
+        parts = (model.mean_shape[None], model.identity_basis, model.expression_basis)
+        both = torch.cat([torch.lerp(part[:, first], part[:, second], fraction) for part in parts]).double().cpu()
+        return both[0], both[1:]
+
+    def _residual(self, unknowns: Tensor, basis: tuple[Tensor, Tensor]) -> Tensor:
+        """``[N, 2]`` standard deviations."""
+        mean, components = basis
+        points = mean + torch.einsum("k,kpi->pi", unknowns[_POSE_COUNT:], components)
+        placed = self.camera.transform(points[None], unknowns[None, :3], unknowns[None, 3:_POSE_COUNT])
+        return self.observation.residual(self.camera.project(placed)[0, :, :2])
+
+
+def _bounded_step(curvature: Tensor, gradient: Tensor, lower: Tensor, upper: Tensor, free: Tensor) -> Tensor:
+    """argmin_s s'Hs/2 + g's with lower <= s <= upper, by an active set.
+
+    Bounds that are overstepped are held, and released where the gradient points inside. Where this does not settle
+    within 20 rounds the step is feasible, but not the best one; the caller checks that it is downhill.
+
+    Args:
+        curvature: ``[K, K]``, positive definite on the free unknowns.
+        gradient: ``[K]``.
+        lower, upper: ``[K]``, lower <= 0 <= upper.
+        free: ``[K]`` bool, the unknowns that may move.
+    """
+    step = torch.zeros_like(gradient)
+    moving = free.clone()
+    for _ in range(20):
+        held = step.masked_fill(moving, 0)
+        right = -(gradient + curvature @ held)[moving]
+        step = held.clone()
+        step[moving] = torch.linalg.solve(curvature[moving][:, moving], right)
+        outside = moving & ((step < lower) | (step > upper))
+        step = step.clamp(lower, upper)
+        slope = gradient + curvature @ step
+        release = free & ~moving & (((step <= lower) & (slope < 0)) | ((step >= upper) & (slope > 0)))
+        if not bool((outside | release).any()):
+            break
+        moving = (moving & ~outside) | release
+    return step

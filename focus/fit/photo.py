@@ -1,0 +1,135 @@
+"""One photo and its landmarks in, a reconstruction out, without a trained network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from focus.face import Camera, FaceParameters, MorphableModel
+from focus.face.contour import LandmarkLocator
+from focus.fit.crop import open_photo
+from focus.fit.landmarks import LandmarkFit, LandmarkObservation, initial_pose
+from focus.fit.photometric import PhotometricFit
+from focus.fit.region import crop_model, face_region
+from focus.fit.settings import FitSettings
+from focus.reconstruction import Reconstruction
+
+_SIZE_OF_SIGMAS = 224
+_SMALLEST_COARSE = 48
+
+
+class PhotoFitter:
+    """Fits photos with one face model, by analysis by synthesis.
+
+    Pose from landmarks in closed form; pose, identity and expression from landmarks (Levenberg-Marquardt); then descent
+    on colours, landmarks and priors, first at half the size, alternating with linear least squares for the light and
+    with an estimate of the pixels that are not the face. What counts as noise there shrinks as the fit improves.
+
+    Args:
+        model: any; a model without albedo gets a synthetic one (`MorphableModel.with_gaussian_process_albedo`).
+        settings: see `FitSettings`.
+
+    Attributes:
+        model: as given, or with the synthetic albedo.
+    """
+
+    def __init__(self, model: MorphableModel, settings: FitSettings | None = None) -> None:
+        self.settings = settings or FitSettings()
+        self.model = model if model.albedo_count else model.with_gaussian_process_albedo()
+        self.region = face_region(self.model)
+        self._cropped = crop_model(self.model, self.region)
+        self._locator = LandmarkLocator(self._cropped)
+
+    @property
+    def steps(self) -> int:
+        """How often `notify` is called for a photo."""
+        return self.settings.coarse_steps + self.settings.fine_steps
+
+    def __call__(
+        self,
+        image: NDArray[np.uint8] | str | Path,
+        landmarks: NDArray[np.floating] | Sequence[Sequence[float]],
+        *,
+        name: str | None = None,
+        notify: Callable[[], None] = lambda: None,
+    ) -> Reconstruction:
+        """Fits one photo; see `fit_photo`."""
+        settings, size = self.settings, self.settings.image_size
+        source = open_photo(image, landmarks, size, name)
+        target = source.crop[None].to(self.model.mean_shape.device)
+        unit = size / _SIZE_OF_SIGMAS
+        observation = LandmarkObservation.from_points(
+            torch.from_numpy(source.alignment.to_crop(source.landmarks)),
+            unit * settings.landmark_sigma,
+            unit * settings.jaw_sigma,
+        )
+
+        parameters = self._fit_landmarks(observation, Camera(size))
+        first, last = settings.first_sigma, settings.last_sigma
+        middle = (first * last) ** 0.5
+        coarse_size = max(size // 2, min(size, _SMALLEST_COARSE))
+        if settings.coarse_steps:
+            coarse = PhotometricFit(
+                self._cropped,
+                self._locator,
+                F.interpolate(target, size=(coarse_size, coarse_size), mode="area"),
+                observation.resized(size, coarse_size),
+                settings,
+                notify,
+            )
+            parameters = coarse.descend(parameters, settings.coarse_steps, (first, middle)).parameters
+        fine = PhotometricFit(self._cropped, self._locator, target, observation, settings, notify)
+        face = fine.descend(parameters, settings.fine_steps, (middle, last))
+        return Reconstruction(
+            model=self.model,
+            parameters=face.parameters,
+            image=target[0],
+            rendering=face.image[0],
+            face=face.face[0],
+            mask=face.visible[0],
+            alignment=source.alignment,
+            photo=source.photo,
+            name=source.name,
+            region=self.region,
+        )
+
+    def _fit_landmarks(self, observation: LandmarkObservation, camera: Camera) -> FaceParameters:
+        parameters = FaceParameters.mean(self._cropped)
+        points = self._cropped.mean_shape[self._cropped.landmarks68].double().cpu()
+        rotation, translation = initial_pose(observation, points, camera)
+        parameters.rotation[0] = rotation
+        parameters.translation[0] = translation
+        fit = LandmarkFit(self._cropped, self._locator, camera, observation, self.settings.expression_sigma)
+        return fit.solve(fit.solve(parameters, pose_only=True))
+
+
+def fit_photo(
+    image: NDArray[np.uint8] | str | Path,
+    landmarks: NDArray[np.floating] | Sequence[Sequence[float]],
+    model: MorphableModel,
+    settings: FitSettings | None = None,
+    *,
+    name: str | None = None,
+) -> Reconstruction:
+    """Reconstructs the face in a photo from the photo and its landmarks alone. For many photos, use one `PhotoFitter`.
+
+    Args:
+        image: a file, or uint8 ``[H, W, 3]`` sRGB.
+        landmarks: ``[68, 2]`` iBUG points, or ``[5, 2]``: eye centres (the image's left first), nose tip, mouth
+            corners; pixels of the photo, x right, y down, pixel centres at integers.
+        model: the face model.
+        settings: see `FitSettings`.
+        name: of the photo, for its files; None: the name of the file, or "photo".
+
+    Returns:
+        The reconstruction; its `save` writes the files.
+
+    Raises:
+        FocusError: an unusable image, or landmarks that are not finite, not 68 or 5, or not on the photo.
+    """
+    return PhotoFitter(model, settings)(image, landmarks, name=name)

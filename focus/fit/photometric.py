@@ -1,0 +1,137 @@
+"""Descent on colours, landmarks and priors together, alternating with lighting and mask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from focus import ops
+from focus.face import FaceParameters, MorphableModel, Renderer
+from focus.face.contour import LandmarkLocator
+from focus.fit.landmarks import OUTLIER_DEVIATION, LandmarkObservation
+from focus.fit.lighting import solve_lighting
+from focus.fit.outliers import prior_log_odds, sigma_factor, visible_probability, without_specks
+from focus.fit.settings import FitSettings
+
+_LEARNING_RATES = {
+    "identity": 0.04,
+    "expression": 0.02,
+    "albedo": 0.06,
+    "rotation": 0.004,
+    "translation": 0.4,
+    "lighting": 0.02,
+}
+_LAST_RATE = 0.1
+"""The learning rates fall linearly to this fraction."""
+
+
+@dataclass
+class FittedFace:
+    """A fit and what it looks like.
+
+    Attributes:
+        parameters: B = 1.
+        image: ``[1, 3, S, S]``, the reconstruction, 0 outside.
+        face: ``[1, 1, S, S]``, 1 where it is drawn.
+        visible: ``[1, 1, S, S]``, the probability that the face is seen.
+    """
+
+    parameters: FaceParameters
+    image: Tensor
+    face: Tensor
+    visible: Tensor
+
+
+class PhotometricFit:
+    """Analysis by synthesis of one photo.
+
+    Args:
+        model: the face, without what a photo cannot show (see `focus.fit.region`).
+        locator: of its landmarks.
+        target: ``[1, 3, S, S]``, the crop.
+        observation: landmarks in pixels of this crop.
+        settings: weights.
+        notify: called after each step.
+    """
+
+    def __init__(
+        self,
+        model: MorphableModel,
+        locator: LandmarkLocator,
+        target: Tensor,
+        observation: LandmarkObservation,
+        settings: FitSettings,
+        notify: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.model, self.locator, self.target, self.observation = model, locator, target, observation
+        self.settings, self.notify = settings, notify
+        self.renderer = Renderer(model, target.shape[-1])
+        self._fields = torch.cat([sigma_factor(model), prior_log_odds(model)], dim=1)[None]  # [1, V, 2]
+
+    def estimate(self, parameters: FaceParameters, sigma: float, visible: Tensor | None = None) -> FittedFace:
+        """Lighting and mask for given shape, pose and albedo: the closed-form half of the alternation.
+
+        Args:
+            parameters: B = 1; the lighting in it is not used.
+            sigma: colour difference that is called noise.
+            visible: ``[1, 1, S, S]``, the last mask; None: the middle of the face counts most.
+        """
+        with torch.no_grad():
+            rendering = self.renderer(parameters)
+            fields = ops.interpolate(self._fields, self.model.topology, rendering.fragments)
+            factor, log_odds = torch.where(rendering.mask > 0, fields[:, :1], 1), fields[:, 1:]
+            trust = torch.sigmoid(2 * log_odds) if visible is None else visible
+            albedo = self.model.albedo(parameters.albedo)
+            lighting = solve_lighting(self.target, rendering, albedo, self.model.topology, rendering.mask * trust)
+            parameters = replace(parameters, lighting=lighting)
+            image = self.renderer(parameters).image
+            visible = visible_probability(
+                self.target, image, rendering.mask, sigma * factor, self.settings.cutoff, log_odds
+            )
+            return FittedFace(parameters, image, rendering.mask, visible)
+
+    def descend(self, start: FaceParameters, steps: int, sigmas: tuple[float, float]) -> FittedFace:
+        """Adam on all parameters, with new lighting and a new mask every few steps.
+
+        Args:
+            start: B = 1.
+            steps: number of descent steps.
+            sigmas: of the first and of the last mask.
+        """
+        variables = {name: value.clone().requires_grad_() for name, value in start.items()}
+        parameters = FaceParameters(**variables)
+        groups = [{"params": [variables[name]], "lr": rate} for name, rate in _LEARNING_RATES.items()]
+        optimizer = torch.optim.Adam(groups, betas=(0.8, 0.95))
+        visible: Tensor | None = None
+        for step in range(steps):
+            progress = step / steps
+            if visible is None or step % self.settings.mask_every == 0:
+                estimate = self.estimate(parameters.detach(), sigmas[0] * (sigmas[1] / sigmas[0]) ** progress, visible)
+                visible = estimate.visible
+                variables["lighting"].data.copy_(estimate.parameters.lighting)
+            for group, rate in zip(optimizer.param_groups, _LEARNING_RATES.values(), strict=True):
+                group["lr"] = rate * (1 - (1 - _LAST_RATE) * progress)
+            optimizer.zero_grad()
+            torch.autograd.backward(self.energy(parameters, visible))
+            optimizer.step()
+            if self.model.expression_prior == "unit_interval":
+                variables["expression"].data.clamp_(0, 1)
+            self.notify()
+        face = self.estimate(parameters.detach(), sigmas[1], visible)
+        return replace(face, visible=without_specks(face.visible, face.face))
+
+    def energy(self, parameters: FaceParameters, visible: Tensor) -> Tensor:
+        """Minus the logarithm of the posterior, up to a constant; a scalar."""
+        settings = self.settings
+        rendering = self.renderer(parameters)
+        pixel = ops.masked_photometric_loss(self.target, rendering.image, rendering.mask * visible)
+        landmarks = self.locator(rendering.vertices, parameters.rotation, rendering.screen_vertices[..., :2])[0]
+        deviation = self.observation.residual(landmarks).norm(dim=1)
+        landmark = F.huber_loss(deviation, torch.zeros_like(deviation), reduction="sum", delta=OUTLIER_DEVIATION)
+        expression = parameters.expression / settings.expression_sigma
+        prior = sum(value.square().sum() for value in (parameters.identity, expression, parameters.albedo))
+        return settings.pixel_weight * pixel + landmark + 0.5 * prior

@@ -1,0 +1,140 @@
+"""A trained network that turns photos into reconstructions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from focus import losses
+from focus.data.align import Alignment
+from focus.face import MorphableModel, Renderer, Rendering
+from focus.fit.crop import open_photo
+from focus.reconstruction import Reconstruction
+from focus.train.checkpoint import Trained, load_trained
+from focus.train.schedule import plan
+
+
+class Reconstructor:
+    """The networks of a checkpoint, ready for use. Deterministic; without gradients.
+
+    The mask is that of the segmentation network where the run trained one, and else what its method looks at: the whole
+    rendered face (`mofa`), or the inliers of the outlier-robust rule.
+
+    Args:
+        trained: networks, settings and face model; `load` reads them from a file.
+    """
+
+    def __init__(self, trained: Trained) -> None:
+        self.settings, self.model = trained.settings, trained.model
+        self._networks = trained.networks
+        self._renderer = Renderer(self.model, self.settings.image_size)
+        turns = plan(self.settings.stages, self.settings.method)
+        done = trained.checkpoint.header.step
+        learned = self.settings.start is not None or any(
+            turn.network == "segmentation" and turn.start < done for turn in turns
+        )
+        has_weights = bool(trained.checkpoint.state("segmentation"))
+        self._segments = self.settings.method == "focus" and has_weights and learned
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: str | os.PathLike[str],
+        *,
+        model: MorphableModel | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Reconstructor:
+        """Reads a checkpoint of `focus train`, or an exported one.
+
+        Args:
+            checkpoint: the file.
+            model: the face model; None: the one that the checkpoint names.
+            device: where the networks run.
+
+        Raises:
+            FocusError: no usable checkpoint, or another face model than the one it was trained with.
+        """
+        return cls(load_trained(checkpoint, model=model, device=device))
+
+    @property
+    def image_size(self) -> int:
+        """S, the side in pixels of the crops that the networks take."""
+        return self.settings.image_size
+
+    def __call__(self, images: Tensor) -> list[Reconstruction]:
+        """Reconstructs crops. Pixels of "the photo" in the results are those of the crop.
+
+        Args:
+            images: ``[B, 3, S, S]`` RGB, uint8 or floating point in [0, 1], aligned as `focus.data.align` does it.
+
+        Raises:
+            ValueError, TypeError: another shape or dtype.
+        """
+        size = self.image_size
+        if not isinstance(images, Tensor) or not (images.dtype == torch.uint8 or images.is_floating_point()):
+            got = images.dtype if isinstance(images, Tensor) else type(images).__name__
+            raise TypeError(f"Reconstructor: images: expected a uint8 or floating point tensor, got {got}")
+        if images.dim() != 4 or images.shape[1:] != (3, size, size):
+            raise ValueError(f"Reconstructor: images: expected shape [B, 3, {size}, {size}], got {list(images.shape)}")
+        crops = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+        whole = Alignment(scale=1.0, center=((size - 1) / 2, (size - 1) / 2), image_size=size)
+        bytes_rgb = (crops.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        return self._reconstruct(crops, [whole] * len(crops), list(bytes_rgb), [f"face_{i}" for i in range(len(crops))])
+
+    def photo(
+        self,
+        image: NDArray[np.uint8] | str | Path,
+        landmarks: NDArray[np.floating] | Sequence[Sequence[float]],
+        *,
+        name: str | None = None,
+        notify: Callable[[], None] = lambda: None,
+    ) -> Reconstruction:
+        """Reconstructs the face in a photo; its landmarks place the crop, and nothing else.
+
+        Args, errors: as `focus.fit_photo`; `notify` is called once, at the end.
+        """
+        source = open_photo(image, landmarks, self.image_size, name)
+        (result,) = self._reconstruct(source.crop[None], [source.alignment], [source.photo], [source.name])
+        notify()
+        return result
+
+    @torch.no_grad()
+    def _reconstruct(
+        self, crops: Tensor, alignments: list[Alignment], photos: list[NDArray[np.uint8]], names: list[str]
+    ) -> list[Reconstruction]:
+        crops = crops.to(self.model.mean_shape.device)
+        if not len(crops):
+            return []
+        parameters = self._networks.reconstruction(crops)
+        rendering = self._renderer(parameters)
+        mask = self._mask(crops, rendering)
+        return [
+            Reconstruction(
+                model=self.model,
+                parameters=parameters[i],
+                image=crops[i],
+                rendering=rendering.image[i],
+                face=rendering.mask[i],
+                mask=mask[i],
+                alignment=alignments[i],
+                photo=photos[i],
+                name=names[i],
+            )
+            for i in range(len(crops))
+        ]
+
+    def _mask(self, crops: Tensor, rendering: Rendering) -> Tensor:
+        """``[B, 1, S, S]``, 0 outside of the rendered face."""
+        if self._segments:
+            seen: Tensor = self._networks.segmentation(rendering.image, crops, rendering.mask)
+            return rendering.mask * seen
+        if self.settings.method == "mofa":
+            return rendering.mask
+        robust = self.settings.robust
+        return losses.robust(crops, rendering.image, rendering.mask, sigma=robust.sigma, cutoff=robust.cutoff)[1]
