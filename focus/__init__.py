@@ -1,8 +1,8 @@
 """FOCUS: a 3D face from one photo, and the pixels that are not that face.
 
-`focus.ops` holds the operators, `focus.face` the morphable model and its renderer; `fit_photo` and `Reconstructor` turn photos into
-a `Reconstruction`. After Li, Morel-Forster, Vetter, Egger and Kortylewski: Robust Model-Based Face Reconstruction through
-Weakly-Supervised Outlier Segmentation, CVPR 2023.
+`focus.ops` holds the operators, `focus.face` the morphable model and its renderer; `fit_photo` and `Reconstructor` turn
+photos into a `Reconstruction`. After Li, Morel-Forster, Vetter, Egger and Kortylewski: Robust Model-Based Face
+Reconstruction through Weakly-Supervised Outlier Segmentation, CVPR 2023.
 """
 
 from __future__ import annotations

@@ -33,29 +33,26 @@ void backward(Arguments& arguments, py::object normals, py::object albedo, py::o
         int64_t const chunks = (vertex_count + kShChunk - 1) / kShChunk;
         p.partial_coefficients = arguments.view<T, 4>("partial_coefficients", partial_coefficients, {batch, chunks, 3, kShBands});
     }
-    dispatch<T>(arguments, [&](int threads) { sh_shading_backward_cpu(p, threads); },
-                FOCUS_ON_CUDA(sh_shading_backward_cuda(p, stream)));
+    dispatch<T>(arguments, [&](int threads) { sh_shading_backward_cpu(p, threads); }, FOCUS_ON_CUDA(sh_shading_backward_cuda(p, stream)));
 }
 
 }  // namespace
 
 void bind_sh_shading(py::module_& module) {
     module.attr("SH_CHUNK") = kShChunk;
-    module.def("sh_shading", [](py::object normals, py::object albedo, py::object coefficients, py::object colors, int threads,
-                                std::uintptr_t stream) {
-        Arguments arguments("sh_shading", threads, stream);
-        auto const call = arguments.is_double("normals", normals) ? forward<double> : forward<float>;
-        call(arguments, normals, albedo, coefficients, colors);
-    });
-    module.def("sh_shading_backward",
-               [](py::object normals, py::object albedo, py::object coefficients, py::object grad_colors, py::object grad_normals,
-                  py::object grad_albedo, py::object partial_coefficients, py::object grad_coefficients, int threads,
-                  std::uintptr_t stream) {
-                   Arguments arguments("sh_shading_backward", threads, stream);
-                   auto const call = arguments.is_double("normals", normals) ? backward<double> : backward<float>;
-                   call(arguments, normals, albedo, coefficients, grad_colors, grad_normals, grad_albedo, partial_coefficients,
-                        grad_coefficients);
+    module.def("sh_shading",
+               [](py::object normals, py::object albedo, py::object coefficients, py::object colors, int threads, std::uintptr_t stream) {
+                   Arguments arguments("sh_shading", threads, stream);
+                   auto const call = arguments.is_double("normals", normals) ? forward<double> : forward<float>;
+                   call(arguments, normals, albedo, coefficients, colors);
                });
+    module.def("sh_shading_backward", [](py::object normals, py::object albedo, py::object coefficients, py::object grad_colors,
+                                         py::object grad_normals, py::object grad_albedo, py::object partial_coefficients,
+                                         py::object grad_coefficients, int threads, std::uintptr_t stream) {
+        Arguments arguments("sh_shading_backward", threads, stream);
+        auto const call = arguments.is_double("normals", normals) ? backward<double> : backward<float>;
+        call(arguments, normals, albedo, coefficients, grad_colors, grad_normals, grad_albedo, partial_coefficients, grad_coefficients);
+    });
 }
 
 }  // namespace focus::bindings

@@ -19,8 +19,8 @@ void forward(Arguments& arguments, py::object vertices, py::object faces, py::ob
 }
 
 template <typename T>
-void backward(Arguments& arguments, py::object vertices, py::object faces, py::object offsets, py::object corners,
-              py::object grad_normals, py::object grad_sums, py::object grad_vertices) {
+void backward(Arguments& arguments, py::object vertices, py::object faces, py::object offsets, py::object corners, py::object grad_normals,
+              py::object grad_sums, py::object grad_vertices) {
     VertexNormalsBackwardParameters<T> p{};
     p.vertices = arguments.view<T const, 3>("vertices", vertices, {kAny, kAny, 3});
     int64_t const batch = p.vertices.size[0], vertex_count = p.vertices.size[1];
@@ -31,8 +31,8 @@ void backward(Arguments& arguments, py::object vertices, py::object faces, py::o
     p.grad_normals = arguments.view<T const, 3>("grad_normals", grad_normals, {batch, vertex_count, 3});
     p.grad_sums = arguments.view<T, 3>("grad_sums", grad_sums, {batch, vertex_count, 3});
     p.grad_vertices = arguments.view<T, 3>("grad_vertices", grad_vertices, {batch, vertex_count, 3});
-    dispatch<T>(arguments, [&](int threads) { vertex_normals_backward_cpu(p, threads); },
-                FOCUS_ON_CUDA(vertex_normals_backward_cuda(p, stream)));
+    dispatch<T>(
+        arguments, [&](int threads) { vertex_normals_backward_cpu(p, threads); }, FOCUS_ON_CUDA(vertex_normals_backward_cuda(p, stream)));
 }
 
 }  // namespace
@@ -44,13 +44,13 @@ void bind_vertex_normals(py::module_& module) {
         auto const call = arguments.is_double("vertices", vertices) ? forward<double> : forward<float>;
         call(arguments, vertices, faces, offsets, corners, normals);
     });
-    module.def("vertex_normals_backward", [](py::object vertices, py::object faces, py::object offsets, py::object corners,
-                                             py::object grad_normals, py::object grad_sums, py::object grad_vertices, int threads,
-                                             std::uintptr_t stream) {
-        Arguments arguments("vertex_normals_backward", threads, stream);
-        auto const call = arguments.is_double("vertices", vertices) ? backward<double> : backward<float>;
-        call(arguments, vertices, faces, offsets, corners, grad_normals, grad_sums, grad_vertices);
-    });
+    module.def("vertex_normals_backward",
+               [](py::object vertices, py::object faces, py::object offsets, py::object corners, py::object grad_normals,
+                  py::object grad_sums, py::object grad_vertices, int threads, std::uintptr_t stream) {
+                   Arguments arguments("vertex_normals_backward", threads, stream);
+                   auto const call = arguments.is_double("vertices", vertices) ? backward<double> : backward<float>;
+                   call(arguments, vertices, faces, offsets, corners, grad_normals, grad_sums, grad_vertices);
+               });
 }
 
 }  // namespace focus::bindings

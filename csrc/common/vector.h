@@ -2,6 +2,7 @@
 #pragma once
 
 #include <math.h>  // not <cmath>: this one brings the float overloads into the global namespace, as device code has them
+
 #include <cstdint>
 
 #include "common/macros.h"

@@ -16,7 +16,9 @@ def floating(op: str, name: str, value: object, shape: tuple[int | str, ...]) ->
     """
     tensor = tensor_of(op, name, value, shape)
     if tensor.dtype not in FLOATING:
-        raise TypeError(f"focus.ops.{op}: {name} expected a floating dtype, got {tensor.dtype}; convert it with .float()")
+        raise TypeError(
+            f"focus.ops.{op}: {name} expected a floating dtype, got {tensor.dtype}; convert it with .float()"
+        )
     return tensor
 
 
@@ -39,7 +41,8 @@ def same_device_and_dtype(op: str, **tensors: torch.Tensor | None) -> None:
     for name, tensor in others:
         if tensor.device != first.device:
             raise ValueError(
-                f"focus.ops.{op}: {name} is on {tensor.device} and {first_name} on {first.device}; move them to one device"
+                f"focus.ops.{op}: {name} is on {tensor.device} and {first_name} on {first.device}; "
+                "move them to one device"
             )
         if tensor.dtype != first.dtype:
             raise TypeError(

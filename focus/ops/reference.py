@@ -48,9 +48,10 @@ def rasterize(
                 winding = "clockwise" if area > 0 else "counterclockwise"  # on the screen, y down
                 if area == 0 or cull == winding:
                     continue
-                edges = torch.stack(
-                    [_edge(corners[k - 2, :2], corners[k - 1, :2], pixels) for k in range(3)], -1
-                ) * area.sign()  # [H, W, 3]
+                edges = (
+                    torch.stack([_edge(corners[k - 2, :2], corners[k - 1, :2], pixels) for k in range(3)], -1)
+                    * area.sign()
+                )  # [H, W, 3]
                 inside = (edges >= 0).all(-1)
                 weights = edges / edges.sum(-1, keepdim=True)
                 z = _perspective(weights, corners[:, 2])[1] if perspective_correct else _depth(weights, corners[:, 2])
