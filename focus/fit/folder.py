@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -157,20 +158,17 @@ def output_stems(photos: Sequence[Path]) -> list[str]:
     The photo's own where it is the only one of that name, else with its suffix (``a_jpg``, ``a_png``) and, if need be,
     a number (``a_jpg_2``).
     """
-    own = [path.stem for path in photos]
-    count = {stem.casefold(): 0 for stem in own}
-    for stem in own:
-        count[stem.casefold()] += 1
-    unique = {stem.casefold() for stem in own if count[stem.casefold()] == 1}
+    count = Counter(path.stem.casefold() for path in photos)
+    taken = {stem for stem, times in count.items() if times == 1}
     stems = []
     for path in photos:
         stem = path.stem
-        if stem.casefold() not in unique:
+        if count[stem.casefold()] > 1:
             base = stem = f"{path.stem}_{path.suffix.lstrip('.').lower()}".rstrip("_")
             number = 2
-            while stem.casefold() in unique:
+            while stem.casefold() in taken:
                 stem, number = f"{base}_{number}", number + 1
-            unique.add(stem.casefold())
+            taken.add(stem.casefold())
         stems.append(stem)
     return stems
 

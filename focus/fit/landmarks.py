@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from focus.face import Camera, FaceParameters, MorphableModel
-from focus.face.camera import DEFAULT_DISTANCE
+from focus.face.camera import DEFAULT_DISTANCE, rotation_matrix
 from focus.face.contour import JAW_COUNT, LandmarkLocator
 
 _POSE_COUNT = 6
@@ -128,10 +128,9 @@ class LandmarkFit:
         damping = _DAMPING
         for _ in range(_STEPS):
             basis = self._landmark_basis(unknowns)
-            residual = self._residual(unknowns, basis)
+            residual, jacobian = self._residual(unknowns, basis), self._jacobian(unknowns, basis)
             weight = (OUTLIER_DEVIATION / residual.norm(dim=1).clamp(min=OUTLIER_DEVIATION)).sqrt()[:, None]
-            jacobian = torch.func.jacfwd(lambda x, b=basis, w=weight: (w * self._residual(x, b)).flatten())(unknowns)
-            residual = (weight * residual).flatten()
+            residual, jacobian = (weight * residual).flatten(), (weight[..., None] * jacobian).flatten(0, 1)
             curvature = jacobian.T @ jacobian + torch.diag(self.precision)
             gradient = jacobian.T @ residual + self.precision * unknowns
             energy = self._energy(unknowns, residual)
@@ -176,12 +175,38 @@ class LandmarkFit:
         both = torch.cat([torch.lerp(part[:, first], part[:, second], fraction) for part in parts]).double().cpu()
         return both[0], both[1:]
 
-    def _residual(self, unknowns: Tensor, basis: tuple[Tensor, Tensor]) -> Tensor:
-        """``[N, 2]`` standard deviations."""
+    def _place(self, unknowns: Tensor, basis: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """The landmarks ``[68, 3]`` in model space and in camera space, mm."""
         mean, components = basis
         points = mean + torch.einsum("k,kpi->pi", unknowns[_POSE_COUNT:], components)
-        placed = self.camera.transform(points[None], unknowns[None, :3], unknowns[None, 3:_POSE_COUNT])
-        return self.observation.residual(self.camera.project(placed)[0, :, :2])
+        return points, self.camera.transform(points[None], unknowns[None, :3], unknowns[None, 3:_POSE_COUNT])[0]
+
+    def _residual(self, unknowns: Tensor, basis: tuple[Tensor, Tensor]) -> Tensor:
+        """``[N, 2]`` standard deviations."""
+        _, placed = self._place(unknowns, basis)
+        return self.observation.residual(self.camera.project(placed)[:, :2])
+
+    def _jacobian(self, unknowns: Tensor, basis: tuple[Tensor, Tensor]) -> Tensor:
+        """Derivatives of `_residual` with respect to the unknowns, ``[N, 2, K]``."""
+        points, placed = self._place(unknowns, basis)
+        rotation = rotation_matrix(unknowns[None, :3])[0]
+        # Exact: the matrix is a constant plus a sine and a cosine in each angle.
+        quarter = torch.pi / 2 * torch.eye(3, dtype=unknowns.dtype)
+        turned = (
+            rotation_matrix(unknowns[:3] + quarter) - rotation_matrix(unknowns[:3] - quarter)
+        ) / 2  # [angle, 3, 3]
+        moved = torch.cat(  # of the landmarks in camera space, [68, 3, K]
+            [
+                torch.einsum("aij,pj->pia", turned, points),
+                torch.eye(3, dtype=points.dtype).expand(len(points), -1, -1),
+                torch.einsum("ij,kpj->pik", rotation, basis[1]),
+            ],
+            dim=2,
+        )
+        depth = placed[:, 2, None, None]
+        pixels = self.camera.focal / depth * (moved[:, :2] - placed[:, :2, None] / depth * moved[:, 2:])
+        selected = torch.einsum("np,pik->nik", self.observation.selection, pixels)
+        return selected / self.observation.sigma[:, None, None]
 
 
 def _bounded_step(curvature: Tensor, gradient: Tensor, lower: Tensor, upper: Tensor, free: Tensor) -> Tensor:
