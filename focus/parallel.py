@@ -11,6 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.connection
 import os
+import pickle
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -74,7 +75,7 @@ def run_jobs(
             for ready in cast("list[Connection]", multiprocessing.connection.wait(list(running))):
                 job, process = running[ready]
                 try:
-                    kind, value = ready.recv()
+                    kind, value = pickle.loads(ready.recv_bytes())
                 except EOFError:
                     process.join()
                     raise FocusError(
@@ -104,15 +105,19 @@ def run_jobs(
 def _work(connection: Connection, job: Job) -> None:
     import torch
 
+    def send(kind: str, value: Any) -> None:
+        # Plain pickle copies tensors. `Connection.send` would share their memory by file descriptors that are gone
+        # once this process is.
+        connection.send_bytes(pickle.dumps((kind, value)))
+
     torch.set_num_threads(1)
     try:
-        result = job.function(lambda value: connection.send(("report", value)), **job.arguments)
-        connection.send(("result", result))
+        send("result", job.function(lambda value: send("report", value), **job.arguments))
     except FocusError as error:
-        connection.send(("refused", str(error)))
+        send("refused", str(error))
     except (KeyboardInterrupt, BrokenPipeError):
         pass  # the parent is gone or is stopping everything
     except BaseException:
-        connection.send(("failed", traceback.format_exc()))
+        send("failed", traceback.format_exc())
     finally:
         connection.close()

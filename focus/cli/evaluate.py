@@ -16,7 +16,7 @@ from rich.text import Text
 from focus.cli.command import Command, Outcome, bars, parse_as
 from focus.data.images import read_image
 from focus.data.landmarks import Skip
-from focus.demo import TRAINED, build_methods, method_of, test_set
+from focus.demo.jobs import TRAINED, build_methods, method_of, test_set
 from focus.errors import FocusError
 from focus.eval import evaluate, mask_scores, outlier_iou
 from focus.eval.claims import check_claims

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import tyro
 
-from focus import Reconstructor
 from focus.cli.command import Command, Outcome, bars, parse_as, say
 from focus.cli.faces import load_face, photo_outcome, photo_progress
 from focus.fit.folder import reconstruct_photos
+from focus.reconstructor import Reconstructor
 from focus.train.run import pick_device
 
 

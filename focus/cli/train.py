@@ -27,6 +27,8 @@ class Train(Command):
     """Folder of the run: checkpoints, log.jsonl, TensorBoard curves, validation pictures."""
     preset: Preset = "small"
     """Where all other settings start: small (two CPU cores), paper, or official (the released code)."""
+    scale: float = 1.0
+    """Factor on the iterations of all stages, and on all that counts in iterations: 0.01 for a try."""
     photos: Path | None = None
     """Folder of photos to train on, in place of synthetic faces; needs --landmarks."""
     landmarks: Path | None = None
@@ -68,14 +70,15 @@ class Train(Command):
 
     def complete(self) -> Settings:
         """The settings with the options of this command put in."""
-        data, stages = self.settings.data, self.settings.stages
+        settings = self.settings if self.scale == 1 else self.settings.scaled(self.scale)
+        data, stages = settings.data, settings.stages
         if self.photos is not None or self.landmarks is not None:
             data = replace(data, photos=self.photos, landmarks=self.landmarks)
         if self.adapt is not None or self.adapt_landmarks is not None:
             data = replace(data, adapt_photos=self.adapt, adapt_landmarks=self.adapt_landmarks)
             if not stages.adapt:
                 stages = replace(stages, adapt=stages.cycle)
-        return replace(self.settings, data=data, stages=stages)
+        return replace(settings, data=data, stages=stages)
 
 
 def parse(arguments: Sequence[str]) -> Train:

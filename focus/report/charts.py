@@ -10,7 +10,7 @@ from html import escape
 from focus.eval.statistics import Interval
 
 _WIDTH, _HEIGHT = 420.0, 240.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 50.0, 8.0, 8.0, 34.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 50.0, 16.0, 8.0, 40.0
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def ticks(low: float, high: float, count: int) -> list[float]:
 
 def format_tick(value: float, among: Sequence[float]) -> str:
     """A tick's label with the decimals that its axis needs."""
-    step = among[1] - among[0] if len(among) > 1 else 1.0
+    step = float(f"{among[1] - among[0]:.6g}") if len(among) > 1 else 1.0
     decimals = max(0, -math.floor(math.log10(step) + 1e-9)) if step < 1 else 0
     if round(step * 10**decimals, 6) % 1:
         decimals += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -14,7 +15,7 @@ from torch import Tensor
 from focus.eval.claims import CLAIMS, LARGER_IS_BETTER, Finding
 from focus.report.charts import Curve, interval_mark, line_chart
 from focus.report.html import Cell, Head, asset, page, picture_grid
-from focus.report.panels import cut_out, overlay_mask, to_picture
+from focus.report.panels import Picture, cut_out, overlay_mask, to_picture
 from focus.report.tables import finding_texts, html_table
 
 
@@ -24,8 +25,8 @@ class Faces:
 
     label: str
     """Of the method, or of the moment in training."""
-    image: Tensor
-    """``[N, 3, S, S]``, the reconstruction."""
+    picture: Tensor
+    """``[N, 4, P, P]``, the reconstruction for people, at any resolution; the fourth channel is its mask."""
     rendered: Tensor
     """``[N, 1, S, S]`` in {0, 1}."""
     mask: Tensor
@@ -45,6 +46,8 @@ class DemoReport:
     """Number of test faces; each was seen with and without an occluder."""
     round_photos: Tensor
     """``[N, 3, S, S]`` validation faces."""
+    round_truth: Faces
+    """The photos above: the face without its occluder, its region, and the visible part."""
     rounds: Sequence[Faces]
     """The photos above before the first and after every round."""
     photos: Tensor
@@ -128,6 +131,8 @@ def _sentences(report: DemoReport) -> list[str]:
 
 
 def _interval(found: Finding, digits: int) -> str:
+    largest = max(abs(found.difference.low), abs(found.difference.high), 1e-4)
+    digits = max(digits, 1 - math.floor(math.log10(largest)))  # two digits of the bound that matters
     mean, low, high = (typeset(f"{value:+.{digits}f}") for value in found.difference)
     return f"difference {mean}, 95% interval {low} to {high}"
 
@@ -139,7 +144,15 @@ def typeset(text: str) -> str:
 
 def _claims(findings: Sequence[Finding]) -> str:
     head = "".join(f"<th>{text}</th>" for text in ("", "first", "second", "difference", "95% interval", "", ""))
-    rows = []
+    groups = {"The claims": [f for f in findings if f.claim in CLAIMS]}
+    groups["Can the benchmark tell?"] = [f for f in findings if f.claim not in CLAIMS]
+    bodies = [_claim_rows(title, group) for title, group in groups.items() if group]
+    table = f"<thead><tr>{head}</tr></thead>{''.join(bodies)}"
+    return f'<div class="scroll"><table class="claims">{table}</table></div>'
+
+
+def _claim_rows(title: str, findings: Sequence[Finding]) -> str:
+    rows = [f'<tr><th scope="rowgroup" colspan="7">{title}</th></tr>']
     for found in findings:
         texts = "".join(f"<td>{typeset(text)}</td>" for text in finding_texts(found))
         style = {"holds": "good", "open": "open", "fails": "bad"}[found.verdict]
@@ -150,8 +163,7 @@ def _claims(findings: Sequence[Finding]) -> str:
             f"<tr><td>{escape(str(found.claim))}</td>{texts}<td>{mark}</td>"
             f'<td class="verdict {style}">{found.verdict}</td></tr>'
         )
-    table = f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
-    return f'<div class="scroll"><table class="claims">{table}</table></div>'
+    return f"<tbody>{''.join(rows)}</tbody>"
 
 
 def _examples(report: DemoReport) -> str:
@@ -162,7 +174,7 @@ def _examples(report: DemoReport) -> str:
     for i, photo in enumerate(report.photos):
         pictures = (
             (to_picture(photo), f"test photo {i + 1}"),
-            (cut_out(truth.image[i], truth.rendered[i]), "its face without the occluder"),
+            (_reconstruction(truth, i), "its face without the occluder"),
         )
         first = Cell(pictures, [truth.captions[i]] if truth.captions else ())
         rows.append([first, *(_cell(faces, i, photo) for faces in report.methods)])
@@ -170,20 +182,25 @@ def _examples(report: DemoReport) -> str:
 
 
 def _rounds(report: DemoReport) -> str:
-    heads = [Head("Photo"), *(Head(faces.label) for faces in report.rounds)]
+    heads = [Head("Photo", "and what hides its face"), *(Head(faces.label) for faces in report.rounds)]
     rows = []
     for i, photo in enumerate(report.round_photos):
-        first = Cell(((to_picture(photo), f"validation photo {i + 1}"),))
+        truth = overlay_mask(photo, report.round_truth.mask[i], report.round_truth.rendered[i])
+        first = Cell(((to_picture(photo), f"validation photo {i + 1}"), (truth, "what hides its face")))
         rows.append([first, *(_cell(faces, i, photo) for faces in report.rounds)])
     return picture_grid(heads, rows)
 
 
 def _cell(faces: Faces, i: int, photo: Tensor) -> Cell:
     pictures = (
-        (cut_out(faces.image[i], faces.rendered[i]), f"{faces.label}: reconstruction"),
+        (_reconstruction(faces, i), f"{faces.label}: reconstruction"),
         (overlay_mask(photo, faces.mask[i], faces.rendered[i]), f"{faces.label}: what its mask calls hidden"),
     )
     return Cell(pictures, [faces.captions[i]] if faces.captions else ())
+
+
+def _reconstruction(faces: Faces, i: int) -> Picture:
+    return cut_out(faces.picture[i, :3], faces.picture[i, 3:])
 
 
 def _charts(report: DemoReport) -> list[str]:

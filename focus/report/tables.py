@@ -16,6 +16,7 @@ from focus.eval.claims import LABELS, LARGER_IS_BETTER, UNITS, Finding
 UPPER_BOUND = "Oracle"
 """Not a competitor: it is trained with the true masks, and its mask scores are those of the true mask."""
 _MASK_COLUMNS = 5
+_HALF_TITLES = {"occluded": "occluded faces", "unoccluded": "the same faces, unoccluded", "overall": "both"}
 
 Metrics = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """The part "methods" of metrics.json."""
@@ -104,7 +105,7 @@ def html_table(metrics: Metrics, halves: Sequence[str] = HALVES) -> str:
     head = "".join(f'<th scope="col">{escape(column.label)}</th>' for column in COLUMNS)
     bodies = []
     for half in halves:
-        rows = [f'<tr><th class="half" scope="rowgroup" colspan="{len(COLUMNS) + 1}">{escape(half)} faces</th></tr>']
+        rows = [f'<tr><th class="half" scope="rowgroup" colspan="{len(COLUMNS) + 1}">{_HALF_TITLES[half]}</th></tr>']
         for method, values in metrics.items():
             cells = []
             for number, column in enumerate(COLUMNS):

@@ -26,7 +26,7 @@
       vec3 m = normalize(gl_FrontFacing ? n : -n);
       float key = max(dot(m, normalize(vec3(-0.45, 0.55, 0.75))), 0.0), fill = max(dot(m, normalize(vec3(0.8, 0.1, 0.4))), 0.0);
       vec3 light = vec3(0.36) + vec3(0.66, 0.645, 0.62) * key + vec3(0.16, 0.17, 0.19) * fill;
-      pixel = vec4(pow(clamp(pow(c, vec3(2.2)) * light * 1.12, 0.0, 1.0), vec3(1.0 / 2.2)), 1.0);
+      pixel = vec4(pow(clamp(pow(c, vec3(2.2)) * light * 1.3, 0.0, 1.0), vec3(1.0 / 2.2)), 1.0);
     }`;
   const program = gl.createProgram();
   for (const [kind, source] of [[gl.VERTEX_SHADER, vertexShader], [gl.FRAGMENT_SHADER, fragmentShader]]) {

@@ -1,0 +1,9 @@
+"""`focus demo`: the paper's experiment in minutes.
+
+Four methods go on from one initial network, live, on synthetic faces; then they and the mean face are compared on a
+held-out test set.
+"""
+
+from focus.demo.run import DemoResult, DemoSettings, run_demo, shipped_checkpoint
+
+__all__ = ["DemoResult", "DemoSettings", "run_demo", "shipped_checkpoint"]

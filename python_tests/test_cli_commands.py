@@ -1,0 +1,253 @@
+"""Commands end to end, on tiny networks and synthetic photos."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import focus.demo.run
+from focus import parallel
+from focus.cli import NOTHING_WRITTEN, REFUSED, main
+from focus.cli.train import parse
+from focus.data import SyntheticFaces, SyntheticSettings, image_size, read_image, write_image
+from focus.demo.gather import own_iterations, read_log
+from focus.face import MorphableModel
+from focus.nets import EncoderSettings, NetworkSettings, SegmentationSettings
+from focus.train import Settings, load_checkpoint
+from focus.train.config import DataSettings, FaceSettings, GuardSettings, LogSettings, StageSettings
+
+# torch's own forward-mode differentiation, which `focus fit` uses, still calls it.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+
+TINY = replace(
+    Settings.preset("small"),
+    image_size=32,
+    batch_size=2,
+    face=FaceSettings(detail="small", identity=3, expression=2, albedo=2),
+    network=NetworkSettings(
+        EncoderSettings(block="basic", blocks=(1,), widths=(8,), strides=(2,), stem_width=8, output_width=None),
+        SegmentationSettings(filters=(8, 8), dropout=0.0),
+    ),
+    data=DataSettings(validation=2),
+    stages=StageSettings(initialise=4, segmentation=2, joint=8, cycle=4, segmentation_in_cycle=2),
+    guard=GuardSettings(window=500),
+    log=LogSettings(every=1, checkpoint_every=100, validate_every=2, tensorboard="off", pictures=1),
+    device="cpu",
+)
+
+
+@pytest.fixture(autouse=True)
+def tiny_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The preset `small`, made tiny."""
+    monkeypatch.setattr(Settings, "preset", classmethod(lambda cls, name: TINY))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five synthetic photos, a damaged one, and landmarks.csv with a row too many."""
+    folder = tmp_path_factory.mktemp("photos")
+    faces = SyntheticFaces(MorphableModel.procedural("small"), 96, 3, SyntheticSettings(occluded_fraction=0))
+    batch = faces.batch(0, 5)
+    rows = []
+    for i in range(5):
+        write_image(folder / f"p{i}.png", batch.image[i].permute(1, 2, 0).numpy())
+        rows.append([f"p{i}.png", *batch.landmarks[i].flatten().tolist()])
+    (folder / "damaged.png").write_bytes((folder / "p0.png").read_bytes()[:200])
+    rows += [["damaged.png", *rows[0][1:]], ["missing.png", *rows[0][1:]]]
+    with open(folder / "landmarks.csv", "w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return folder
+
+
+def run(arguments: Sequence[object], capsys: pytest.CaptureFixture[str], code: int = 0) -> dict[str, Any]:
+    """A command with --json: its exit code is as expected; returns what it said."""
+    assert main([*map(str, arguments), "--json"]) == code
+    answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert answer["ok"] == (code == 0)
+    return answer
+
+
+def check_results(folder: Path, stem: str) -> None:
+    """The files of one photo are there and belong to it."""
+    for suffix in (".ply", ".obj", ".glb", "_overlay.png"):
+        assert (folder / f"{stem}{suffix}").stat().st_size > 0
+    values = json.loads((folder / f"{stem}.json").read_text())
+    assert np.array(values["landmarks_68"]).shape == (68, 2)
+    assert 0 <= values["occluded_fraction"] <= 1
+    assert image_size(folder / f"{stem}_mask.png") == (96, 96)
+
+
+def test_fit(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quick = ["--image-size", 64, "--coarse-steps", 1, "--fine-steps", 2, "--model", "procedural-small"]
+    given = [photos / name for name in ("p0.png", "damaged.png", "none.png")]
+    answer = run(["fit", *given, *quick, "--landmarks", photos / "landmarks.csv", "--out", tmp_path], capsys)
+    check_results(tmp_path, "p0")
+    assert len(answer["written"]) == 6
+    assert all(Path(path).is_file() for path in answer["written"])
+    assert {Path(skip["name"]).name for skip in answer["skipped"]} == {"damaged.png", "none.png"}
+    assert answer["photos"][0]["landmark_error_percent"] < 10
+    nothing = ["fit", photos / "damaged.png", "--landmarks", photos / "landmarks.csv", "--out", tmp_path / "empty"]
+    assert run([*nothing, "--model", "procedural-small"], capsys, NOTHING_WRITTEN)["written"] == []
+    assert not (tmp_path / "empty").exists()
+
+
+def test_prepare(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = run(
+        ["prepare", photos, "--landmarks", photos / "landmarks.csv", "--out", tmp_path, "--image-size", 48], capsys
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "landmarks.csv", "overview.png", "p0.png", "p1.png", "p2.png", "p3.png", "p4.png"
+    ]  # fmt: skip
+    assert [skip["name"] for skip in answer["skipped"]] == ["damaged.png", "missing.png"]
+    assert image_size(tmp_path / "p3.png") == (48, 48)
+    # The crops and their landmarks are themselves a folder of photos, cropped where they are.
+    again = tmp_path / "again"
+    run(["prepare", tmp_path, "--landmarks", tmp_path / "landmarks.csv", "--out", again, "--image-size", 48], capsys)
+    first, second = (read_image(path / "p2.png").astype(float) for path in (tmp_path, again))
+    assert np.abs(first - second).mean() < 3
+
+
+def test_train_resume_evaluate_reconstruct(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, exported = tmp_path / "run", tmp_path / "networks.safetensors"
+    source = ["--photos", photos, "--landmarks", photos / "landmarks.csv"]
+    answer = run(["train", "--out", folder, "--stages.joint", 4, "--export", exported, *source], capsys)
+    assert answer["finished"]
+    assert answer["settings"]["stages"]["joint"] == 4
+    assert str(folder / "last.safetensors") in answer["written"]
+    assert str(exported) in answer["written"]
+    assert "already holds a run" in run(["train", "--out", folder, *source], capsys, REFUSED)["error"]
+    run(["train", "--out", folder, "--stages.joint", 4, "--resume", *source], capsys)
+    assert load_checkpoint(folder / "last.safetensors").header.step == 10
+
+    scores = run(["evaluate", exported, "--faces", 2, "--device", "cpu", "--out", tmp_path / "scores"], capsys)
+    assert list(scores["methods"]) == ["MeanFace", "FOCUS"]
+    assert json.loads((tmp_path / "scores" / "metrics.json").read_text())["methods"] == scores["methods"]
+
+    options = ["--checkpoint", exported, "--out", tmp_path / "faces", "--device", "cpu"]
+    result = run(["reconstruct", photos, "--landmarks", photos / "landmarks.csv", *options], capsys)
+    assert len(result["photos"]) == 5
+    check_results(tmp_path / "faces", "p4")
+
+
+def test_train_options_reach_the_settings(photos: Path) -> None:
+    options = ["--out", "x", "--method", "mofa", "--seed", "7", "--adapt", str(photos), "--adapt-landmarks", "a.csv"]
+    settings = parse([*options, "--optimiser.initialise.start", "0.5"]).complete()
+    assert (settings.method, settings.seed, settings.optimiser.initialise.start) == ("mofa", 7, 0.5)
+    assert settings.data.adapt_photos == photos
+    assert settings.stages.adapt == TINY.stages.cycle
+    assert settings.stages.joint == TINY.stages.joint
+    assert parse(["--out", "x", "--scale", "0.5"]).complete().stages.joint == TINY.stages.joint // 2
+
+
+def test_train_refuses_what_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    none = [f"--stages.{name}=0" for name in ("initialise", "segmentation", "joint", "adapt")]
+    assert "nothing to do" in run(["train", "--out", tmp_path, *none], capsys, REFUSED)["error"]
+    assert "belong together" in run(["train", "--out", tmp_path, "--photos", tmp_path], capsys, REFUSED)["error"]
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs of the demo without processes, which take seconds to start; `test_cli_parallel` tests those."""
+
+    def run_jobs(
+        jobs: Sequence[parallel.Job], *, workers: int | None, on_report: Callable[[str, Any], None]
+    ) -> dict[str, Any]:
+        return {
+            job.name: job.function(lambda value, name=job.name: on_report(name, value), **job.arguments) for job in jobs
+        }
+
+    monkeypatch.setattr(parallel, "run_jobs", run_jobs)
+    monkeypatch.setattr(focus.demo.run, "shipped_checkpoint", lambda: None)
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = run(["demo", "--out", tmp_path, "--seeds", 0, 1, "--test-faces", 8, "--workers", 2], capsys)
+    metrics = json.loads((tmp_path / "seed-1" / "metrics.json").read_text())
+    assert list(metrics) == ["seed", "commit", "settings", "methods"]
+    assert metrics["seed"] == 1
+    assert list(metrics["methods"]) == ["MeanFace", "MoFA", "Pretrained", "FOCUS", "Oracle"]
+    assert str(tmp_path) not in json.dumps(metrics)  # results carry no paths of the machine
+    assert len(answer["claims"]) == 8
+    assert set(answer["claims"][0]["across_runs"]) == {"mean", "low", "high"}
+    page = (tmp_path / "seed-0" / "report.html").read_text()
+    assert "Round 2" in page
+    assert page.count("<svg") >= 8 + 4
+    pooled = run(["evaluate", "--runs", tmp_path / "seed-0", tmp_path / "seed-1", "--out", tmp_path / "both"], capsys)
+    assert pooled["claims"] == answer["claims"]
+    assert (tmp_path / "both" / "results.md").read_text() == (tmp_path / "results.md").read_text()
+    # Every method saw the same faces for the same number of iterations of the reconstruction network.
+    for name in ("FOCUS", "MoFA", "Pretrained", "Oracle"):
+        training = tmp_path / "seed-0" / "training" / name
+        settings = load_checkpoint(training / "last.safetensors").settings
+        lines = read_log(training)
+        assert own_iterations(settings, lines[-1]["step"]) == 4
+        assert settings.seed == 0
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_demo_refuses_a_checkpoint_that_does_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = tmp_path / "other"
+    run(["train", "--out", other, "--image-size", 48, "--stages.joint", 0, "--stages.segmentation", 0], capsys)
+    options = ["--out", tmp_path / "demo", "--initial", other / "last.safetensors", "--test-faces", 8]
+    assert "48 pixels" in run(["demo", *options], capsys, REFUSED)["error"]
+    assert "at least 8" in run(["demo", "--out", tmp_path / "demo", "--test-faces", 3], capsys, REFUSED)["error"]
+    assert not (tmp_path / "demo").exists()
+
+
+def test_masks_against_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    true = np.ones((20, 20), np.float32)
+    true[:, :5] = 0
+    for name in ("masks", "truth"):
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            write_image(tmp_path / name / f"{i}.png", true if i or name == "truth" else np.ones_like(true))
+    write_image(tmp_path / "masks" / "extra.png", true)
+    write_image(tmp_path / "truth" / "lonely.png", true)
+    answer = run(["evaluate", "--masks", tmp_path / "masks", "--truth", tmp_path / "truth"], capsys)
+    first, second = answer["images"]
+    assert first["outlier_iou"] == 0
+    assert first["accuracy"] == pytest.approx(301 / 402, abs=0.01)
+    assert second["outlier_iou"] == 1
+    assert answer["mean"]["outlier_iou"] == 0.5
+    assert {skip["name"] for skip in answer["skipped"]} == {"extra.png", "lonely.png"}
+
+
+def test_evaluate_wants_one_kind_of_thing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "got none of them" in run(["evaluate"], capsys, REFUSED)["error"]
+    assert "got 2 of them" in run(["evaluate", "a", "--runs", "b"], capsys, REFUSED)["error"]
+    assert "give both" in run(["evaluate", "--masks", tmp_path], capsys, REFUSED)["error"]
+    assert "no such file" in run(["evaluate", "--runs", tmp_path], capsys, REFUSED)["error"]
+
+
+def test_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    saved, preview = tmp_path / "new" / "face.focusmodel", tmp_path / "face.png"
+    counts = ["--identity", 3, "--expression", 1, "--albedo", 2]
+    answer = run(["model", "procedural-small", *counts, "--save", saved, "--preview", preview], capsys)
+    assert answer["written"] == [str(saved), str(preview)]
+    again = run(["model", saved], capsys)
+    assert again["model"] == answer["model"]
+    assert again["model"]["identity"] == 3
+    assert read_image(preview).std() > 20
+    assert "no such model file" in run(["model", tmp_path / "none.h5"], capsys, REFUSED)["error"]
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = {check["name"]: check for check in run(["doctor"], capsys)["checks"]}
+    assert checks["operators, cpu"]["state"] == "good"
+    assert checks["compiled module"]["state"] == "good"
+    from focus import ops
+
+    # A doctor who finds nothing wrong with a wrong operator is no use.
+    right = ops.sh_shading
+    monkeypatch.setattr(ops, "sh_shading", lambda *arguments: 1.01 * right(*arguments))
+    sick = {check["name"]: check for check in run(["doctor"], capsys, NOTHING_WRITTEN)["checks"]}
+    assert sick["operators, cpu"]["state"] == "bad"
+    assert "sh_shading" in sick["operators, cpu"]["text"]

@@ -1,0 +1,152 @@
+"""The command line as users meet it: help, errors, exit codes, JSON."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from focus import __version__
+from focus.cli import COMMANDS, INTERRUPTED, NOTHING_WRITTEN, REFUSED, command, main
+from focus.cli.command import Command, Outcome
+from focus.data.landmarks import Skip
+from focus.errors import FocusError
+
+
+def test_help_names_every_command_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from focus.cli import main; status = main(['--help']);"
+        "heavy = {'torch', 'numpy', 'tyro', 'rich', 'PIL'} & set(sys.modules); sys.exit(status or bool(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert all(name in done.stdout for name in COMMANDS)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"focus {__version__}\n"
+
+
+def test_no_command_and_an_unknown_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == REFUSED
+    assert main(["paint", "--json"]) == REFUSED
+    streams = capsys.readouterr()
+    assert "no command 'paint'" in streams.err
+    assert json.loads(streams.out.splitlines()[-1]) == {
+        "ok": False,
+        "error": f"focus: no command 'paint'; expected one of {', '.join(COMMANDS)}",
+    }
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([name, "--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert f"focus {name}" in text
+    assert "--json" in text
+
+
+@pytest.mark.parametrize("name", ["demo", "train", "fit", "reconstruct", "prepare"])
+def test_missing_options_end_with_2(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([name])
+    assert end.value.code == 2
+    assert "--out" in capsys.readouterr().err
+
+
+@dataclass
+class Example(Command):
+    """What a command may end with, without doing any work."""
+
+    outcome: Outcome | None = None
+    error: BaseException | None = None
+
+    def run(self) -> Outcome:
+        if self.error is not None:
+            raise self.error
+        assert self.outcome is not None
+        return self.outcome
+
+
+def run_example(monkeypatch: pytest.MonkeyPatch, example: Example, *arguments: str) -> int:
+    module = importlib.import_module("focus.cli.doctor")
+    monkeypatch.setattr(module, "parse", lambda given: example)
+    return main(["doctor", *arguments])
+
+
+def test_outcome_for_people(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = Outcome(
+        read=["a.jpg"],
+        written=[Path(f"out/{i}.ply") for i in range(30)],
+        skipped=[Skip(f"{i}.jpg", "[red]damaged[/red]") for i in range(30)],
+    )
+    assert run_example(monkeypatch, Example(outcome=outcome)) == 0
+    text = capsys.readouterr().out
+    assert "read 1" in text
+    assert "written 30" in text
+    assert "and 11 more" in text
+    assert text.count("[red]damaged[/red]") == 30  # every skipped thing is listed, as it is
+
+
+def test_outcome_for_machines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = Outcome(["a"], [Path("b")], [Skip("c", "d")], {"score": 1.5}, shown=["for people"])
+    assert run_example(monkeypatch, Example(json=True, outcome=outcome), "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "ok": True,
+        "read": ["a"],
+        "written": ["b"],
+        "skipped": [{"name": "c", "reason": "d"}],
+        "score": 1.5,
+    }
+
+
+def test_nothing_written_is_a_failure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = Outcome(skipped=[Skip("a.jpg", "no such file")])
+    assert run_example(monkeypatch, Example(outcome=outcome)) == NOTHING_WRITTEN
+    assert "nothing was written" in capsys.readouterr().out
+    assert run_example(monkeypatch, Example(outcome=Outcome(good=True))) == 0
+    assert run_example(monkeypatch, Example(outcome=Outcome(written=[Path("x")], good=False))) == NOTHING_WRITTEN
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (FocusError("photo.jpg: truncated"), REFUSED, "error: photo.jpg: truncated"),
+        (OSError(errno.ENOSPC, "No space left on device", "/out/x"), REFUSED, "error: /out/x: No space left on device"),
+        (KeyboardInterrupt(), INTERRUPTED, "interrupted"),
+    ],
+)
+def test_errors_have_no_traceback(
+    error: BaseException,
+    code: int,
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_example(monkeypatch, Example(error=error)) == code
+    streams = capsys.readouterr()
+    assert streams.err == f"{text}\n"
+    assert "Traceback" not in streams.out
+
+
+def test_our_own_faults_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_example(monkeypatch, Example(error=ZeroDivisionError()))
+
+
+def test_progress_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with command.bars() as update:
+        update("photos", 1, 2, "[odd] name")
+        update("photos", 2, 2, "")
+    command.say("a line")
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert "a line" in streams.err
