@@ -55,8 +55,12 @@ void launch(char const* name, void (*kernel)(Parameters...), unsigned int blocks
 
 }  // namespace focus
 
-// for (int64_t item ...) over [0, count) shared by all threads of the grid.
+// for (int64_t item ...) over [0, count), shared by all threads or by all warps of the grid.
 #define FOCUS_GRID_STRIDE_LOOP(item, count)                                          \
     for (int64_t item = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x, \
                  item##_step = static_cast<int64_t>(gridDim.x) * blockDim.x;         \
          item < (count); item += item##_step)
+#define FOCUS_WARP_STRIDE_LOOP(item, count)                                                                      \
+    for (int64_t item = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kWarpSize,               \
+                 item##_step = static_cast<int64_t>(gridDim.x) * blockDim.x / kWarpSize, item##_count = (count); \
+         item < item##_count; item += item##_step)

@@ -33,6 +33,7 @@ struct PieceList {
     }
 
     FOCUS_HD void clear() const { *counter = 0; }
+    FOCUS_HD int64_t count() const { return *counter < kPieceCapacity ? static_cast<int64_t>(*counter) : kPieceCapacity; }
     FOCUS_HD int64_t count(PixelBox const& box) const { return (box.count() + piece_pixels - 1) / piece_pixels; }
 };
 
@@ -42,7 +43,7 @@ struct PieceList {
 //     int64_t count() const;                                             items
 //     bool prepare(int64_t item, State*) const;                          false: the item has no pixels
 //     void visit(State const&, int x, int y, double* sums) const;        one pixel; adds to its sums
-//     void store(int64_t item, double const* sums) const;                the sums over all pixels; only with kSums > 0
+//     void store(int64_t item, int k, double sum) const;                 the k-th sum over all pixels; only with kSums > 0
 
 namespace pixel_boxes {
 
@@ -57,6 +58,7 @@ __device__ inline void visit_range(Work const& work, typename Work::State const&
     int const row = static_cast<int>(quotient(begin, width));
     int x = static_cast<int>(begin - int64_t(row) * width), y = state.box.y_min + row;
     int const row_step = step / width, column_step = step - row_step * width;
+#pragma unroll 2  // at the compiler's own 4 the registers run out
     for (int64_t pixel = begin; pixel < end; pixel += step) {
         work.visit(state, state.box.x_min + x, y, sums);
         x += column_step;
@@ -68,23 +70,26 @@ __device__ inline void visit_range(Work const& work, typename Work::State const&
     }
 }
 
-// Every lane ends with the sum over the warp.
+// Lane k ends with the sum over the warp of sums[k].
 template <int Count>
-__device__ inline void add_over_warp(double (&sums)[Count]) {
+__device__ inline double add_over_warp(double (&sums)[Count], int lane) {
+    double own = 0.0;
 #pragma unroll
-    for (int step = kWarpSize / 2; step > 0; step /= 2) {
-#pragma unroll
-        for (int i = 0; i < Count; ++i) sums[i] += __shfl_xor_sync(kWholeWarp, sums[i], step);
+    for (int k = 0; k < Count; ++k) {
+        for (int step = kWarpSize / 2; step > 0; step /= 2) sums[k] += __shfl_xor_sync(kWholeWarp, sums[k], step);
+        own = lane == k ? sums[k] : own;
     }
+    return own;
 }
 
+// Lane k ends with the k-th sum over the piece.
 template <typename Work>
-__device__ inline void visit_piece(Work const& work, typename Work::State const& state, int64_t number, int64_t piece_pixels, int lane,
-                                   double (&sums)[kSumSize<Work>]) {
+__device__ inline double visit_piece(Work const& work, typename Work::State const& state, int64_t number, int64_t piece_pixels, int lane) {
     int64_t const begin = number * piece_pixels, pixels = state.box.count();
-    for (double& sum : sums) sum = 0.0;
+    double sums[kSumSize<Work>] = {};
     visit_range(work, state, begin + lane, pixels - begin < piece_pixels ? pixels : begin + piece_pixels, kWarpSize, sums);
-    if constexpr (Work::kSums > 0) add_over_warp(sums);
+    if constexpr (Work::kSums == 0) return 0.0;
+    return add_over_warp(sums, lane);
 }
 
 // Puts the pieces of an item on the list for visit_pieces_kernel; false where they do not all fit. Called by whole warps.
@@ -99,6 +104,13 @@ __device__ inline bool enlist(PieceList const& list, int64_t item, int64_t piece
     return fits;
 }
 
+template <typename Work>
+__device__ inline void store(Work const& work, int64_t item, int k, double sum) {
+    if constexpr (Work::kSums > 0) {
+        if (k < Work::kSums) work.store(item, k, sum);
+    }
+}
+
 // A warp takes 32 items at a time. Small boxes first, each by its lane; then the others, one after another, by all lanes.
 template <typename Work>
 __global__ void __launch_bounds__(kBlockSize) visit_items_kernel(Work work, PieceList list) {
@@ -106,29 +118,20 @@ __global__ void __launch_bounds__(kBlockSize) visit_items_kernel(Work work, Piec
     int64_t const step = static_cast<int64_t>(gridDim.x) * blockDim.x;
     for (int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x - lane; first < work.count(); first += step) {
         typename Work::State state;
-        double sums[kSumSize<Work>];
         int64_t const pixels = first + lane < work.count() && work.prepare(first + lane, &state) ? state.box.count() : 0;
         if (pixels > 0 && pixels <= kThreadPixels) {
-            for (double& sum : sums) sum = 0.0;
+            double sums[kSumSize<Work>] = {};
             visit_range(work, state, 0, pixels, 1, sums);
-            if constexpr (Work::kSums > 0) work.store(first + lane, sums);
+            for (int k = 0; k < Work::kSums; ++k) store(work, first + lane, k, sums[k]);
         }
         for (unsigned int larger = __ballot_sync(kWholeWarp, pixels > kThreadPixels); larger; larger &= larger - 1) {
             int64_t const item = first + __ffs(larger) - 1;
             work.prepare(item, &state);
             int64_t const pieces = list.count(state.box);
             if (pieces > 1 && enlist(list, item, pieces, lane)) continue;
-            if constexpr (Work::kSums > 0) {
-                double total[Work::kSums] = {};
-                for (int64_t number = 0; number < pieces; ++number) {
-                    visit_piece(work, state, number, list.piece_pixels, lane, sums);
-                    for (int i = 0; i < Work::kSums; ++i) total[i] += number % kWarpSize == lane ? sums[i] : 0.0;
-                }
-                add_over_warp(total);
-                if (lane == 0) work.store(item, total);
-            } else {
-                for (int64_t number = 0; number < pieces; ++number) visit_piece(work, state, number, list.piece_pixels, lane, sums);
-            }
+            double sum = 0.0;
+            for (int64_t number = 0; number < pieces; ++number) sum += visit_piece(work, state, number, list.piece_pixels, lane);
+            store(work, item, lane, sum);
         }
     }
 }
@@ -137,21 +140,13 @@ __global__ void __launch_bounds__(kBlockSize) visit_items_kernel(Work work, Piec
 template <typename Work>
 __global__ void __launch_bounds__(kBlockSize) visit_pieces_kernel(Work work, PieceList list) {
     int const lane = threadIdx.x % kWarpSize;
-    int64_t const warps = static_cast<int64_t>(gridDim.x) * blockDim.x / kWarpSize;
-    unsigned long long const asked_for = *list.counter;
-    int64_t const count = asked_for < kPieceCapacity ? static_cast<int64_t>(asked_for) : kPieceCapacity;
-    for (int64_t i = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kWarpSize; i < count; i += warps) {
+    FOCUS_WARP_STRIDE_LOOP(i, list.count()) {
         Piece const piece = list.pieces[i];
         if (piece.item < 0) continue;
         typename Work::State state;
-        double sums[kSumSize<Work>];
         work.prepare(piece.item, &state);
-        visit_piece(work, state, piece.number, list.piece_pixels, lane, sums);
-        if constexpr (Work::kSums > 0) {
-            if (lane == 0) {
-                for (int k = 0; k < Work::kSums; ++k) list.sums[i * Work::kSums + k] = sums[k];
-            }
-        }
+        double const sum = visit_piece(work, state, piece.number, list.piece_pixels, lane);
+        if (lane < Work::kSums) list.sums[i * Work::kSums + lane] = sum;
     }
 }
 
@@ -159,21 +154,15 @@ __global__ void __launch_bounds__(kBlockSize) visit_pieces_kernel(Work work, Pie
 template <typename Work>
 __global__ void __launch_bounds__(kBlockSize) add_pieces_kernel(Work work, PieceList list) {
     int const lane = threadIdx.x % kWarpSize;
-    int64_t const warps = static_cast<int64_t>(gridDim.x) * blockDim.x / kWarpSize;
-    unsigned long long const asked_for = *list.counter;
-    int64_t const count = asked_for < kPieceCapacity ? static_cast<int64_t>(asked_for) : kPieceCapacity;
-    for (int64_t i = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kWarpSize; i < count; i += warps) {
+    FOCUS_WARP_STRIDE_LOOP(i, list.count()) {
         Piece const piece = list.pieces[i];
-        if (piece.item < 0 || piece.number > 0) continue;
+        if (piece.item < 0 || piece.number > 0 || lane >= Work::kSums) continue;
         typename Work::State state;
         work.prepare(piece.item, &state);
         int64_t const pieces = list.count(state.box);
-        double total[Work::kSums] = {};
-        for (int64_t number = lane; number < pieces; number += kWarpSize) {
-            for (int k = 0; k < Work::kSums; ++k) total[k] += list.sums[(i + number) * Work::kSums + k];
-        }
-        add_over_warp(total);
-        if (lane == 0) work.store(piece.item, total);
+        double sum = 0.0;
+        for (int64_t number = 0; number < pieces; ++number) sum += list.sums[(i + number) * Work::kSums + lane];
+        store(work, piece.item, lane, sum);
     }
 }
 

@@ -74,9 +74,9 @@ struct AddCornerGradients {
         add_attribute_gradient(state.grad_values[pixel], p.barycentric.data + 3 * (state.first_pixel + pixel), sums);
     }
 
-    FOCUS_HD void store(int64_t item, double const* sums) const {
+    FOCUS_HD void store(int64_t item, int k, double sum) const {
         int64_t const channels = p.attributes.size[2], face = quotient(item, channels), c = item - face * channels;
-        for (int k = 0; k < 3; ++k) p.grad_corners.data[(3 * face + k) * channels + c] = static_cast<float>(sums[k]);
+        p.grad_corners.data[(3 * face + k) * channels + c] = static_cast<float>(sum);
     }
 };
 

@@ -92,9 +92,7 @@ struct AddCornerGradients {
                                p.grad_depth ? p.grad_depth.data + pixel : nullptr, sums);
     }
 
-    FOCUS_HD void store(int64_t item, double const* sums) const {
-        for (int i = 0; i < 9; ++i) p.grad_corners.data[9 * item + i] = static_cast<float>(sums[i]);
-    }
+    FOCUS_HD void store(int64_t item, int k, double sum) const { p.grad_corners.data[9 * item + k] = static_cast<float>(sum); }
 };
 
 // One thread per vertex and image adds its corners, in the order of the topology.
