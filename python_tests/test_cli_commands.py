@@ -23,9 +23,6 @@ from focus.nets import EncoderSettings, NetworkSettings, SegmentationSettings
 from focus.train import Settings, load_checkpoint
 from focus.train.config import DataSettings, FaceSettings, GuardSettings, LogSettings, StageSettings
 
-# torch's own forward-mode differentiation, which `focus fit` uses, still calls it.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
-
 TINY = replace(
     Settings.preset("small"),
     image_size=32,

@@ -19,12 +19,12 @@ from focus.data.landmarks import Skip
 from focus.errors import FocusError
 
 
-def test_help_names_every_command_and_imports_nothing_heavy() -> None:
+def test_help_names_every_command_and_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys; from focus.cli import main; status = main(['--help']);"
         "heavy = {'torch', 'numpy', 'tyro', 'rich', 'PIL'} & set(sys.modules); sys.exit(status or bool(heavy))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert all(name in done.stdout for name in COMMANDS)
 
 

@@ -213,6 +213,7 @@ def test_full_disk(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=True,
+        cwd=tmp_path,
     )
     assert "cannot write small, large" in result.stdout
     assert list((tmp_path / "out").iterdir()) == []

@@ -155,7 +155,7 @@ def test_a_kill_while_writing_leaves_a_whole_file(tmp_path: Path) -> None:
             tensors = {"reconstruction.weight": torch.full((1_000_000,), float(step))}
             save_checkpoint(sys.argv[1], Header({}, "test", "0", step=step), tensors)
     """
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program), str(path)])
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program), str(path)], cwd=tmp_path)
     try:
         deadline = time.monotonic() + 60
         while not path.exists() and time.monotonic() < deadline:

@@ -237,6 +237,7 @@ def test_two_processes_learn_what_one_does(finished: Path, tmp_path: Path) -> No
         subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(program), str(settings), str(tmp_path / "run")],
             env={**os.environ, **address, "RANK": str(rank)},
+            cwd=tmp_path,  # not the repository: its folder `focus` has no compiled module
         )
         for rank in range(2)
     ]
