@@ -121,6 +121,7 @@ def test_nothing_written_is_a_failure(monkeypatch: pytest.MonkeyPatch, capsys: p
     [
         (FocusError("photo.jpg: truncated"), REFUSED, "error: photo.jpg: truncated"),
         (OSError(errno.ENOSPC, "No space left on device", "/out/x"), REFUSED, "error: /out/x: No space left on device"),
+        (FileExistsError(errno.EEXIST, "File exists", "/out"), REFUSED, "error: /out: is there, and no folder"),
         (KeyboardInterrupt(), INTERRUPTED, "interrupted"),
     ],
 )

@@ -49,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         # A full disk, a folder that may not be written, a file that went away: the user's to mend, like FocusError.
         place = f"{error.filename}: " if error.filename else ""
-        return _refuse(f"{place}{error.strerror or error}", as_json)
+        is_file = isinstance(error, (FileExistsError, NotADirectoryError))
+        return _refuse(place + ("is there, and no folder" if is_file else error.strerror or str(error)), as_json)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED

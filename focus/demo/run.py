@@ -82,7 +82,7 @@ def run_demo(settings: DemoSettings, *, progress: Progress, message: Callable[[s
     started = time.monotonic()
     if settings.test_faces < EXAMPLES:
         raise FocusError(f"demo: test_faces: expected at least {EXAMPLES}, got {settings.test_faces}")
-    base = replace(settings.training or Settings.preset("small"), seed=settings.seed, threads=1)
+    base = replace(settings.training or Settings.preset("small"), seed=settings.seed, threads=1, workers=0)
     runs = settings.out / "training"
     initial = settings.initial or shipped_checkpoint()
     if initial is None:
