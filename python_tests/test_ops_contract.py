@@ -375,7 +375,6 @@ def _raw_calls(device: torch.device) -> dict[str, tuple[Any, ...]]:
 
 @pytest.mark.parametrize("name", _raw_calls(CPU))
 def test_registration_passes_opcheck(name: str, device: torch.device) -> None:
-    pytest.importorskip("expecttest")  # which opcheck imports
     arguments = _raw_calls(device)[name]
     differentiable = not name.endswith("_backward") and name != "build_topology"
     if differentiable:
@@ -383,4 +382,7 @@ def test_registration_passes_opcheck(name: str, device: torch.device) -> None:
             a.detach().requires_grad_() if isinstance(a, torch.Tensor) and a.is_floating_point() else a
             for a in arguments
         )
-    torch.library.opcheck(getattr(torch.ops.focus, name).default, arguments)
+    try:
+        torch.library.opcheck(getattr(torch.ops.focus, name).default, arguments)
+    except ModuleNotFoundError as error:  # some versions of torch need expecttest for it, one of our "dev" packages
+        pytest.skip(str(error))

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from focus import ops
+from focus.ops.topology import _sorted
 
 
 def _lists(topology: ops.Topology) -> list[list[int]]:
@@ -29,9 +30,16 @@ def test_corners_of_each_vertex_ascend(device: torch.device) -> None:
 @given(st.lists(st.lists(st.integers(0, 6), min_size=3, max_size=3), max_size=12))
 @settings(max_examples=40, deadline=None)
 def test_every_corner_is_listed_once_at_its_vertex(faces: list[list[int]]) -> None:
+    """By the counting sort of the CPU, and by the way through torch that CUDA takes."""
     flat = [v for face in faces for v in face]
-    lists = _lists(ops.Topology(torch.tensor(faces, dtype=torch.int64).reshape(-1, 3), 7))
-    assert lists == [[i for i, v in enumerate(flat) if v == vertex] for vertex in range(7)]
+    topology = ops.Topology(torch.tensor(faces, dtype=torch.int64).reshape(-1, 3), 7)
+    assert _lists(topology) == [[i for i, v in enumerate(flat) if v == vertex] for vertex in range(7)]
+    invalid, offsets, corners = _sorted(topology.faces, 7)
+    assert invalid == 0
+    assert offsets.dtype == corners.dtype == torch.int32
+    assert torch.equal(offsets, topology.offsets)
+    assert torch.equal(corners, topology.corners)
+    assert _sorted(topology.faces, 5)[0] == sum(v >= 5 for v in flat)
 
 
 @pytest.mark.parametrize("vertex_count", [0, 3])

@@ -51,6 +51,7 @@ if [ "$device" = cuda ]; then
 fi
 # From the folder of the installed package: in the repository `python -m` would find the sources, which have no compiled module.
 cd "$work/site" || exit 1
+export PYTHONPATH=$work/site
 FOCUS_REQUIRE_CUDA=$required stage tests 240 "$python" -m pytest -q -c "$root/pyproject.toml" --rootdir "$root" -p no:cacheprovider \
     -k "not emulated" "$root"/python_tests/test_ops_*.py
 stage timings 120 "$python" "$root/scripts/time_operators.py" --device $device --output "$out/timings.json"

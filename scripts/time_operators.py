@@ -116,8 +116,9 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=20)
     arguments = parser.parse_args()
     device: torch.device = arguments.device
+    on_cuda = device.type == "cuda"
     result = {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor(),
+        "device": torch.cuda.get_device_name(device) if on_cuda else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "cuda_kernels": _C.cuda_version,

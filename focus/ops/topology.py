@@ -10,25 +10,28 @@ from focus.ops import _check, _native
 
 
 def _build(faces: torch.Tensor, vertex_count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    corner_count = faces.numel()
-    corners = faces.new_empty(corner_count)
-    if not faces.is_cuda:
-        offsets = faces.new_empty(vertex_count + 1)
-        invalid = _native.module.build_topology(
-            _native.to_dlpack(faces), vertex_count, _native.to_dlpack(offsets), _native.to_dlpack(corners)
-        )
-    else:
-        flat = faces.flatten()
-        invalid = int(((flat < 0) | (flat >= vertex_count)).sum())  # the one synchronisation, documented in Topology
-        corners = flat.sort(stable=True).indices.int()
-        counts = torch.bincount(flat.clamp(0, max(vertex_count - 1, 0)), minlength=vertex_count)
-        offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0)).int()[: vertex_count + 1]
+    invalid, offsets, corners = (_sorted if faces.is_cuda else _counted)(faces, vertex_count)
     if invalid:
         raise ValueError(
-            f"focus.ops.Topology: {invalid} of {corner_count} entries of faces lie outside [0, {vertex_count}), "
+            f"focus.ops.Topology: {invalid} of {faces.numel()} entries of faces lie outside [0, {vertex_count}), "
             f"the vertices of the mesh (smallest {int(faces.min())}, largest {int(faces.max())})"
         )
     return offsets, corners
+
+
+def _counted(faces: torch.Tensor, vertex_count: int) -> tuple[int, torch.Tensor, torch.Tensor]:
+    offsets, corners = faces.new_empty(vertex_count + 1), faces.new_empty(faces.numel())
+    memory = (_native.to_dlpack(tensor) for tensor in (faces, offsets, corners))
+    invalid: int = _native.module.build_topology(next(memory), vertex_count, *memory)
+    return invalid, offsets, corners
+
+
+def _sorted(faces: torch.Tensor, vertex_count: int) -> tuple[int, torch.Tensor, torch.Tensor]:
+    """The same by a stable sort, for CUDA. Reading the number of invalid entries is its one synchronisation."""
+    vertices, corners = faces.flatten().sort(stable=True)
+    offsets = torch.searchsorted(vertices, torch.arange(vertex_count + 1, device=faces.device), out_int32=True)
+    invalid = int(((vertices < 0) | (vertices >= vertex_count)).sum())
+    return invalid, offsets, corners.int()
 
 
 def _build_fake(faces: torch.Tensor, vertex_count: int) -> tuple[torch.Tensor, torch.Tensor]:
