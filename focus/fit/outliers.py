@@ -22,7 +22,7 @@ _RADII = (1, 2, 4)
 _COLOR_SIGMA = 0.08
 _COUPLING = 0.35
 _ROUNDS = 12
-_SMALLEST_OUTLIER = 0.01
+_SURE, _SMALLEST_OUTLIER = 0.95, 0.01
 
 _UNSURE = ((slice(36, 48), 6.0), (slice(60, 68), 5.0), (slice(31, 36), 4.0))
 """Landmarks of the eyes, of the inside of the mouth and of the nostrils, and the radius round each, mm."""
@@ -103,17 +103,19 @@ def without_specks(visible: Tensor, face: Tensor) -> Tensor:
         face: ``[1, 1, S, S]``, 1 where the face is drawn.
 
     Returns:
-        `visible`, but 1 where a hidden piece (eight neighbours) is smaller than 1% of the face.
+        `visible`, but 1 where a piece that is not surely seen (below 0.95, in one with its eight neighbours) hides less
+        than 1% of the face.
     """
-    hidden = (face > 0) & (visible < 0.5)
-    labels = torch.arange(1, hidden.numel() + 1, dtype=torch.float64, device=face.device).view_as(visible) * hidden
+    unsure = (face > 0) & (visible < _SURE)
+    labels = torch.arange(1, unsure.numel() + 1, dtype=torch.float64, device=face.device).view_as(visible) * unsure
     while True:  # the largest number of a piece spreads over it
-        spread = F.max_pool2d(labels, 3, stride=1, padding=1) * hidden
+        spread = F.max_pool2d(labels, 3, stride=1, padding=1) * unsure
         if torch.equal(spread, labels):
             break
         labels = spread
-    size = torch.bincount(labels.flatten().long())[labels.long()]
-    return torch.where(hidden & (size < _SMALLEST_OUTLIER * face.sum()), 1.0, visible)
+    pieces = labels.long()
+    hidden = torch.bincount(pieces.flatten(), weights=(visible < 0.5).flatten().double())[pieces]
+    return torch.where(unsure & (hidden < _SMALLEST_OUTLIER * face.sum()), 1.0, visible)
 
 
 def _relit(reconstruction: Tensor, target: Tensor) -> Tensor:

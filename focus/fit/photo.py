@@ -21,6 +21,8 @@ from focus.reconstruction import Reconstruction
 
 _SIZE_OF_SIGMAS = 224
 _SMALLEST_COARSE = 48
+_STIFFNESS_OF_FIVE = 0.5
+"""Factor on the standard deviation of expressions where 5 landmarks say next to nothing about them."""
 
 
 class PhotoFitter:
@@ -69,7 +71,11 @@ class PhotoFitter:
             unit * settings.jaw_sigma,
         )
 
-        parameters = self._fit_landmarks(observation, Camera(size))
+        expression_sigma = settings.blend_shape_sigma if self.model.expression_prior == "unit_interval" else 1.0
+        if len(source.landmarks) == 5:
+            expression_sigma *= _STIFFNESS_OF_FIVE
+
+        parameters = self._fit_landmarks(observation, Camera(size), expression_sigma)
         first, last = settings.first_sigma, settings.last_sigma
         middle = (first * last) ** 0.5
         coarse_size = max(size // 2, min(size, _SMALLEST_COARSE))
@@ -79,11 +85,12 @@ class PhotoFitter:
                 self._locator,
                 F.interpolate(target, size=(coarse_size, coarse_size), mode="area"),
                 observation.resized(size, coarse_size),
+                expression_sigma,
                 settings,
                 notify,
             )
             parameters = coarse.descend(parameters, settings.coarse_steps, (first, middle)).parameters
-        fine = PhotometricFit(self._cropped, self._locator, target, observation, settings, notify)
+        fine = PhotometricFit(self._cropped, self._locator, target, observation, expression_sigma, settings, notify)
         face = fine.descend(parameters, settings.fine_steps, (middle, last))
         return Reconstruction(
             model=self.model,
@@ -98,13 +105,15 @@ class PhotoFitter:
             region=self.region,
         )
 
-    def _fit_landmarks(self, observation: LandmarkObservation, camera: Camera) -> FaceParameters:
+    def _fit_landmarks(
+        self, observation: LandmarkObservation, camera: Camera, expression_sigma: float
+    ) -> FaceParameters:
         parameters = FaceParameters.mean(self._cropped)
         points = self._cropped.mean_shape[self._cropped.landmarks68].double().cpu()
         rotation, translation = initial_pose(observation, points, camera)
         parameters.rotation[0] = rotation
         parameters.translation[0] = translation
-        fit = LandmarkFit(self._cropped, self._locator, camera, observation, self.settings.expression_sigma)
+        fit = LandmarkFit(self._cropped, self._locator, camera, observation, expression_sigma)
         return fit.solve(fit.solve(parameters, pose_only=True))
 
 

@@ -54,6 +54,7 @@ class PhotometricFit:
         locator: of its landmarks.
         target: ``[1, 3, S, S]``, the crop.
         observation: landmarks in pixels of this crop.
+        expression_sigma: standard deviation a priori of the expression coefficients.
         settings: weights.
         notify: called after each step.
     """
@@ -64,11 +65,12 @@ class PhotometricFit:
         locator: LandmarkLocator,
         target: Tensor,
         observation: LandmarkObservation,
+        expression_sigma: float,
         settings: FitSettings,
         notify: Callable[[], None] = lambda: None,
     ) -> None:
         self.model, self.locator, self.target, self.observation = model, locator, target, observation
-        self.settings, self.notify = settings, notify
+        self.expression_sigma, self.settings, self.notify = expression_sigma, settings, notify
         self.renderer = Renderer(model, target.shape[-1])
         self._fields = torch.cat([sigma_factor(model), prior_log_odds(model)], dim=1)[None]  # [1, V, 2]
 
@@ -126,12 +128,11 @@ class PhotometricFit:
 
     def energy(self, parameters: FaceParameters, visible: Tensor) -> Tensor:
         """Minus the logarithm of the posterior, up to a constant; a scalar."""
-        settings = self.settings
         rendering = self.renderer(parameters)
         pixel = ops.masked_photometric_loss(self.target, rendering.image, rendering.mask * visible)
         landmarks = self.locator(rendering.vertices, parameters.rotation, rendering.screen_vertices[..., :2])[0]
         deviation = self.observation.residual(landmarks).norm(dim=1)
         landmark = F.huber_loss(deviation, torch.zeros_like(deviation), reduction="sum", delta=OUTLIER_DEVIATION)
-        expression = parameters.expression / settings.expression_sigma
+        expression = parameters.expression / self.expression_sigma
         prior = sum(value.square().sum() for value in (parameters.identity, expression, parameters.albedo))
-        return settings.pixel_weight * pixel + landmark + 0.5 * prior
+        return self.settings.pixel_weight * pixel + landmark + 0.5 * prior

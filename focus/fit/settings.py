@@ -23,8 +23,8 @@ class FitSettings:
     """Standard deviation of landmarks, pixels at a crop of 224."""
     jaw_sigma: float = 3.0
     """The same for the jaw line, landmarks 0-16."""
-    expression_sigma: float = 0.5
-    """Standard deviation a priori of expression coefficients; those of identity and albedo have 1."""
+    blend_shape_sigma: float = 0.5
+    """Standard deviation a priori of expression coefficients in [0, 1]; all other coefficients have 1."""
     pixel_weight: float = 1500.0
     """Weight of the mean color difference, against half a squared standard deviation of coefficients and landmarks."""
     first_sigma: float = 0.09
