@@ -143,7 +143,11 @@ def test_the_nearest_face_wins(kernel_device: torch.device) -> None:
     assert fragments.depth[0, 3].tolist() == [5, 6, 7, 8, 9, 9, 8, 7, 6, 5]
 
 
-@pytest.mark.parametrize("bad", [(NAN, 1.0, 5.0), (1.0, INF, 5.0), (1.0, 1.0, -INF), (1.0, 1.0, 0.0), (1.0, 1.0, -3.0)])
+@pytest.mark.parametrize(
+    "bad",
+    [(NAN, 1.0, 5.0), (1.0, NAN, 5.0), (INF, 1.0, 5.0), (1.0, -INF, 5.0)]
+    + [(1.0, 1.0, z) for z in (NAN, INF, -INF, 0.0, -3.0)],
+)
 def test_a_bad_vertex_removes_its_faces_and_nothing_else(kernel_device: torch.device, bad: tuple[float, ...]) -> None:
     points = [*TRIANGLE, bad]
     vertices = _screen(points).to(kernel_device).requires_grad_()
@@ -270,6 +274,20 @@ def test_sheets_have_no_holes(heights: list[list[int]], divisor: int) -> None:
     """On and near the pixel grid, folded over itself or not: every pixel inside the rim is found."""
     vertices, faces = _grid_mesh(heights, divisor)
     assert (ops.rasterize(vertices, faces, (13, 13)).face_index >= 0).all()
+
+
+def test_edges_that_miss_a_pixel_by_less_than_a_rounding(kernel_device: torch.device) -> None:
+    """Two faces on the edge from (a, a + ulps) to (6, 6), which passes the diagonal pixels at 1e-17 or so: each is
+    found in one of the faces, though neither can tell on which side it lies."""
+    generator = torch.Generator().manual_seed(0)
+    count = 64
+    a = 10 ** (torch.rand(count, generator=generator) * 4 - 11)
+    ulp = torch.nextafter(a, torch.tensor(1.0)) - a
+    points = torch.tensor([(0.0, 0.0, 10.0), (6.0, 6.0, 10.0), (7.0, 0.0, 10.0), (0.0, 7.0, 10.0)]).repeat(count, 1, 1)
+    points[:, 0, 0], points[:, 0, 1] = a, a + ulp * torch.randint(-3, 4, (count,), generator=generator)
+    faces = torch.tensor([[0, 1, 2], [1, 0, 3]], device=kernel_device)
+    found = ops.rasterize(points.to(kernel_device), faces, (8, 8)).face_index
+    assert (found.diagonal(dim1=1, dim2=2)[:, 1:7] >= 0).all()
 
 
 @given(moves, st.integers(0, 5), st.integers(0, 5), st.randoms(use_true_random=False))
