@@ -40,7 +40,7 @@ class Train(Command):
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
     """Go on with the run in the folder."""
     export: Path | None = None
-    """At the end also write the networks alone, in half precision, to this file."""
+    """At the end also write the networks that learnt alone, in half precision, to this file."""
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
 
     def run(self) -> Outcome:
@@ -55,7 +55,8 @@ class Train(Command):
             path for path in self.out.rglob("*") if path.is_file() and not path.name.startswith((".", "events."))
         )
         if finished and self.export is not None:
-            path, size = export(self.out / LAST, self.export)
+            learnt = any(turn.network == "segmentation" for turn in turns)
+            path, size = export(self.out / LAST, self.export, segmentation=learnt)
             say(f"{path}: {size / 2**20:.2f} MiB")
             written.append(path)
         if not finished:

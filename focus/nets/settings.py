@@ -84,7 +84,8 @@ class SegmentationSettings:
     filters: tuple[int, ...] = (64, 128, 256, 512, 1024)
     """Filters per level, from the image's resolution down; each further level halves the resolution."""
     patch: int = 1
-    """Side of the pixel blocks that enter as channels and leave as channels: 2 quarters the work at full resolution."""
+    """Side of the pixel blocks that enter as channels; the mask has one value for each block, enlarged bilinearly. 2
+    quarters the work at full resolution and makes smooth masks."""
     dropout: float = 0.5
     """Dropout after the two deepest levels of the encoder."""
     normalisation: Normalisation = "batch"

@@ -47,7 +47,7 @@ class SegmentationNetwork(nn.Module):
         steps = list(zip(filters[:0:-1], filters[-2::-1], strict=True))  # (from, to) filters, from the deepest level up
         self.up = nn.ModuleList(nn.Sequential(*_convolution(before, after, kind)) for before, after in steps)
         self.merge = nn.ModuleList(_double_convolution(2 * after, after, kind) for _, after in steps)
-        self.head = nn.Conv2d(filters[0], patch**2, 1)
+        self.head = nn.Conv2d(filters[0], 1, 1)
 
     def forward(self, rendered: Tensor, target: Tensor, face: Tensor | None = None) -> Tensor:
         """The mask ``[B, 1, H, W]`` in (0, 1), sigmoid(`logits`): 1 where the rendered face is seen."""
@@ -90,8 +90,13 @@ class SegmentationNetwork(nn.Module):
         skips.pop()
         for up, merge in zip(self.up, self.merge, strict=True):
             x = merge(torch.cat((skips.pop(), up(F.interpolate(x, scale_factor=2.0))), dim=1))
-        x = F.pixel_shuffle(self.head(x), self.settings.patch)[..., :height, :width]
-        return self.settings.gain * x.to(torch.promote_types(x.dtype, torch.float32))
+        x = self.head(x)
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        if self.settings.patch > 1:
+            # One number for each pixel of a block would do as well, but then L_neighbor, which is content with a hidden
+            # pixel here and there, makes chequered masks (docs/log.md).
+            x = F.interpolate(x, scale_factor=float(self.settings.patch), mode="bilinear", align_corners=False)
+        return self.settings.gain * x[..., :height, :width]
 
 
 def build_segmentation_network(settings: NetworkSettings) -> SegmentationNetwork:
