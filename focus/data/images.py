@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import io
 import struct
-import uuid
 import warnings
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from focus.errors import FocusError
+from focus.files import write_files
 
 MINIMUM_SIDE = 16
 """Pixels. A face on fewer has nothing to fit, and such files are nearly always placeholders."""
@@ -107,17 +107,15 @@ def write_image(path: str | Path, image: NDArray[np.generic]) -> Path:
         raise FocusError(f"{path}: the suffix {path.suffix!r} names no image format; use .png or .jpg")
     image_format = Image.EXTENSION[path.suffix.lower()]
     options = {"quality": 95} if image_format == "JPEG" else {}
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
+    encoded = io.BytesIO()
     try:
-        Image.fromarray(array).save(temporary, format=image_format, **options)
-        os.replace(temporary, path)
+        Image.fromarray(array).save(encoded, format=image_format, **options)
+        write_files({path: encoded.getvalue()})
     except (OSError, ValueError, KeyError) as error:
         raise FocusError(
             f"{path}: cannot be written ({error}); is its folder there and writable, is the disk full, can the "
             "format hold it?"
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

@@ -5,18 +5,17 @@ Nothing here unpickles: a model file may come from a stranger, and a pickle can 
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from focus.errors import FocusError
 from focus.face.model import ExpressionPrior, MorphableModel
+from focus.files import write_files
 
 OWN_SUFFIXES = (".focusmodel", ".safetensors")
 _FORMAT = "focus-morphable-model-1"
@@ -111,16 +110,12 @@ def save_model(model: MorphableModel, path: Path) -> None:
     }
     if model.recipe is not None:
         metadata["recipe"] = model.recipe
-    temporary: str | None = None
+    content = save(tensors, metadata)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(handle)
-        save_file(tensors, temporary, metadata=metadata)
-        os.replace(temporary, path)
-        temporary = None
-    except (OSError, SafetensorError) as error:
-        raise FocusError(f"{path}: the model could not be written: {error}") from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+        write_files({path: content})
+    except OSError as error:
+        raise FocusError(
+            f"{path}: the model ({len(content) / 2**20:.1f} MiB) could not be written: {error.strerror or error}. "
+            "Make room, or choose another folder"
+        ) from error

@@ -7,7 +7,6 @@ of `Header`.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import zlib
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from focus._version import __version__
 from focus.errors import FocusError
 from focus.face import MorphableModel
+from focus.files import write_files
 from focus.nets import (
     ReconstructionNetwork,
     SegmentationNetwork,
@@ -158,23 +158,10 @@ def save_checkpoint(path: str | os.PathLike[str], header: Header, tensors: Mappi
     held = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
     header = replace(header, checksum=_checksum(held))
     content = safetensors.torch.save(held, {"focus": json.dumps(asdict(header))})
-    # One temporary name per file: what a killed run left behind is overwritten by the next one, not collected.
-    temporary = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_files({path: content})
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise FocusError(
             f"checkpoint: {path} ({len(content) / 2**20:.1f} MiB) cannot be written: {error.strerror or error}. An "
             "older file of that name is unchanged. Make room or choose another folder, then resume."

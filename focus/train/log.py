@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from focus._optional import require
 from focus.data.images import write_image
+from focus.errors import FocusError
+from focus.files import write_files
 from focus.train.config import LogSettings
 
 
@@ -141,9 +142,13 @@ def _rewind(path: Path, step: int) -> Path:
                     kept.append(line + "\n")
             except (json.JSONDecodeError, KeyError, TypeError):
                 continue
-        temporary = path.with_name(f".{path.name}.partial")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        os.replace(temporary, path)
+        try:
+            write_files({path: "".join(kept).encode()})
+        except OSError as error:
+            raise FocusError(
+                f"{path}: cannot be written: {error.strerror or error}. It is unchanged. Make room, or resume where "
+                "you may write"
+            ) from error
     return path
 
 
