@@ -236,6 +236,21 @@ def test_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no such model file" in run(["model", tmp_path / "none.h5"], capsys, REFUSED)["error"]
 
 
+def test_model_with_landmarks_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, indices, saved = tmp_path / "flame.npz", tmp_path / "indices.txt", tmp_path / "flame.focusmodel"
+    face = MorphableModel.procedural("small", 1, 1, 1)
+    directions = np.zeros((face.vertex_count, 3, 301), np.float32)
+    np.savez(source, v_template=face.mean_shape / 1000, shapedirs=directions, f=face.faces)
+    advice = f"focus model {source} --landmarks68"
+    assert advice in run(["model", source], capsys, REFUSED)["error"]
+    indices.write_text(" ".join(map(str, face.landmarks68.tolist())))
+    run(["model", source, "--landmarks68", indices, "--save", saved, "--identity", 2], capsys)
+    assert MorphableModel.load(saved).landmarks68.equal(face.landmarks68)
+    assert run(["model", saved], capsys)["model"]["identity"] == 2
+    refused = run(["model", "procedural", "--landmarks68", indices], capsys, REFUSED)["error"]
+    assert "landmarks of procedural are known" in refused
+
+
 def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     checks = {check["name"]: check for check in run(["doctor"], capsys)["checks"]}
     assert checks["operators, cpu"]["state"] == "good"

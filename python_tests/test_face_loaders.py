@@ -12,6 +12,7 @@ import torch
 
 from focus.errors import FocusError
 from focus.face import FaceParameters, MorphableModel, Renderer
+from focus.face.loaders import read_landmarks68
 
 COUNT = 90
 
@@ -76,6 +77,37 @@ def test_own_format_round_trip(small_model: MorphableModel, tmp_path: Path, suff
     assert (loaded.name, loaded.licence, loaded.expression_prior) == (model.name, model.licence, "normal")
     assert loaded.fingerprint() == model.fingerprint()
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_landmarks_of_the_caller_replace_those_of_the_file(small_model: MorphableModel, tmp_path: Path) -> None:
+    own, arrays = tmp_path / "a.focusmodel", tmp_path / "a.npz"
+    small_model.truncated(1, 1, 1).save(own)
+    np.savez(arrays, **_arrays())
+    for path in (own, arrays):
+        model = MorphableModel.load(path, range(2, 70))
+        assert model.landmarks68.tolist() == list(range(2, 70))
+        with pytest.raises(FocusError, match=rf"{path.name}.*landmarks68: expected"):
+            MorphableModel.load(path, [10**6] * 68)
+        with pytest.raises(FocusError, match=rf"{path.name}.*landmarks68: expected shape"):
+            MorphableModel.load(path, [1, 2, 3])
+
+
+@pytest.mark.parametrize("separator", [" ", ", ", "\n"])
+def test_landmarks_in_a_text_file(tmp_path: Path, separator: str) -> None:
+    path = tmp_path / "indices.txt"
+    text = separator.join(map(str, range(68)))
+    for content in (text, f"[{text}]\n"):
+        path.write_text(content)
+        assert read_landmarks68(path) == list(range(68))
+    for content, message in ((text[:-3], "got 67"), (f"{text}{separator}x", "'x'"), (f"{text}.5", "67.5")):
+        path.write_text(content)
+        with pytest.raises(FocusError, match=rf"indices\.txt: expected .*68 vertex indices.*{message}"):
+            read_landmarks68(path)
+    with pytest.raises(FocusError, match="No such file"):
+        read_landmarks68(tmp_path / "none.txt")
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(FocusError, match=r"indices\.txt"):
+        read_landmarks68(path)
 
 
 def test_save_refuses_other_suffixes(small_model: MorphableModel, tmp_path: Path) -> None:
@@ -207,10 +239,8 @@ def test_faces_that_look_inwards_are_turned(tmp_path: Path) -> None:
 
 
 def test_basel_hdf5(tmp_path: Path) -> None:
-    from focus.face.foreign_loaders import load_basel_hdf5
-
     data = _save_basel(tmp_path / "bfm.h5")
-    model = load_basel_hdf5(tmp_path / "bfm.h5", landmarks68=range(68))
+    model = MorphableModel.load(tmp_path / "bfm.h5", landmarks68=range(68))
     mean = (data["shape/model/mean"] + data["expression/model/mean"]).reshape(-1, 3) - (0, 0, 100)
     np.testing.assert_allclose(model.mean_shape, mean, atol=1e-4)
     second = data["shape/model/pcaBasis"][:, 1].reshape(-1, 3) * 4  # variance 16
@@ -237,8 +267,6 @@ def test_basel_landmarks_are_those_of_the_official_code() -> None:
 
 def test_basel_2009(tmp_path: Path) -> None:
     scipy_io = pytest.importorskip("scipy.io")
-    from focus.face.foreign_loaders import load_basel_2009
-
     vertices, faces = _bumpy_patch()
     generator = np.random.default_rng(2)
     data = {
@@ -251,7 +279,7 @@ def test_basel_2009(tmp_path: Path) -> None:
         "tl": faces + 1,
     }
     scipy_io.savemat(tmp_path / "01_MorphableModel.mat", data)
-    model = load_basel_2009(tmp_path / "01_MorphableModel.mat", landmarks68=range(68))
+    model = MorphableModel.load(tmp_path / "01_MorphableModel.mat", landmarks68=range(68))
     assert float(model.mean_albedo[0, 0]) == 0.5
     np.testing.assert_allclose(model.identity_basis[0].flatten(), 3 * data["shapePC"][:, 0], rtol=1e-5)
     assert model.expression_count == 0
@@ -261,12 +289,12 @@ def test_basel_2009(tmp_path: Path) -> None:
 
 
 def test_flame_arrays(tmp_path: Path) -> None:
-    from focus.face.foreign_loaders import load_arrays
-
     vertices, faces = _bumpy_patch()
     directions = np.random.default_rng(3).normal(size=(COUNT, 3, 305)) * 1e-3
     np.savez(tmp_path / "flame.npz", v_template=vertices / 1000, shapedirs=directions, f=faces)
-    model = load_arrays(tmp_path / "flame.npz", landmarks68=range(68))
+    with pytest.raises(FocusError, match=r"flame\.npz.*landmarks68 of MorphableModel.load, or .*--landmarks68"):
+        MorphableModel.load(tmp_path / "flame.npz")
+    model = MorphableModel.load(tmp_path / "flame.npz", landmarks68=range(68))
     assert (model.identity_count, model.expression_count) == (300, 5)
     np.testing.assert_allclose(model.expression_basis[4], directions[:, :, 304] * 1000, rtol=1e-4)
     np.savez(tmp_path / "short.npz", v_template=vertices / 1000, shapedirs=directions[:, :, :10], f=faces)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
 from focus.cli.command import Outcome
+from focus.errors import FocusError
 
 if TYPE_CHECKING:
     from focus.face import MorphableModel
@@ -18,20 +20,24 @@ if TYPE_CHECKING:
 PROCEDURAL = "procedural"
 
 
-def load_face(source: str, *, albedo: bool = False) -> MorphableModel:
+def load_face(source: str, *, albedo: bool = False, landmarks68: Path | None = None) -> MorphableModel:
     """The face model of an option ``--model``.
 
     Args:
         source: ``procedural``, ``procedural-small``, or the path of a model file.
         albedo: give a model without colour a synthetic one.
+        landmarks68: text file of the vertices of the landmarks, for a model file.
     """
     from focus.face import MorphableModel
+    from focus.face.loaders import read_landmarks68
 
+    if landmarks68 is not None and source in (PROCEDURAL, f"{PROCEDURAL}-small"):
+        raise FocusError(f"--landmarks68 is for model files; the landmarks of {source} are known. Leave it out")
     if source == PROCEDURAL:
         return MorphableModel.procedural()
     if source == f"{PROCEDURAL}-small":
         return MorphableModel.procedural("small")
-    model = MorphableModel.load(source)
+    model = MorphableModel.load(source, None if landmarks68 is None else read_landmarks68(landmarks68))
     return model.with_gaussian_process_albedo() if albedo and model.albedo_count == 0 else model
 
 

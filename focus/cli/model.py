@@ -28,6 +28,8 @@ class Model(Command):
 
     source: tyro.conf.Positional[str] = PROCEDURAL
     """procedural, procedural-small, or a model file: FOCUS, Basel Face Model, FLAME, or arrays in .npz."""
+    landmarks68: Path | None = None
+    """Text file of the vertices of the 68 iBUG landmarks, for a model file that does not say them."""
     save: Path | None = None
     """Write the model to this file, .focusmodel or .safetensors."""
     preview: Path | None = None
@@ -45,7 +47,7 @@ class Model(Command):
 
     def run(self) -> Outcome:
         """Describes the model; writes what was asked for."""
-        model = load_face(self.source, albedo=self.synthetic_albedo)
+        model = load_face(self.source, albedo=self.synthetic_albedo, landmarks68=self.landmarks68)
         model = model.truncated(self.identity, self.expression, self.albedo)
         facts = describe(model)
         table = Table(box=None, pad_edge=False, show_header=False)

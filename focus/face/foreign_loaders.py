@@ -71,8 +71,9 @@ def _outward(vertices: Tensor, faces: Tensor) -> Tensor:
 def _landmarks(path: Path, landmarks68: Sequence[int] | None, vertex_count: int, why: str) -> Tensor:
     if landmarks68 is None:
         raise FocusError(
-            f"{path}: {why} Give the {LANDMARK_COUNT} iBUG vertex indices as landmarks68, "
-            "or store them in an .npz of arrays."
+            f"{path}: {why} Give the {LANDMARK_COUNT} iBUG vertex indices as landmarks68 of MorphableModel.load, or "
+            f"once, in a text file: focus model {path} --landmarks68 INDICES.txt --save NEW.focusmodel; then use the "
+            "new file."
         )
     landmarks = _tensor(path, "landmarks68", np.asarray(landmarks68), (LANDMARK_COUNT,), torch.int64)
     if not 0 <= int(landmarks.min()) <= int(landmarks.max()) < vertex_count:

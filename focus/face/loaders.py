@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from focus.errors import FocusError
-from focus.face.model import ExpressionPrior, MorphableModel
+from focus.face.model import LANDMARK_COUNT, ExpressionPrior, MorphableModel
 from focus.files import write_files
 
 OWN_SUFFIXES = (".focusmodel", ".safetensors")
@@ -32,7 +32,7 @@ def load_model(path: Path, landmarks68: Sequence[int] | None = None) -> Morphabl
 
     Args:
         path: the file.
-        landmarks68: vertices of the 68 iBUG landmarks, for files that do not say them.
+        landmarks68: vertices of the 68 iBUG landmarks, for files that do not say them; replaces those of the file.
 
     Raises:
         FocusError: the file is missing, of an unknown format, damaged, or lacks something.
@@ -50,7 +50,7 @@ def load_model(path: Path, landmarks68: Sequence[int] | None = None) -> Morphabl
         ".npz": lambda: foreign.load_arrays(path, landmarks68),
         ".pkl": lambda: foreign.refuse_pickle(path),
         ".pickle": lambda: foreign.refuse_pickle(path),
-        **{suffix: lambda: load_own(path) for suffix in OWN_SUFFIXES},
+        **{suffix: lambda: load_own(path, landmarks68) for suffix in OWN_SUFFIXES},
     }
     reader = readers.get(path.suffix.lower())
     if reader is None:
@@ -63,8 +63,28 @@ def load_model(path: Path, landmarks68: Sequence[int] | None = None) -> Morphabl
         raise FocusError(f"{path}: not a usable face model: {error}") from error
 
 
-def load_own(path: Path) -> MorphableModel:
-    """Reads what `save_model` wrote."""
+def read_landmarks68(path: Path) -> list[int]:
+    """Vertices of the 68 iBUG landmarks from a text file: whole numbers between spaces, commas or lines, or JSON.
+
+    Raises:
+        FocusError: unreadable, or something else than 68 whole numbers.
+    """
+    try:
+        words = path.read_text(encoding="utf-8").translate(str.maketrans(",;[]", "    ")).split()
+        indices = [int(word) for word in words]
+    except (OSError, ValueError) as error:
+        raise FocusError(
+            f"{path}: expected a text file of {LANDMARK_COUNT} vertex indices, whole numbers from 0, but {error}"
+        ) from error
+    if len(indices) != LANDMARK_COUNT:
+        raise FocusError(
+            f"{path}: expected {LANDMARK_COUNT} vertex indices, in the order of the iBUG landmarks, got {len(indices)}"
+        )
+    return indices
+
+
+def load_own(path: Path, landmarks68: Sequence[int] | None = None) -> MorphableModel:
+    """Reads what `save_model` wrote; `landmarks68` replaces its landmarks."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -81,6 +101,8 @@ def load_own(path: Path) -> MorphableModel:
     missing = [key for key in _REQUIRED if key not in tensors]
     if missing:
         raise FocusError(f"{path}: expected the arrays {', '.join(_REQUIRED)}; missing: {', '.join(missing)}")
+    if landmarks68 is not None:
+        tensors["landmarks68"] = torch.tensor(landmarks68)
     prior = metadata.get("expression_prior", "normal")
     if prior not in get_args(ExpressionPrior):
         raise FocusError(f"{path}: expression_prior: expected one of {get_args(ExpressionPrior)}, got {prior!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -246,15 +247,20 @@ class MorphableModel(torch.nn.Module):
         save_model(self, Path(path))
 
     @staticmethod
-    def load(path: str | Path) -> MorphableModel:
+    def load(path: str | Path, landmarks68: Sequence[int] | None = None) -> MorphableModel:
         """Reads a model file and recognises its format; see `focus.face.loaders.load_model`.
 
+        Args:
+            path: the file.
+            landmarks68: vertices of the 68 iBUG landmarks, for models that do not say them (FLAME, Basel Face Model
+                2009); replaces those of the file.
+
         Raises:
-            FocusError: missing, damaged or unknown files.
+            FocusError: missing, damaged or unknown files; no landmarks; indices that name no vertex.
         """
         from focus.face.loaders import load_model
 
-        return load_model(Path(path))
+        return load_model(Path(path), landmarks68)
 
     @staticmethod
     def procedural(
