@@ -27,7 +27,7 @@ class Model(Command):
     """Describe, convert or draw a face model."""
 
     source: tyro.conf.Positional[str] = PROCEDURAL
-    """procedural, procedural-small, or a model file: FOCUS, Basel Face Model, FLAME, or arrays in .npz."""
+    """procedural, procedural-small, or a model: FOCUS, Basel Face Model, FLAME, arrays, ICT-FaceKit's folder."""
     landmarks68: Path | None = None
     """Text file of the vertices of the 68 iBUG landmarks, for a model file that does not say them."""
     save: Path | None = None

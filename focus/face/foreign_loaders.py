@@ -1,6 +1,6 @@
-"""Face models of others: Basel Face Model 2009, 2017 and 2019, FLAME, and plain array files.
+"""Face models of others: Basel Face Model 2009, 2017 and 2019, FLAME, ICT-FaceKit, and plain array files.
 
-None of them may be redistributed with FOCUS; get them from their authors and accept their licences.
+None of them comes with FOCUS; get them from their authors and accept their licences.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from focus._optional import require
 from focus.errors import FocusError
+from focus.face.ict_facekit import read_ict_facekit
 from focus.face.model import LANDMARK_COUNT, ExpressionPrior, MorphableModel
 
 Array = NDArray[Any]
@@ -255,6 +256,28 @@ def load_arrays(path: Path, landmarks68: Sequence[int] | None = None) -> Morphab
     if "v_template" in arrays:
         arrays = _flame_arrays(path, arrays)
         name, licence = "FLAME", "FLAME model licence: not to be redistributed"
+    return _from_arrays(path, arrays, landmarks68, name, licence)
+
+
+def load_ict_facekit(folder: Path, landmarks68: Sequence[int] | None = None) -> MorphableModel:
+    """The face and the eyeballs of ICT-FaceKit (Li et al. 2020); see `focus.face.ict_facekit`.
+
+    Coefficients of identity are standard normal, expressions are blend shapes with weights in [0, 1], in the order of
+    vertex_indices.json. It has no colours: they are synthetic. More than 150 text files are read, which takes half a
+    minute; `MorphableModel.save` the result.
+
+    Args:
+        folder: FaceXModel.
+        landmarks68: vertices of generic_neutral_mesh.obj in place of those that vertex_indices.json names.
+    """
+    arrays = read_ict_facekit(folder, landmarks68)
+    return _from_arrays(folder, arrays, None, "ICT-FaceKit", "MIT, USC Institute for Creative Technologies")
+
+
+def _from_arrays(
+    path: Path, arrays: dict[str, Array], landmarks68: Sequence[int] | None, name: str, licence: str
+) -> MorphableModel:
+    """A model from arrays in the names and units of `load_arrays`."""
     missing = [key for key in ("mean", "identity", "expression", "faces") if key not in arrays]
     if missing:
         raise FocusError(

@@ -23,7 +23,7 @@ _REQUIRED = ("mean_shape", "identity_basis", "expression_basis", "mean_albedo", 
 _OPTIONAL = ("landmarks7", "uv")
 _FORMATS_TEXT = (
     "FOCUS (.focusmodel, .safetensors), Basel Face Model 2017 or 2019 (.h5), Basel Face Model 2009 (.mat), "
-    "arrays or FLAME (.npz)"
+    "arrays or FLAME (.npz), ICT-FaceKit (its folder FaceXModel)"
 )
 
 
@@ -31,17 +31,21 @@ def load_model(path: Path, landmarks68: Sequence[int] | None = None) -> Morphabl
     """Reads a morphable model, recognised by its suffix and contents.
 
     Args:
-        path: the file.
+        path: the file, or the folder of ICT-FaceKit.
         landmarks68: vertices of the 68 iBUG landmarks, for files that do not say them; replaces those of the file.
 
     Raises:
         FocusError: the file is missing, of an unknown format, damaged, or lacks something.
     """
     from focus.face import foreign_loaders as foreign
+    from focus.face.ict_facekit import NEUTRAL
 
+    kind = path.suffix.lower()
     if path.is_dir():
-        raise FocusError(f"{path}: expected a model file ({_FORMATS_TEXT}), got a folder")
-    if not path.is_file():
+        kind = "folder"
+        if not (path / NEUTRAL).is_file():
+            raise FocusError(f"{path}: expected a model ({_FORMATS_TEXT}), got a folder without {NEUTRAL}")
+    elif not path.is_file():
         raise FocusError(f"{path}: no such model file; expected one of: {_FORMATS_TEXT}")
     readers: dict[str, Callable[[], MorphableModel]] = {
         ".h5": lambda: foreign.load_basel_hdf5(path, landmarks68),
@@ -50,9 +54,10 @@ def load_model(path: Path, landmarks68: Sequence[int] | None = None) -> Morphabl
         ".npz": lambda: foreign.load_arrays(path, landmarks68),
         ".pkl": lambda: foreign.refuse_pickle(path),
         ".pickle": lambda: foreign.refuse_pickle(path),
+        "folder": lambda: foreign.load_ict_facekit(path, landmarks68),
         **{suffix: lambda: load_own(path, landmarks68) for suffix in OWN_SUFFIXES},
     }
-    reader = readers.get(path.suffix.lower())
+    reader = readers.get(kind)
     if reader is None:
         raise FocusError(f"{path}: unknown kind of model file {path.suffix!r}; expected one of: {_FORMATS_TEXT}")
     try:

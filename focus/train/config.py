@@ -33,7 +33,7 @@ class FaceSettings:
     """The morphable model."""
 
     source: str = "procedural"
-    """`procedural`, or the path of a model file (BFM, our own format, arrays)."""
+    """`procedural`, or the path of a model (our own format, Basel Face Model, arrays, ICT-FaceKit)."""
     detail: Literal["small", "full"] = "full"
     """Level of detail of the procedural model."""
     identity: int | None = None
