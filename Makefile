@@ -3,6 +3,7 @@
 #
 # Both need python >= 3.10, g++ and make, and set up everything else in folders of their own. PYTHON and TORCH can be overridden:
 #   make test PYTHON=python3.12 TORCH="torch==2.8.0"
+# DEMO_ARGUMENTS and PYTEST_ARGUMENTS are handed on.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 SEED ?= 0
@@ -13,7 +14,7 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell find cmake csrc focus -type f -
 .PHONY: demo test lint format wheel clean
 
 demo: .venv/installed
-	.venv/bin/focus demo --out out/demo --seed $(SEED)
+	.venv/bin/focus demo --out out/demo --seed $(SEED) $(DEMO_ARGUMENTS)
 
 .venv/installed: $(SOURCES)
 	$(PYTHON) -m venv .venv

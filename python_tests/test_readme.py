@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import shlex
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from focus.cli import COMMANDS
+from focus.cli import main
 from focus.data.images import write_image
 from focus.data.synthetic import SyntheticFaces, SyntheticSettings
 from focus.face import MorphableModel
@@ -40,11 +39,17 @@ def command_lines(first: str) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
-    """A folder with photo.jpg, and the landmarks in it."""
+    """A folder with photo.jpg, two more in photos/, landmarks.csv of all, and the landmarks of the first."""
     folder = tmp_path_factory.mktemp("readme")
+    (folder / "photos").mkdir()
     faces = SyntheticFaces(MorphableModel.procedural("small"), 128, 7, SyntheticSettings(occluded_fraction=0))
-    batch = faces.batch(0, 1)
-    write_image(folder / "photo.jpg", (batch.image[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8))
+    batch = faces.batch(0, 3)
+    rows = []
+    names = ("photo.jpg", "photos/a.jpg", "photos/b.jpg")
+    for name, image, points in zip(names, batch.image, batch.landmarks, strict=True):
+        write_image(folder / name, image.permute(1, 2, 0).numpy())
+        rows.append(",".join([Path(name).name, *map(str, points.flatten().tolist())]))
+    (folder / "landmarks.csv").write_text("\n".join(rows) + "\n")
     return folder, batch.landmarks[0].numpy()
 
 
@@ -63,12 +68,24 @@ def test_readme_has_both_examples() -> None:
     assert [where.split(":")[0] for where, _ in python_blocks()].count("README.md") == 2
 
 
-@pytest.mark.parametrize(("page", "line"), command_lines("focus"))
-def test_focus_commands_parse(page: str, line: str) -> None:
-    name, *arguments = shlex.split(line, comments=True)[1:]
-    assert name in COMMANDS
-    if arguments:
-        importlib.import_module(f"focus.cli.{name}").parse(arguments)
+QUICK = {
+    "fit": ["--model", "procedural-small", "--coarse-steps", "1", "--fine-steps", "2"],
+    "train": ["--scale", "0.0005", "--data.validation", "2", "--data.distinct", "16", "--log.tensorboard", "off"],
+    "reconstruct": [],
+    "demo": ["--scale", "0.0005", "--test-faces", "8"],
+}
+"""What is added to the commands of the pages, so that they take seconds."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_focus_commands_run(page: Path, photo: tuple[Path, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of a page, one after the other in one folder: later ones use what earlier ones wrote."""
+    folder, _ = photo
+    monkeypatch.chdir(folder)
+    for _, line in (found for found in command_lines("focus") if found[0] == page.name):
+        name, *arguments = shlex.split(line, comments=True)[1:]
+        assert main([name, *arguments, *QUICK[name]]) == 0, line
 
 
 @pytest.mark.parametrize(("page", "line"), command_lines("make"))

@@ -32,6 +32,8 @@ class Demo(Command):
     """Several runs one after the other, in folders seed-N, and their results together in results.md."""
     initial: Path | None = None
     """Checkpoint that all methods start from; by default the one that ships with the package."""
+    scale: float = 1.0
+    """Factor on the iterations of all methods: 0.1 for a quick look, with weak results."""
     test_faces: int = 500
     """Faces of the test set; each is seen once with and once without an occluder."""
     workers: int | None = None
@@ -68,7 +70,7 @@ class Demo(Command):
         return outcome
 
     def _run(self, folder: Path, seed: int) -> DemoResult:
-        training = replace(Settings.preset("small"), device=self.device)
+        training = replace(Settings.preset("small").scaled(self.scale), device=self.device)
         settings = DemoSettings(
             out=folder,
             seed=seed,
