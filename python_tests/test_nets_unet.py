@@ -60,10 +60,9 @@ def test_mask_is_the_sigmoid_of_the_logits_and_the_gain_is_in_them(small: Segmen
     assert torch.allclose(logits, 5 * plain.logits(rendered, target), atol=1e-5)
 
 
-@pytest.mark.parametrize("patch", [1, 2])
-def test_a_pixel_of_the_mask_depends_on_the_images_near_it(patch: int) -> None:
+def test_a_pixel_of_the_mask_depends_on_the_images_near_it() -> None:
     torch.manual_seed(0)
-    settings = SegmentationSettings(filters=(8, 8), patch=patch, dropout=0.0)
+    settings = SegmentationSettings(filters=(8, 8), dropout=0.0)
     network = SegmentationNetwork(settings).eval()
     rendered, target = torch.rand(2, 1, 3, 64, 64).unbind()
     rendered.requires_grad_()
@@ -100,8 +99,6 @@ def test_wrong_shapes_are_refused(small: SegmentationNetwork) -> None:
 def test_bad_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="filters"):
         SegmentationSettings(filters=(8,))
-    with pytest.raises(ValueError, match="patch"):
-        SegmentationSettings(patch=0)
     with pytest.raises(ValueError, match="dropout"):
         SegmentationSettings(dropout=1.0)
 
@@ -109,7 +106,7 @@ def test_bad_settings_are_refused() -> None:
 def test_it_learns_a_simple_mask() -> None:
     """A square of another colour is found after a few steps: the layers are joined up."""
     torch.manual_seed(0)
-    network = SegmentationNetwork(SegmentationSettings(filters=(8, 16), patch=2, dropout=0.0))
+    network = SegmentationNetwork(SegmentationSettings(filters=(8, 16), dropout=0.0))
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
     for _ in range(30):
         rendered = 0.4 * torch.rand(4, 3, 1, 1).expand(-1, -1, 16, 16)

@@ -83,9 +83,6 @@ class SegmentationSettings:
 
     filters: tuple[int, ...] = (64, 128, 256, 512, 1024)
     """Filters per level, from the image's resolution down; each further level halves the resolution."""
-    patch: int = 1
-    """Side of the pixel blocks that enter as channels; the mask has one value for each block, enlarged bilinearly. 2
-    quarters the work at full resolution and makes smooth masks."""
     dropout: float = 0.5
     """Dropout after the two deepest levels of the encoder."""
     normalisation: Normalisation = "batch"
@@ -100,8 +97,6 @@ class SegmentationSettings:
             raise ValueError(
                 f"SegmentationSettings.filters: expected at least two positive numbers, got {self.filters}"
             )
-        if self.patch < 1:
-            raise ValueError(f"SegmentationSettings.patch: expected a number >= 1, got {self.patch}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"SegmentationSettings.dropout: expected a number in [0, 1), got {self.dropout}")
 
@@ -168,5 +163,5 @@ _SMALL = NetworkSettings(
         input_mean=(0.5, 0.5, 0.5),
         input_deviation=(0.25, 0.25, 0.25),
     ),
-    segmentation=SegmentationSettings(filters=(32, 48, 64), patch=2, dropout=0.0),
+    segmentation=SegmentationSettings(filters=(16, 32, 48, 64), dropout=0.0),
 )

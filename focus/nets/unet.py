@@ -27,16 +27,16 @@ class SegmentationNetwork(nn.Module):
     level, two 3x3 convolutions; a 1x1 convolution; sigmoid(gain * x). With the default settings 34,528,769 parameters,
     as the paper states.
 
-    Images of any size work: sides that do not divide by `patch` * 2**(levels - 1) are extended by repeating the last
-    row or column, and the mask is cut back.
+    Images of any size work: sides that do not divide by 2**(levels - 1) are extended by repeating the last row or
+    column, and the mask is cut back.
     """
 
     def __init__(self, settings: SegmentationSettings) -> None:
         super().__init__()
         self.settings = settings
-        filters, kind, patch = settings.filters, settings.normalisation, settings.patch
-        self.multiple = patch * 2 ** (len(filters) - 1)
-        inputs = (6 * patch**2, *filters[:-1])
+        filters, kind = settings.filters, settings.normalisation
+        self.multiple = 2 ** (len(filters) - 1)
+        inputs = (6, *filters[:-1])
         self.down = nn.ModuleList(
             nn.Sequential(
                 _double_convolution(before, after, kind),
@@ -82,7 +82,7 @@ class SegmentationNetwork(nn.Module):
         height, width = rendered.shape[2:]
         x = torch.cat((rendered, target), dim=1)
         x = F.pad(x, (0, -width % self.multiple, 0, -height % self.multiple), mode="replicate")
-        x = F.pixel_unshuffle(x, self.settings.patch).contiguous(memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=torch.channels_last)
         skips: list[Tensor] = []
         for level, block in enumerate(self.down):
             x = block(F.max_pool2d(x, 2) if level else x)
@@ -90,13 +90,8 @@ class SegmentationNetwork(nn.Module):
         skips.pop()
         for up, merge in zip(self.up, self.merge, strict=True):
             x = merge(torch.cat((skips.pop(), up(F.interpolate(x, scale_factor=2.0))), dim=1))
-        x = self.head(x)
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
-        if self.settings.patch > 1:
-            # One number for each pixel of a block would do as well, but then L_neighbor, which is content with a hidden
-            # pixel here and there, makes chequered masks (docs/log.md).
-            x = F.interpolate(x, scale_factor=float(self.settings.patch), mode="bilinear", align_corners=False)
-        return self.settings.gain * x[..., :height, :width]
+        logits: Tensor = self.head(x)[..., :height, :width]
+        return self.settings.gain * logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def build_segmentation_network(settings: NetworkSettings) -> SegmentationNetwork:
