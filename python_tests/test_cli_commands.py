@@ -177,6 +177,7 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = (tmp_path / "seed-0" / "report.html").read_text()
     assert "Round 2" in page
     assert page.count("<svg") >= 8 + 4
+    assert read_image(tmp_path / "seed-0" / "faces.png").std() > 20
     pooled = run(["evaluate", "--runs", tmp_path / "seed-0", tmp_path / "seed-1", "--out", tmp_path / "both"], capsys)
     assert pooled["claims"] == answer["claims"]
     assert (tmp_path / "both" / "results.md").read_text() == (tmp_path / "results.md").read_text()

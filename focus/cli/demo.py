@@ -25,7 +25,7 @@ class Demo(Command):
     """Train four methods live on synthetic faces, compare them, and write a report."""
 
     out: Path
-    """Folder of the results: metrics.json, per_image.json, report.html, and the runs in training/."""
+    """Folder of the results: metrics.json, per_image.json, report.html, faces.png, and the runs in training/."""
     seed: int = 0
     """Of all faces; test faces are never training faces."""
     seeds: tuple[int, ...] = ()

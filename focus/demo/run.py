@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from focus import parallel
+from focus.data.images import write_image
 from focus.demo.gather import EXAMPLES, gather_report
 from focus.demo.jobs import TRAINED, score_methods, train_method
 from focus.demo.provenance import commit
 from focus.errors import FocusError
 from focus.eval.benchmark import TEST_SEED_OFFSET, Evaluation
 from focus.eval.claims import Finding, check_claims
-from focus.report.demo_page import demo_page
+from focus.report.demo_page import demo_page, faces_sheet
 from focus.report.results import write_json, write_text
 from focus.train.checkpoint import load_trained
 from focus.train.config import Settings
@@ -69,7 +70,7 @@ def shipped_checkpoint() -> Path | None:
 
 
 def run_demo(settings: DemoSettings, *, progress: Progress, message: Callable[[str], None]) -> DemoResult:
-    """Trains, evaluates and writes ``metrics.json``, ``per_image.json`` and ``report.html``.
+    """Trains, evaluates and writes ``metrics.json``, ``per_image.json``, ``report.html`` and ``faces.png``.
 
     Args:
         settings: the run.
@@ -121,6 +122,7 @@ def run_demo(settings: DemoSettings, *, progress: Progress, message: Callable[[s
     minutes = (time.monotonic() - started) / 60
     report = gather_report(metrics, findings, training, runs, initial, rounds, minutes)
     written.append(write_text(settings.out / "report.html", demo_page(report)))
+    written.append(write_image(settings.out / "faces.png", faces_sheet(report)))
     return DemoResult(metrics, findings, written, (time.monotonic() - started) / 60)
 
 

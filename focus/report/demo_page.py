@@ -15,7 +15,7 @@ from torch import Tensor
 from focus.eval.claims import CLAIMS, LARGER_IS_BETTER, Finding
 from focus.report.charts import Curve, interval_mark, line_chart
 from focus.report.html import Cell, Head, asset, page, picture_grid
-from focus.report.panels import Picture, cut_out, overlay_mask, to_picture
+from focus.report.panels import Picture, cut_out, grid, overlay_mask, to_picture
 from focus.report.tables import finding_texts, html_table
 
 
@@ -97,6 +97,20 @@ def demo_page(report: DemoReport) -> str:
         commit=escape(str(metrics["commit"])),
     )
     return page(f"FOCUS demo, seed {metrics['seed']}", body, scripts=("viewer.js",))
+
+
+def faces_sheet(report: DemoReport, count: int = 6) -> Picture:
+    """The first test faces, not a selection, one in each row: photo, its face without the occluder, what MoFA and
+    FOCUS make of it, and the mask of FOCUS.
+    """
+    methods = {faces.label: faces for faces in report.methods}
+    shown = [methods[name] for name in ("MoFA", "FOCUS")]
+    rows = []
+    for i, photo in enumerate(report.photos[:count]):
+        faces = [_reconstruction(each, i) for each in (report.truth, *shown)]
+        rows.append([to_picture(photo), *faces, overlay_mask(photo, shown[1].mask[i], shown[1].rendered[i])])
+    labels = ("photo", "true face", "MoFA", "FOCUS", "FOCUS: hidden")
+    return grid(rows, column_labels=labels, cell=2 * report.photos.shape[-1])
 
 
 def _headline(report: DemoReport) -> str:
