@@ -23,9 +23,11 @@ from focus import Reconstruction, Reconstructor
 from focus.data.align import Alignment
 from focus.errors import FocusError
 from focus.face import FaceParameters, MorphableModel, Renderer
+from focus.face.lighting import directional_lighting
 from focus.reconstruction import RESULT_SUFFIXES
 from focus.report.files import write_together
 from focus.report.meshes import encode_meshes
+from focus.report.overlay import draw_overlay
 from focus.train import Header, Networks, Settings, save_checkpoint
 from focus.train.config import StageSettings
 
@@ -118,6 +120,28 @@ def test_saves_everything(model: MorphableModel, reconstruction: Reconstruction,
     again = reconstruction.save(tmp_path / "new" / "folder")
     assert again == files
     assert reconstruction.save(tmp_path, stem="other")[0].name == "other.ply"
+
+
+def test_overlay_of_a_ragged_border_shows_no_specks(reconstruction: Reconstruction) -> None:
+    """A light, evenly lit face on a white photo, nothing hidden: nothing in the overlay is dark or tinted."""
+    model = reconstruction.model
+    light = model._replaced(
+        mean_albedo=torch.full_like(model.mean_albedo, 0.8), albedo_basis=torch.zeros_like(model.albedo_basis)
+    )
+    lighting = directional_lighting(torch.tensor([[0.0, 0.0, -1.0]]), torch.zeros(1, 3), torch.ones(1, 3))
+    generator = torch.Generator().manual_seed(0)
+    ragged = 12 * torch.rand(model.vertex_count, generator=generator)  # mm, from vertex to vertex
+    cut = replace(
+        reconstruction,
+        model=light,
+        parameters=replace(reconstruction.parameters, lighting=lighting),
+        photo=np.full_like(reconstruction.photo, 255),
+        region=model.mean_shape[:, 1] < 60 - ragged,
+    )
+    _, face = cut.render(SIZE)
+    overlay = draw_overlay(replace(cut, face=face, mask=face))
+    assert overlay[:, 158:308].min() == pytest.approx(0.8 * 255, abs=3)
+    assert overlay[:, 474:].min() >= 252
 
 
 def test_json(model: MorphableModel, reconstruction: Reconstruction, tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Values = NDArray[np.float32]
 
 _LONGEST_SIDE = 1024
+_SAMPLES, _LARGEST_RENDERING = 3, 1536
+"""Samples of the face on a side of a pixel; fewer where its crop is large. One is not enough for the thin triangles of
+eyelids: they come out as dashed lines."""
 _GAP = 8
 _FEATHER = 0.012
 """Radius that rounds the border of the face, relative to the crop."""
@@ -51,16 +54,16 @@ def draw_overlay(reconstruction: Reconstruction) -> NDArray[np.uint8]:
             lighting=directional_lighting(direction, light, ambient)[0],
         )
 
-    mask = _resized(_values(reconstruction.mask), place.image_size)
     drawn = _values(face)
     alpha = place.to_photo_image(_rounded(drawn), size)[..., None]
-    hidden = place.to_photo_image(drawn * (1 - mask), size)[..., None]
+    visible = _resized(_continued(_values(reconstruction.mask), _values(reconstruction.face)), place.image_size)
+    hidden = alpha * place.to_photo_image(1 - visible, size)[..., None]
     grey = photo.mean(axis=2, keepdims=True)
     faded = photo + _FADE * (1 - alpha) * ((grey + 1) / 2 - photo)
     panels = [
         photo,
-        photo + alpha * (place.to_photo_image(_values(image), size) - photo),
-        photo + alpha * (place.to_photo_image(_values(clay), size) - photo),
+        photo + alpha * (place.to_photo_image(_continued(_values(image), drawn), size) - photo),
+        photo + alpha * (place.to_photo_image(_continued(_values(clay), drawn), size) - photo),
         faded + _TINT * hidden * (np.array(OUTLIER_COLOR, np.float32) - faded),
     ]
     gap = np.ones((size[0], _GAP, 3), np.float32)
@@ -69,8 +72,8 @@ def draw_overlay(reconstruction: Reconstruction) -> NDArray[np.uint8]:
 
 
 def _shrunk(crop: Alignment, shrink: float) -> Alignment:
-    """The crop in the pixels of a smaller photo, drawn at about the resolution that it has there."""
-    size = int(np.clip(round(crop.image_size / crop.scale * shrink), 32, _LONGEST_SIDE))
+    """The crop in the pixels of a smaller photo, drawn at a multiple of the resolution that it has there."""
+    size = int(np.clip(round(_SAMPLES * crop.image_size / crop.scale * shrink), 32, _LARGEST_RENDERING))
     x, y = ((value + 0.5) * shrink - 0.5 for value in crop.center)
     return Alignment(crop.scale / shrink * size / crop.image_size, (x, y), size)
 
@@ -86,8 +89,29 @@ def _resized(mask: Values, size: int) -> Values:
     return resized.clip(0, 1)
 
 
+def _blurred(values: Values) -> Values:
+    """``[S, S]`` or ``[S, S, 3]`` in [0, 1], in steps of 1/255."""
+    picture = Image.fromarray((values * 255 + 0.5).astype(np.uint8))
+    picture = picture.filter(ImageFilter.GaussianBlur(_FEATHER * len(values)))
+    blurred: Values = np.asarray(picture, np.float32) / np.float32(255)
+    return blurred
+
+
 def _rounded(mask: Values) -> Values:
     """1 inside, falling to 0 at the border of the mask: the teeth of cut triangles disappear, nothing bleeds in."""
-    picture = Image.fromarray((mask * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(_FEATHER * len(mask)))
-    inner: Values = (2 / 255 * np.asarray(picture, np.float32) - 1).clip(0, 1)
+    inner: Values = (2 * _blurred(mask) - 1).clip(0, 1)
     return inner * inner * (3 - 2 * inner)
+
+
+def _continued(values: Values, mask: Values) -> Values:
+    """Values that are 0 off the mask, continued past its border as far as `_rounded` shows the gaps between its teeth.
+
+    Args:
+        values: ``[S, S]`` or ``[S, S, 3]`` in [0, 1].
+        mask: ``[S, S]``, 0 or 1.
+    """
+    weight = _blurred(mask).clip(0.1)  # far outside, where nothing is shown, it fades
+    around = _blurred(values) / (weight if values.ndim == 2 else weight[..., None])
+    inside = mask > 0 if values.ndim == 2 else mask[..., None] > 0
+    continued: Values = np.where(inside, values, around).clip(0, 1)
+    return continued
