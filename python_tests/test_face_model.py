@@ -382,3 +382,24 @@ def test_painted_albedo_follows_the_landmarks(small_model: MorphableModel) -> No
     assert painted.fingerprint() != small_model.fingerprint()
     assert float((painted.mean_albedo - small_model.mean_albedo).abs().mean()) < 0.06
     assert template_landmarks().shape == (68, 3)
+
+
+def test_painted_nostrils_are_in_the_nose(small_model: MorphableModel) -> None:
+    """Also where the landmarks of the base of the nose are set lower, on the upper lip, as some models have them."""
+    mean = small_model.mean_shape
+    x, y, z = mean.T
+    landmarks = small_model.landmarks68.clone()
+    lowered = mean[landmarks[31:36], :2] - mean.new_tensor([0.0, 4.0])
+    landmarks[31:36] = torch.cdist(lowered, mean[:, :2]).masked_fill(z < 0, torch.inf).argmin(dim=1)
+    brightness = small_model._replaced(landmarks68=landmarks).with_gaussian_process_albedo(3).mean_albedo.mean(dim=1)
+    lip = (x.abs() < 14) & (y > -22) & (y < -13) & (z > 0)
+    nostrils = (small_model.mean_albedo.mean(dim=1) < 0.2) & (x.abs() < 10) & (y > -13) & (y < 0) & (z > 0)
+    assert nostrils.sum() >= 2
+    assert float(brightness[lip].min()) > 0.3
+    assert float(brightness[nostrils].min()) < 0.15
+
+
+def test_painting_needs_landmarks_of_a_face(small_model: MorphableModel) -> None:
+    same = small_model._replaced(landmarks68=torch.zeros_like(small_model.landmarks68))
+    with pytest.raises(FocusError, match="landmarks68: expected points of a face"):
+        same.with_gaussian_process_albedo()

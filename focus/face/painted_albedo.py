@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from focus import ops
+from focus.errors import FocusError
 from focus.face import template_albedo
 from focus.face import template_surface as surface
 from focus.face.model import MorphableModel
@@ -17,11 +19,22 @@ from focus.face.procedural import template_landmarks
 from focus.face.template_mesh import EYEBALL, SKIN, Indices, TemplateMesh, build_mesh
 from focus.face.template_surface import Array, smoothstep
 
-PAINT_VERSION = 1
+PAINT_VERSION = 2
 """Counts up whenever the meaning of a coefficient changes, so that checkpoints notice."""
 
 _SMOOTHING = 0.02
 """Relative weight of smoothness against meeting the landmarks, some of which are not on the same spot in both faces."""
+
+_FLAT = 1e-3
+"""Landmarks whose smallest extent is less than this part of their largest lie in a plane."""
+
+_VIEWS, _SPAN, _RESOLUTION = 64, 80.0, 160
+"""Number of directions from which the nose is looked at, and width of what is seen, mm and pixels."""
+_DEPTH_SLACK = 0.7
+"""What lies this far behind the visible surface, mm, still belongs to it: slopes change by that much within a pixel."""
+_HIDDEN, _HIDDEN_PIT = (0.6, 0.8), (0.55, 0.7)
+"""Part of the views that do not see a point: at the bottom of a crease, and inside a nostril. Of coarse models, whose
+nostrils are shallow pits, less is enough in the right place."""
 
 
 def _bend(source: Array, target: Array, points: Array) -> Array:
@@ -65,8 +78,56 @@ def _as_template(bent: Array, faces: Indices, landmarks68: Indices) -> TemplateM
     side = np.where(bent[:, 1] >= surface.mouth_line(bent[:, 0]), 1.0, -1.0)
     lid = np.where(bent[:, 1] >= surface.eye_line(bent[:, 0]), 1.0, -1.0)
     zero = np.zeros(len(bent))
-    inside = surface.nostril(bent) * (part == SKIN)
+    inside = _nostrils(bent, faces) * (part == SKIN)
     return TemplateMesh(bent, faces, np.zeros((len(bent), 2)), part, side, lid, inside, zero, np.arange(len(bent)))
+
+
+def _nostrils(bent: Array, faces: Indices) -> Array:
+    """``[V]``, 1 inside the nostrils, where there are any, falling to 0 at their rims.
+
+    Noses differ in where their base lies between the landmarks round it, by more than the size of a nostril: painted at
+    the place that it has in the procedural face, it ends up on the upper lip. What shows a nostril is that the surface
+    round it hides it from nearly all sides.
+    """
+    inside = np.zeros(len(bent))
+    x, y, z = bent.T
+    near = np.flatnonzero((np.abs(x) < 16) & (y > -14) & (y < 25) & (z > 80))
+    if len(near):
+        hidden = _hidden_part(bent, faces, near)
+        pit = surface.nostril(bent[near]) * smoothstep(*_HIDDEN_PIT, hidden)
+        inside[near] = np.maximum(smoothstep(*_HIDDEN, hidden), pit)
+    return inside
+
+
+def _hidden_part(points: Array, faces: Indices, indices: Indices) -> Array:
+    """For each of some neighbouring vertices the part of all views from the front half that do not see it, [0, 1].
+
+    Args:
+        points: ``[V, 3]`` mm.
+        faces: ``[F, 3]``.
+        indices: ``[N]``, the vertices.
+    """
+    # A spiral of directions towards the viewer that are evenly spread over the half sphere.
+    number = np.arange(_VIEWS) + 0.5
+    depth, angle = number / _VIEWS, np.pi * (1 + 5**0.5) * number
+    radius = np.sqrt(1 - depth**2)
+    towards = np.stack((radius * np.cos(angle), radius * np.sin(angle), depth), axis=1)
+    up = np.cross(towards, (1.0, 0.0, 0.0))
+    up /= np.linalg.norm(up, axis=1, keepdims=True)
+    axes = np.stack((np.cross(up, towards), up, -towards), axis=1)  # [views, 3, 3]
+    local = points - points[indices].mean(0)
+    placed = np.einsum("nij,vj->nvi", axes, local)  # parallel projection; the last coordinate is the depth
+    placed[..., :2] = placed[..., :2] * (_RESOLUTION / _SPAN) + (_RESOLUTION - 1) / 2
+    placed[..., 2] += 2 * _SPAN
+    around = (np.linalg.norm(local, axis=1) < _SPAN / 2)[faces].all(axis=1)
+    fragments = ops.rasterize(
+        torch.from_numpy(placed).float(), torch.from_numpy(faces[around]), (_RESOLUTION, _RESOLUTION)
+    )
+    surface_depth = torch.where(fragments.face_index >= 0, fragments.depth, torch.inf).numpy()
+    column, row = np.rint(placed[:, indices, :2]).astype(int).clip(0, _RESOLUTION - 1).transpose(2, 0, 1)
+    nearest = surface_depth[np.arange(_VIEWS)[:, None], row, column]
+    hidden: Array = (placed[:, indices, 2] > nearest + _DEPTH_SLACK).mean(axis=0)
+    return hidden
 
 
 def paint_albedo(model: MorphableModel, components: int) -> tuple[Tensor, Tensor]:
@@ -76,10 +137,19 @@ def paint_albedo(model: MorphableModel, components: int) -> tuple[Tensor, Tensor
         model: with 68 landmarks; eyeballs are recognised as parts of their own behind the lids.
         components: pigments of the procedural face first (melanin, haemoglobin, ...), then a Gaussian process on the
             mesh.
+
+    Raises:
+        FocusError: the landmarks are not those of a face: they lie in one plane.
     """
     points = model.mean_shape.detach().cpu().numpy().astype(np.float64)
     faces = model.faces.cpu().numpy().astype(np.int64)
     landmarks = model.landmarks68.cpu().numpy()
+    extent = np.linalg.svd(points[landmarks] - points[landmarks].mean(0), compute_uv=False)
+    if extent[2] <= _FLAT * extent[0]:
+        raise FocusError(
+            f"{model.name}: landmarks68: expected points of a face, got points that all lie in one plane or are the "
+            "same; are they the numbers of the vertices at the 68 iBUG points?"
+        )
     canonical = build_mesh("small")
     bent = _bend(points[landmarks], template_landmarks(), points)
     mesh = _as_template(bent, faces, landmarks)
