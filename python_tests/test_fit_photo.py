@@ -168,9 +168,25 @@ def test_on_a_device(scene: Scene, device: torch.device) -> None:
     assert result.to_dict()["occluded_fraction"] < 0.2
 
 
+def test_upside_down_photo(scene: Scene, model: MorphableModel) -> None:
+    """Rolled by 180 degrees is no mirror image."""
+    settings = replace(QUICK, coarse_steps=0, fine_steps=1)
+    result = fit_photo(scene.photo[::-1, ::-1].copy(), SIZE - 1 - scene.landmarks, model, settings)
+    assert landmark_error(SIZE - 1 - scene.landmarks, result.landmarks_68) < 2
+    assert abs(result.pose["rotation_degrees"][2]) > 150
+
+
 def nan_at(points: NDArray[np.float64], index: int) -> NDArray[np.float64]:
     points = points.copy()
     points[index] = np.nan
+    return points
+
+
+def shuffled(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """In a wrong order, but those that tell a mirrored face."""
+    points = points.copy()
+    others = np.setdiff1d(np.arange(68), (30, 36, 39, 42, 45, 48, 54))
+    points[others] = np.random.default_rng(0).permutation(points[others])
     return points
 
 
@@ -182,6 +198,10 @@ def nan_at(points: NDArray[np.float64], index: int) -> NDArray[np.float64]:
         (lambda points: np.c_[points, points[:, :1]], r"got \[68, 3\]"),
         (lambda points: points + 500, "68 of 68 points .* lie outside of the photo of 128 x 128 pixels"),
         (lambda points: 0 * points + 40, "crop of only .* photo pixels"),
+        (lambda points: points * (-1, 1) + (SIZE - 1, 0), "those of a mirrored face"),
+        (lambda points: five_from_68(points)[[1, 0, 2, 4, 3]], "those of a mirrored face"),
+        (lambda points: points * (1, -1) + (0, SIZE - 1), "those of a mirrored face"),
+        (shuffled, "no face fits them: .* order of iBUG"),
         (lambda points: "everywhere", "expected numbers"),
         (lambda points: [[1, 2], [3]], "expected numbers"),
     ],

@@ -15,6 +15,10 @@ from focus.data.align import Alignment, estimate_alignment, five_from_68
 from focus.data.images import read_image
 from focus.errors import FocusError
 
+_MIRRORED = -0.5
+"""Sine of the angle from the line of the eyes to the line from eyes to mouth, below which a face is mirrored. Those of
+profiles are near 0, on either side."""
+
 
 class OpenPhoto(NamedTuple):
     """A photo and its face."""
@@ -44,7 +48,8 @@ def open_photo(
         name: of the photo; None: the name of the file, or "photo".
 
     Raises:
-        FocusError: an unusable image, or landmarks that are not finite, not 68 or 5, or not on the photo.
+        FocusError: an unusable image, or landmarks that are not finite, not 68 or 5, not on the photo, or
+            mirrored.
     """
     if isinstance(image, (str, Path)):
         photo, name = read_image(image), name or Path(image).name
@@ -80,5 +85,13 @@ def _checked(
             f"landmarks: {outside} of {len(points)} points (x {left:.0f} to {right:.0f}, y {top:.0f} "
             f"to {bottom:.0f}) lie outside of the photo of {width} x {height} pixels; do they belong to it, in its own "
             "pixels and orientation?"
+        )
+    left_eye, right_eye, _, left_mouth, right_mouth = points if len(points) == 5 else five_from_68(points)
+    across, down = right_eye - left_eye, (left_mouth + right_mouth - left_eye - right_eye) / 2
+    turn = across[0] * down[1] - across[1] * down[0]  # 1 for a frontal face that is not rolled, about 0 for a profile
+    if turn < _MIRRORED * np.linalg.norm(across) * np.linalg.norm(down):
+        raise FocusError(
+            "landmarks: those of a mirrored face, which no photo shows; expected the image's left eye before its right "
+            "eye (iBUG order), x to the right and y down"
         )
     return points

@@ -149,6 +149,14 @@ class LandmarkFit:
                 break
         return self._unpack(unknowns, parameters)
 
+    def misfit(self, parameters: FaceParameters) -> float:
+        """RMS distance of the landmarks from the points, relative to that of the points from their mean."""
+        unknowns = self._pack(parameters)
+        sigma = self.observation.sigma[:, None]
+        distance = sigma * self._residual(unknowns, self._landmark_basis(unknowns))
+        extent = self.observation.points - self.observation.points.mean(dim=0)
+        return float(distance.norm() / extent.norm())
+
     def _energy(self, unknowns: Tensor, residual: Tensor) -> Tensor:
         return residual.square().sum() + (self.precision * unknowns.square()).sum()
 

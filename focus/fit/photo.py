@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from focus.errors import FocusError
 from focus.face import Camera, FaceParameters, MorphableModel
 from focus.face.contour import LandmarkLocator
 from focus.fit.crop import open_photo
@@ -23,6 +24,10 @@ _SIZE_OF_SIGMAS = 224
 _SMALLEST_COARSE = 48
 _STIFFNESS_OF_FIVE = 0.5
 """Factor on the standard deviation of expressions where 5 landmarks say next to nothing about them."""
+
+_LARGEST_MISFIT = 0.3
+"""Root mean square distance of landmarks from the fitted face, relative to their distance from their mean. Faces have
+less than 0.1."""
 
 
 class PhotoFitter:
@@ -114,7 +119,14 @@ class PhotoFitter:
         parameters.rotation[0] = rotation
         parameters.translation[0] = translation
         fit = LandmarkFit(self._cropped, self._locator, camera, observation, expression_sigma)
-        return fit.solve(fit.solve(parameters, pose_only=True))
+        parameters = fit.solve(fit.solve(parameters, pose_only=True))
+        misfit = fit.misfit(parameters)
+        if misfit > _LARGEST_MISFIT:
+            raise FocusError(
+                f"landmarks: no face fits them: the best is off by {100 * misfit:.0f}% of their extent; expected "
+                f"less than {100 * _LARGEST_MISFIT:.0f}%. Are they in the order of iBUG, and those of one face?"
+            )
+        return parameters
 
 
 def fit_photo(
@@ -139,6 +151,7 @@ def fit_photo(
         The reconstruction; its `save` writes the files.
 
     Raises:
-        FocusError: an unusable image, or landmarks that are not finite, not 68 or 5, or not on the photo.
+        FocusError: an unusable image, or landmarks that are not finite, not 68 or 5, not on the photo, mirrored, or
+            not those of a face.
     """
     return PhotoFitter(model, settings)(image, landmarks, name=name)
