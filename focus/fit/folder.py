@@ -85,7 +85,7 @@ def run(
         What was written, and what was skipped and why. A photo that fails does not stop the others.
 
     Raises:
-        FocusError: an unusable landmark file, or no photo at all.
+        FocusError: an unusable landmark file, no photo at all, or a file where `out` should be.
     """
     fitter = PhotoFitter(model, settings)
     return reconstruct_photos(photos, landmarks, out, fitter, fitter.steps, notify)
@@ -100,6 +100,9 @@ def reconstruct_photos(
     notify: Callable[[Progress], None] = lambda progress: None,
 ) -> FitReport:
     """As `run`, with any way to reconstruct a photo, which calls its `notify` `steps` times."""
+    for place in (out, *out.parents):
+        if place.exists() and not place.is_dir():  # found before the work, not after it
+            raise FocusError(f"{out}: expected a folder for the results, but {place} is a file; choose another folder")
     table = read_landmarks(landmarks)
     report = FitReport(skipped=list(table.skipped))
     jobs = _find_landmarks(photos, table.points, report.skipped)
@@ -123,7 +126,7 @@ def reconstruct_photos(
             reconstruction = reconstruct(path, points, name=path.name, notify=step)
             files = reconstruction.save(out, stem)
         except FocusError as error:
-            report.skipped.append(Skip(str(path), str(error)))
+            report.skipped.append(Skip(str(path), str(error).removeprefix(f"{path}: ")))
             continue
         report.written.append(
             Written(
@@ -195,5 +198,6 @@ def _find_landmarks(
         if matches:
             found.setdefault(photo.resolve(), (photo, points[max(matches, key=lambda name: len(Path(name).parts))]))
         else:
-            skipped.append(Skip(str(photo), "the landmark file has no row for it"))
+            reason = "the landmark file has no row for it" if photo.exists() else "no such file or folder"
+            skipped.append(Skip(str(photo), reason))
     return list(found.values())
