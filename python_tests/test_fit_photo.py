@@ -19,6 +19,8 @@ from focus.face.contour import LandmarkLocator
 from focus.face.lighting import directional_lighting
 from focus.fit import FitSettings, PhotoFitter
 from focus.fit.folder import landmark_error
+from focus.fit.landmarks import LandmarkObservation
+from focus.fit.photometric import PhotometricFit, lip_and_lid_gaps
 
 SIZE = 128
 QUICK = FitSettings(image_size=96, coarse_steps=24, fine_steps=24, mask_every=8)
@@ -123,6 +125,29 @@ def test_five_landmarks(scene: Scene, fitter: PhotoFitter) -> None:
     np.testing.assert_allclose(
         result.pose["rotation_degrees"], np.rad2deg(scene.parameters.rotation[0].numpy()), atol=10
     )
+
+
+def test_lips_do_not_pass_each_other(scene: Scene, model: MorphableModel) -> None:
+    """Blend shapes that close an open mouth lift the lower lip, also of a mouth that is closed already."""
+    mean = model.mean_shape
+    below = mean - mean[model.landmarks68[66]]
+    lift = torch.zeros_like(mean)
+    lift[:, 1] = 25 * torch.exp(-0.5 * (below[:, :2] / 14).square().sum(dim=1)) * (below[:, 1] < -0.5)
+    lift[model.landmarks68[65:68], 1] = 25  # where the upper lip is, too
+    closing = model._replaced(expression_basis=lift[None], expression_prior="unit_interval")
+    start = FaceParameters.mean(closing)
+    start.expression[:] = 0.5
+    start.rotation, start.translation = scene.parameters.rotation, scene.parameters.translation
+    assert float(lip_and_lid_gaps(closing, closing.shape(start.identity, start.expression)).min()) < -12
+    assert float(lip_and_lid_gaps(closing, mean[None]).min()) > -0.1
+    size = 48
+    target = torch.from_numpy(scene.photo).permute(2, 0, 1)[None, :, :size, :size].float() / 255
+    five = LandmarkObservation.from_points(torch.from_numpy(five_from_68(scene.landmarks)), 2.0, 3.0)
+    # Neither colours nor prior have a say (Adam makes much of the smallest slope).
+    settings = replace(QUICK, pixel_weight=1e-30)
+    fit = PhotometricFit(closing, LandmarkLocator(closing), target, five.resized(SIZE, size), float("inf"), settings)
+    found = fit.descend(start, 60, (0.09, 0.05)).parameters
+    assert float(lip_and_lid_gaps(closing, closing.shape(found.identity, found.expression)).min()) > -4
 
 
 def test_same_again(scene: Scene, fitter: PhotoFitter, fitted: Reconstruction) -> None:

@@ -28,6 +28,11 @@ _LEARNING_RATES = {
 _LAST_RATE = 0.1
 """The learning rates fall linearly to this fraction."""
 
+_UPPER, _LOWER = (61, 62, 63, 37, 38, 43, 44), (67, 66, 65, 41, 40, 47, 46)
+"""Landmarks that face each other across the mouth and the eyes."""
+_OVERLAP, _OVERLAP_SIGMA = 1.0, 1.0
+"""Overlap of lips and lids that means nothing, mm, and standard deviation of what is more."""
+
 
 @dataclass
 class FittedFace:
@@ -72,6 +77,7 @@ class PhotometricFit:
         self.model, self.locator, self.target, self.observation = model, locator, target, observation
         self.expression_sigma, self.settings, self.notify = expression_sigma, settings, notify
         self.renderer = Renderer(model, target.shape[-1])
+        self._gap = lip_and_lid_gaps(model, model.mean_shape[None])
         self._fields = torch.cat([sigma_factor(model), prior_log_odds(model)], dim=1)[None]  # [1, V, 2]
 
     def estimate(self, parameters: FaceParameters, sigma: float, visible: Tensor | None = None) -> FittedFace:
@@ -133,6 +139,24 @@ class PhotometricFit:
         landmarks = self.locator(rendering.vertices, parameters.rotation, rendering.screen_vertices[..., :2])[0]
         deviation = self.observation.residual(landmarks).norm(dim=1)
         landmark = F.huber_loss(deviation, torch.zeros_like(deviation), reduction="sum", delta=OUTLIER_DEVIATION)
+        # Blend shapes that close an open mouth push the lower lip through the upper one where it is not open. With five
+        # landmarks nothing but the colours would be against it, and they may like it.
+        gap = lip_and_lid_gaps(self.model, rendering.vertices)
+        overlap = ((self._gap.clamp(max=0) - gap - _OVERLAP).clamp(min=0) / _OVERLAP_SIGMA).square().sum()
         expression = parameters.expression / self.expression_sigma
         prior = sum(value.square().sum() for value in (parameters.identity, expression, parameters.albedo))
-        return self.settings.pixel_weight * pixel + landmark + 0.5 * prior
+        return self.settings.pixel_weight * pixel + landmark + 0.5 * (prior + overlap)
+
+
+def lip_and_lid_gaps(model: MorphableModel, vertices: Tensor) -> Tensor:
+    """How far the lips, and the lids, are apart; negative where one is past the other.
+
+    Args:
+        model: has the landmarks.
+        vertices: ``[B, V, 3]`` mm, model space.
+
+    Returns:
+        ``[B, 7]`` mm: three places of the mouth, two of each eye.
+    """
+    height = vertices[:, model.landmarks68, 1]
+    return height[:, list(_UPPER)] - height[:, list(_LOWER)]
