@@ -143,6 +143,8 @@ _, _, FRAGMENTS = _scene(torch.device("cpu"))
             TypeError,
             "barycentric is torch.float32 and attributes torch.fl",
         ),
+        ({"fragments": tuple(FRAGMENTS)}, TypeError, "fragments expected what rasterize returned, got tuple"),
+        ({"attributes": torch.ones(1, 4, 3).to_sparse()}, TypeError, "attributes expected a dense tensor"),
         ({"attributes": torch.ones(1, 2, 3)}, ValueError, r"3 of 6 entries of faces lie outside \[0, 2\)"),
         (
             {"fragments": FRAGMENTS._replace(face_index=FRAGMENTS.face_index.long())},

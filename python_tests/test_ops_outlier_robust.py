@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -80,8 +81,8 @@ def test_values_that_are_not_finite(value: float, position: int, kernel_device: 
 
 
 @pytest.mark.parametrize("name", ["sigma", "cutoff"])
-@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
-def test_wrong_scales_are_refused(name: str, value: float) -> None:
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf, None])
+def test_wrong_scales_are_refused(name: str, value: Any) -> None:
     image, mask = torch.zeros(1, 3, 2, 2), torch.ones(1, 1, 2, 2)
     with pytest.raises(ValueError, match=rf"outlier_robust_loss: {name} expected a finite number > 0, got {value}"):
         ops.outlier_robust_loss(image, image, mask, **{name: value})

@@ -376,6 +376,7 @@ def test_many_large_faces_add_up_in_one_order(kernel_device: torch.device) -> No
         ({"image_size": (8, 8.0)}, TypeError, r"image_size expected two integers \(H, W\), got \(8, 8.0\)"),
         ({"image_size": (8, -1)}, ValueError, r"image_size expected \(H, W\) >= 0, got \(8, -1\)"),
         ({"cull": "back"}, ValueError, "cull expected one of none, clockwise, counterclockwise, got 'back'"),
+        ({"perspective_correct": "no"}, ValueError, "perspective_correct expected one of False, True, got 'no'"),
     ],
 )
 def test_errors_name_what_was_wrong(arguments: dict[str, Any], error: type[Exception], message: str) -> None:

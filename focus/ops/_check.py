@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -32,7 +34,15 @@ def tensor_of(op: str, name: str, value: object, shape: tuple[int | str, ...]) -
     if not matches:
         expected = ", ".join(str(size) for size in shape)
         raise ValueError(f"focus.ops.{op}: {name} expected shape [{expected}], got {list(value.shape)}")
+    if value.layout != torch.strided:
+        raise TypeError(f"focus.ops.{op}: {name} expected a dense tensor, got {value.layout}; use .to_dense()")
     return value
+
+
+def choice(op: str, name: str, value: object, choices: Collection[object]) -> None:
+    """Raises `ValueError` unless `value` is one of `choices`, in type too: the schemas of torch take no 3.0 for 3."""
+    if not any(type(value) is type(one) and value == one for one in choices):
+        raise ValueError(f"focus.ops.{op}: {name} expected one of {', '.join(map(str, choices))}, got {value!r}")
 
 
 def same_device_and_dtype(op: str, **tensors: torch.Tensor | None) -> None:

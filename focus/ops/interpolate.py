@@ -151,6 +151,10 @@ def interpolate(attributes: torch.Tensor, faces: torch.Tensor | Topology, fragme
     """
     _check.floating("interpolate", "attributes", attributes, ("B", "V", "C"))
     attributes = _native.widen(attributes)
+    if not isinstance(fragments, Fragments):
+        raise TypeError(
+            f"focus.ops.interpolate: fragments expected what rasterize returned, got {type(fragments).__name__}"
+        )
     batch, height, width = _check.tensor_of(
         "interpolate", "fragments.face_index", fragments.face_index, ("B", "H", "W")
     ).shape

@@ -6,10 +6,9 @@ from typing import Any, Literal
 
 import torch
 
-from focus.ops import _images, _native
+from focus.ops import _check, _images, _native
 
-LARGEST_WINDOW = 15
-_REDUCTIONS = ("mean", "sum")
+_WINDOWS = range(1, 16, 2)
 
 
 def _forward(
@@ -134,11 +133,6 @@ _neighbor_min_loss = _native.define(
 )
 
 
-def _check_window(op: str, window: int) -> None:
-    if window not in range(1, LARGEST_WINDOW + 1, 2):
-        raise ValueError(f"focus.ops.{op}: window expected an odd number in 1 .. {LARGEST_WINDOW}, got {window!r}")
-
-
 def neighbor_min(
     target: torch.Tensor, reconstruction: torch.Tensor, mask: torch.Tensor | None = None, *, window: int = 3
 ) -> torch.Tensor:
@@ -160,7 +154,7 @@ def neighbor_min(
     Raises:
         TypeError, ValueError: wrong type, shape, device or window, named.
     """
-    _check_window("neighbor_min", window)
+    _check.choice("neighbor_min", "window", window, _WINDOWS)
     images = _images.checked("neighbor_min", target, reconstruction, mask, mask_is_optional=True)
     distance: torch.Tensor = _neighbor_min(*images, window)[0]
     return distance
@@ -193,11 +187,9 @@ def neighbor_min_loss(
         TypeError, ValueError: wrong type, shape, device, window, power or reduction, named.
     """
     op = "neighbor_min_loss"
-    _check_window(op, window)
-    if power not in (1, 2):
-        raise ValueError(f"focus.ops.{op}: power expected 1 or 2, got {power!r}")
-    if reduction not in _REDUCTIONS:
-        raise ValueError(f"focus.ops.{op}: reduction expected one of {', '.join(_REDUCTIONS)}, got {reduction!r}")
+    _check.choice(op, "window", window, _WINDOWS)
+    _check.choice(op, "power", power, (1, 2))
+    _check.choice(op, "reduction", reduction, ("mean", "sum"))
     images = _images.checked(op, target, reconstruction, mask, mask_is_optional=True)
     loss: torch.Tensor = _neighbor_min_loss(*images, window, power, reduction == "mean")[0]
     return loss

@@ -120,7 +120,7 @@ def outlier_robust_loss(
     """
     op = "outlier_robust_loss"
     for name, value in (("sigma", sigma), ("cutoff", cutoff)):
-        if not (value > 0 and math.isfinite(value)):
+        if not (isinstance(value, (int, float)) and value > 0 and math.isfinite(value)):
             raise ValueError(f"focus.ops.{op}: {name} expected a finite number > 0, got {value!r}")
     target, reconstruction, given_mask = _images.checked(op, target, reconstruction, mask)
     loss, inlier = _outlier_robust(target, reconstruction, given_mask, sigma, cutoff)

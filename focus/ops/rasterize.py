@@ -178,8 +178,8 @@ def rasterize(
     _check.floating("rasterize", "screen_vertices", screen_vertices, ("B", "V", 3))
     screen_vertices = _native.widen(screen_vertices)
     topology = topology_of("rasterize", faces, screen_vertices.shape[1], screen_vertices.device)
-    if cull not in _CULL:
-        raise ValueError(f"focus.ops.rasterize: cull expected one of {', '.join(_CULL)}, got {cull!r}")
+    _check.choice("rasterize", "cull", cull, _CULL)
+    _check.choice("rasterize", "perspective_correct", perspective_correct, (False, True))
     height, width = _image_size(image_size)
     barycentric, depth, face_index = _rasterize(
         screen_vertices,
