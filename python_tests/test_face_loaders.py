@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,40 @@ def test_truncated_files(small_model: MorphableModel, tmp_path: Path, fraction: 
             MorphableModel.load(path)
 
 
+def test_bytes_changed_in_the_middle(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, **_arrays())
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as file:
+        entry = file.getinfo("identity.npy")
+    start, end = entry.header_offset + 100, entry.header_offset + entry.compress_size
+    for place in range(start, end, (end - start) // 20):
+        path.write_bytes(whole[:place] + bytes(20) + whole[place + 20 :])
+        with pytest.raises(FocusError, match=r"a\.npz"):
+            MorphableModel.load(path)
+
+
+@pytest.mark.parametrize("shape", ["(1000000000000, 3)", f"({10**30}, 3)", "(-1, 3)", "("])
+def test_headers_that_claim_what_is_not_there(tmp_path: Path, shape: str) -> None:
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
+        file.writestr("mean.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode())
+    with pytest.raises(FocusError, match=r"a\.npz: expected an \.npz file of plain arrays"):
+        MorphableModel.load(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("name", ["shape/model/mean", "shape/representer/cells"])
+@pytest.mark.parametrize("value", ["text", 5, None])
+def test_basel_datasets_of_another_kind(tmp_path: Path, name: str, value: object) -> None:
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "bfm.h5"
+    _save_basel(path, drop=name)
+    with h5py.File(path, "a") as file:
+        file[name] = h5py.Empty("f4") if value is None else value
+    with pytest.raises(FocusError, match=r"bfm\.h5"):
+        MorphableModel.load(path, landmarks68=range(68))
+
+
 def test_missing_unknown_and_folder(tmp_path: Path) -> None:
     with pytest.raises(FocusError, match="no such model file"):
         MorphableModel.load(tmp_path / "absent.npz")
@@ -220,6 +255,8 @@ def test_arrays_with_colour_and_names(tmp_path: Path) -> None:
         ({"mean": np.full((COUNT, 3), np.nan)}, "mean_shape: expected finite numbers"),
         ({"expression_prior": "gamma"}, "'normal' or 'unit_interval', got 'gamma'"),
         ({"mean_albedo": np.zeros((COUNT, 3))}, "expected the array albedo"),
+        ({"landmarks68": np.arange(68) + 0.5}, "landmarks68: expected whole numbers"),
+        ({"faces": np.full((5, 3), 1 << 32)}, "faces: expected whole numbers within torch.int32"),
     ],
 )
 def test_arrays_that_do_not_fit(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -91,7 +91,7 @@ def test_damaged_file(tmp_path: Path, imagenet: dict[str, Tensor], suffix: str) 
     path = tmp_path / f"weights{suffix}"
     save_file(imagenet, path) if suffix == ".safetensors" else torch.save(imagenet, path)
     content = path.read_bytes()
-    for damaged in (content[: len(content) // 2], b"", b"not weights at all"):
+    for damaged in (content[: len(content) // 2], b"", b"not weights at all", b"\x80\x02J\x01"):
         path.write_bytes(damaged)
         with pytest.raises(FocusError, match=r"network weights: .*weights"):
             read_weights(path)
