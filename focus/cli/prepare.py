@@ -12,11 +12,13 @@ import tyro
 
 from focus.cli.command import Command, Outcome, bars, parse_as
 from focus.data import PhotoFolder, five_from_68, write_image
+from focus.errors import FocusError
 from focus.fit.folder import output_stems
 from focus.report.panels import Picture, grid, mark_points, to_picture
 from focus.report.results import write_text
 
 _SHEET_COLUMNS, _SHEET_ROWS = 8, 12
+_TABLE, _SHEET = "landmarks.csv", "overview.png"
 
 
 @dataclass(kw_only=True)
@@ -35,7 +37,12 @@ class Prepare(Command):
     def run(self) -> Outcome:
         """Writes a crop for each photo that can be used."""
         folder = PhotoFolder(self.photos, self.landmarks, self.image_size)
-        stems = output_stems([Path(item.name) for item in folder.items])
+        *stems, _ = output_stems([*(Path(item.name) for item in folder.items), Path(_SHEET)])
+        results = [self.out / name for name in (*(f"{stem}.png" for stem in stems), _TABLE, _SHEET)]
+        inputs = {self.landmarks.resolve(), *(item.path for item in folder.items)}
+        for path in results:
+            if path.resolve() in inputs:
+                raise FocusError(f"{path} would be replaced by a result; choose another folder for results")
         self.out.mkdir(parents=True, exist_ok=True)
         outcome = Outcome(read=[item.name for item in folder.items], skipped=list(folder.skipped))
         table = io.StringIO()
@@ -52,9 +59,9 @@ class Prepare(Command):
                 if len(pictures) < _SHEET_COLUMNS * _SHEET_ROWS:
                     pictures.append(mark_points(crop, points[known]))
                 update("crops", index + 1, len(folder), item.name)
-        outcome.written.append(write_text(self.out / "landmarks.csv", table.getvalue()))
+        outcome.written.append(write_text(self.out / _TABLE, table.getvalue()))
         sheet = [pictures[start : start + _SHEET_COLUMNS] for start in range(0, len(pictures), _SHEET_COLUMNS)]
-        outcome.written.append(write_image(self.out / "overview.png", grid(sheet, cell=min(self.image_size, 160))))
+        outcome.written.append(write_image(self.out / _SHEET, grid(sheet, cell=min(self.image_size, 160))))
         return outcome
 
 

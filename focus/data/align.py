@@ -32,6 +32,9 @@ REFERENCE_POINTS = np.array(
 REFERENCE_SCALE = 102.0 / 224.0
 """One reference unit in the crop, as a fraction of its side."""
 
+MINIMUM_SIZE = 8
+"""Smallest side of a crop, pixels."""
+
 # Photo pixels on a side of the crop: fewer hold no face, and far more than the photo has mean points beside it.
 _SMALLEST_BOX = 8.0
 _LARGEST_BOX_PER_PHOTO = 16.0
@@ -163,8 +166,8 @@ def estimate_alignment(points5: NDArray[np.floating], image_size: int) -> Alignm
         raise FocusError(
             f"estimate_alignment: expected 5 finite points [5, 2], got shape {list(points.shape)}: {points.tolist()}"
         )
-    if image_size < 8:
-        raise FocusError(f"estimate_alignment: image_size must be at least 8, got {image_size}")
+    if image_size < MINIMUM_SIZE:
+        raise FocusError(f"estimate_alignment: image_size must be at least {MINIMUM_SIZE}, got {image_size}")
     scale, center = align_points(points)
     box = scale / REFERENCE_SCALE
     if box < _SMALLEST_BOX:

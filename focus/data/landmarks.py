@@ -75,7 +75,7 @@ def read_landmarks(path: str | Path) -> LandmarkTable:
                 if reason is None and values is not None:
                     points[name] = values
                 else:
-                    skipped.append(Skip(name or f"row {number}", f"row {number}: {reason}"))
+                    skipped.append(Skip(name or "unnamed", f"row {number}: {reason}"))
     except FileNotFoundError as error:
         raise FocusError(f"{path}: no such landmark file") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from focus.data.align import Alignment, estimate_alignment
+from focus.data.align import MINIMUM_SIZE, Alignment, estimate_alignment
 from focus.data.batches import FaceBatch
 from focus.data.images import read_image
 from focus.data.landmarks import MIRRORED_LANDMARKS, Skip, expand_to_68, five_from_68, read_landmarks, resolve_photo
@@ -81,6 +81,8 @@ class PhotoFolder:
         self.folder = Path(folder)
         self.image_size = image_size
         self.augmentation = augmentation or AugmentationSettings()
+        if image_size < MINIMUM_SIZE:
+            raise FocusError(f"image size: expected at least {MINIMUM_SIZE} pixels, got {image_size}")
         if not self.folder.is_dir():
             raise FocusError(f"{self.folder}: no such folder of photos")
         points, skipped = read_landmarks(landmark_csv)
