@@ -104,6 +104,18 @@ def test_prepare(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     ]  # fmt: skip
     assert [skip["name"] for skip in answer["skipped"]] == ["damaged.png", "missing.png"]
     assert image_size(tmp_path / "p3.png") == (48, 48)
+    # Nothing of the user's is replaced by a crop of it.
+    before = (photos / "p0.png").read_bytes()
+    own_table = tmp_path / "table" / "landmarks.csv"
+    own_table.parent.mkdir()
+    own_table.write_bytes((photos / "landmarks.csv").read_bytes())
+    for table, out in ((photos / "landmarks.csv", photos), (own_table, own_table.parent)):
+        refused = run(["prepare", photos, "--landmarks", table, "--out", out], capsys, REFUSED)
+        assert "would be replaced" in refused["error"]
+    assert list(own_table.parent.iterdir()) == [own_table]
+    assert (photos / "p0.png").read_bytes() == before
+    small = ["prepare", photos, "--landmarks", photos / "landmarks.csv", "--out", tmp_path / "none"]
+    assert "image size: expected at least 8" in run([*small, "--image-size", 0], capsys, REFUSED)["error"]
     # The crops and their landmarks are themselves a folder of photos, cropped where they are.
     again = tmp_path / "again"
     run(["prepare", tmp_path, "--landmarks", tmp_path / "landmarks.csv", "--out", again, "--image-size", 48], capsys)
@@ -223,6 +235,10 @@ def test_evaluate_wants_one_kind_of_thing(tmp_path: Path, capsys: pytest.Capture
     assert "got 2 of them" in run(["evaluate", "a", "--runs", "b"], capsys, REFUSED)["error"]
     assert "give both" in run(["evaluate", "--masks", tmp_path], capsys, REFUSED)["error"]
     assert "no such file" in run(["evaluate", "--runs", tmp_path], capsys, REFUSED)["error"]
+    (tmp_path / "per_image.json").write_text("{}")
+    for content in ("[]", "{}", '{"methods": {"FOCUS": 1}}', '{"methods": []}'):
+        (tmp_path / "metrics.json").write_text(content)
+        assert "run the demo again" in run(["evaluate", "--runs", tmp_path], capsys, REFUSED)["error"]
 
 
 def test_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -234,6 +250,7 @@ def test_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert again["model"] == answer["model"]
     assert again["model"]["identity"] == 3
     assert read_image(preview).std() > 20
+    assert "identity: expected 0 to 80" in run(["model", "--identity", 999], capsys, REFUSED)["error"]
     assert "no such model file" in run(["model", tmp_path / "none.h5"], capsys, REFUSED)["error"]
 
 

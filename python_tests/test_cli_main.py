@@ -122,6 +122,7 @@ def test_nothing_written_is_a_failure(monkeypatch: pytest.MonkeyPatch, capsys: p
         (FocusError("photo.jpg: truncated"), REFUSED, "error: photo.jpg: truncated"),
         (OSError(errno.ENOSPC, "No space left on device", "/out/x"), REFUSED, "error: /out/x: No space left on device"),
         (FileExistsError(errno.EEXIST, "File exists", "/out"), REFUSED, "error: /out: is there, and no folder"),
+        (MemoryError("8 TiB"), REFUSED, "error: not enough memory (8 TiB); use smaller pictures, batches or models"),
         (KeyboardInterrupt(), INTERRUPTED, "interrupted"),
     ],
 )

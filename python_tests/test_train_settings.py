@@ -160,6 +160,9 @@ def test_a_shorter_run_keeps_its_proportions() -> None:
     assert (stages.cycle, stages.segmentation_in_cycle) == (300, 50)
     assert short.optimiser.initialise.at(3_000, 3_000) == pytest.approx(0.1 * 0.99**60)
     assert short.scaled(1e-6).stages == StageSettings(1, 1, 1, 0, cycle=2, segmentation_in_cycle=1)
+    for factor in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(FocusError, match="scale: expected a finite number > 0"):
+            short.scaled(factor)
 
 
 def test_settings_work_on_the_command_line() -> None:

@@ -51,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         place = f"{error.filename}: " if error.filename else ""
         is_file = isinstance(error, (FileExistsError, NotADirectoryError))
         return _refuse(place + ("is there, and no folder" if is_file else error.strerror or str(error)), as_json)
+    except MemoryError as error:
+        return _refuse(f"not enough memory ({error}); use smaller pictures, batches or models", as_json)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -25,6 +25,7 @@ from focus.report.tables import average, findings_markdown, findings_table, mark
 from focus.train import Trained, load_trained
 from focus.train.run import pick_device
 
+_RUN_FILES = ("metrics.json", "per_image.json")
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -100,8 +101,14 @@ class Evaluate(Command):
         return outcome
 
     def _pool_runs(self) -> Outcome:
-        metrics = average([read_json(folder / "metrics.json")["methods"] for folder in self.runs])
-        findings = check_claims([read_json(folder / "per_image.json") for folder in self.runs])
+        tables, images = ([read_json(folder / name) for folder in self.runs] for name in _RUN_FILES)
+        try:
+            metrics, findings = average([table["methods"] for table in tables]), check_claims(images)
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            raise FocusError(
+                f"focus evaluate: --runs: expected {' and '.join(_RUN_FILES)} of one version of focus demo in each "
+                f"folder, got something else ({error!r}); run the demo again"
+            ) from error
         outcome = Outcome(
             read=[str(folder) for folder in self.runs],
             good=True,

@@ -179,7 +179,7 @@ class MorphableModel(torch.nn.Module):
     def truncated(
         self, identity: int | None = None, expression: int | None = None, albedo: int | None = None
     ) -> MorphableModel:
-        """The same model with the first components only; None keeps all. `ValueError` for counts out of range."""
+        """The same model with the first components only; None keeps all. `FocusError` for counts out of range."""
         counts = {}
         for key, wanted, have in (
             ("identity", identity, self.identity_count),
@@ -188,7 +188,7 @@ class MorphableModel(torch.nn.Module):
         ):
             counts[key] = have if wanted is None else wanted
             if not 0 <= counts[key] <= have:
-                raise ValueError(f"truncated: {key}: expected 0 to {have} components, got {wanted}")
+                raise FocusError(f"{self.name}: {key}: expected 0 to {have} components, got {wanted}")
         return self._replaced(
             identity_basis=self.identity_basis[: counts["identity"]],
             expression_basis=self.expression_basis[: counts["expression"]],

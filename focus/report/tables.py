@@ -123,7 +123,11 @@ def html_table(metrics: Metrics, halves: Sequence[str] = HALVES) -> str:
 
 
 def average(runs: Sequence[Metrics]) -> Metrics:
-    """Means over runs of everything in the tables of several runs with the same methods."""
+    """Means over runs of everything in the tables of several runs with the same methods.
+
+    Raises:
+        KeyError, TypeError: runs that are not such tables.
+    """
     first = runs[0]
 
     def merge(path: tuple[str, ...], value: Any) -> Any:

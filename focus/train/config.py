@@ -283,6 +283,7 @@ class Settings:
 
     def scaled(self, factor: float) -> Settings:
         """The same run, shorter or longer: all iterations (stages, cycle, decays, ramps) times `factor`."""
+        _check("scale", factor, 0 < factor < math.inf, "a finite number > 0")
 
         def times(count: int) -> int:
             return max(1, round(count * factor)) if count else 0
