@@ -11,8 +11,16 @@ import pytest
 import tyro
 
 from focus.errors import FocusError
+from focus.losses import SegmentationWeights
 from focus.train import Settings, plan
-from focus.train.config import DataSettings, Rate, RobustSettings, StageSettings
+from focus.train.config import (
+    DataSettings,
+    LogSettings,
+    OptimiserSettings,
+    Rate,
+    RobustSettings,
+    StageSettings,
+)
 from focus.train.schedule import SEGMENTATION_STREAM, rate_of, robust_sigma
 
 
@@ -86,6 +94,14 @@ def test_settings_that_cannot_be_understood(values: dict[str, object], message: 
         ({"stages": StageSettings(cycle=10, segmentation_in_cycle=10)}, "segmentation_in_cycle"),
         ({"stages": StageSettings(joint=-1)}, "stages.joint"),
         ({"robust": RobustSettings(plain=0.7, anneal=0.7)}, "robust.plain"),
+        ({"robust": RobustSettings(cutoff=0.0)}, "robust.cutoff"),
+        ({"segmentation_weights": SegmentationWeights(neighbor_window=4)}, "neighbor_window"),
+        ({"optimiser": OptimiserSettings(gradient_clip=-1.0)}, "gradient_clip"),
+        ({"optimiser": OptimiserSettings(segmentation=Rate(float("nan")))}, r"segmentation\.start"),
+        ({"optimiser": OptimiserSettings(initialise=Rate(decay_every=0))}, "decay_every"),
+        ({"data": DataSettings(validation=-1)}, "data.validation"),
+        ({"data": DataSettings(distinct=0)}, "data.distinct"),
+        ({"log": LogSettings(pictures=-1)}, "log.pictures"),
         ({"data": DataSettings(photos=Path("photos"))}, "belong together"),
         ({"method": "oracle", "data": DataSettings(photos=Path("p"), landmarks=Path("l"))}, "true masks"),
     ],

@@ -329,7 +329,7 @@ def test_a_number_that_is_not_finite_ends_the_run(
     make: Callable[..., Trainer], batches: list[FaceBatch], tmp_path: Path, what: str
 ) -> None:
     spoiled = Pool([replace(batch, image=batch.image.clone()) for batch in batches])
-    trainer = make(data=spoiled, folder=tmp_path)
+    trainer = make(data=spoiled, folder=tmp_path, validation=batches[1])
     good: list[Any] = []
 
     def spoil(trainer: Trainer, turn: Turn) -> None:

@@ -19,6 +19,7 @@ from focus.data.makeup import draw_pigment
 from focus.data.occluders import OCCLUDERS, draw_occluder
 from focus.data.sampling import FaceSampler, PoseSettings, stream
 from focus.data.scene import Scene
+from focus.errors import FocusError
 from focus.face import FaceParameters, MorphableModel, Renderer
 
 
@@ -49,15 +50,15 @@ class SyntheticSettings:
     def __post_init__(self) -> None:
         unknown = sorted(set(self.occluders) - set(OCCLUDERS))
         if unknown or not self.occluders:
-            raise ValueError(
+            raise FocusError(
                 f"SyntheticSettings.occluders: expected some of {sorted(OCCLUDERS)}, got {unknown or 'none'}"
             )
         low, high = self.coverage
         if not 0 <= low < high <= 1:
-            raise ValueError(f"SyntheticSettings.coverage: expected 0 <= from < to <= 1, got {self.coverage}")
+            raise FocusError(f"SyntheticSettings.coverage: expected 0 <= from < to <= 1, got {self.coverage}")
         for name in ("occluded_fraction", "extreme_light_fraction"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"SyntheticSettings.{name}: expected a fraction in [0, 1], got {getattr(self, name)}")
+                raise FocusError(f"SyntheticSettings.{name}: expected a fraction in [0, 1], got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from focus.errors import FocusError
 from focus.face.lighting import AMBIENT_COEFFICIENT, HARMONIC_COUNT
 from focus.face.parameters import FaceParameters
 from focus.nets.resnet import ResNet
@@ -50,7 +51,7 @@ class ReconstructionNetwork(nn.Module):
         needed = sum(self.slice_widths) + 6 + 3 * HARMONIC_COUNT
         outputs = needed if settings.output_width is None else settings.output_width
         if outputs < needed:
-            raise ValueError(
+            raise FocusError(
                 f"ReconstructionNetwork: output_width: expected at least {needed} for {self.slice_widths} components, "
                 f"pose and light, got {outputs}"
             )

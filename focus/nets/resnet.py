@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from focus.errors import FocusError
 from focus.nets.weights import load_weights, read_weights
 
 Block = Literal["basic", "bottleneck"]
@@ -33,7 +34,7 @@ def normalisation_layer(channels: int, kind: Normalisation) -> nn.Module:
             1,
         )
         return nn.GroupNorm(groups, channels)
-    raise ValueError(f"normalisation: expected 'batch' or 'group', got {kind!r}")
+    raise FocusError(f"normalisation: expected 'batch' or 'group', got {kind!r}")
 
 
 class BasicBlock(nn.Module):
@@ -124,14 +125,14 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         if not len(blocks) == len(widths) == len(strides) or not blocks:
-            raise ValueError(
+            raise FocusError(
                 "ResNet: blocks, widths and strides: expected the same number of stages, got "
                 f"{tuple(blocks)}, {tuple(widths)}, {tuple(strides)}"
             )
         if block not in ("basic", "bottleneck"):
-            raise ValueError(f"ResNet: block: expected 'basic' or 'bottleneck', got {block!r}")
+            raise FocusError(f"ResNet: block: expected 'basic' or 'bottleneck', got {block!r}")
         if stem_kernel % 2 == 0:
-            raise ValueError(f"ResNet: stem_kernel: expected an odd number, got {stem_kernel}")
+            raise FocusError(f"ResNet: stem_kernel: expected an odd number, got {stem_kernel}")
         block_type = BasicBlock if block == "basic" else Bottleneck
         self.conv1 = nn.Conv2d(3, stem_width, stem_kernel, stride=2, padding=stem_kernel // 2, bias=False)
         self.bn1 = normalisation_layer(stem_width, normalisation)

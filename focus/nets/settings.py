@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from focus.errors import FocusError
 from focus.nets.resnet import Block, Normalisation
 
 Preset = Literal["paper", "official", "small"]
@@ -72,9 +73,9 @@ class EncoderSettings:
             for kind in ("count", "used"):
                 value = getattr(self, f"{name}_{kind}")
                 if value < 0:
-                    raise ValueError(f"EncoderSettings.{name}_{kind}: expected a number >= 0, got {value}")
+                    raise FocusError(f"EncoderSettings.{name}_{kind}: expected a number >= 0, got {value}")
         if min(self.input_deviation) <= 0:
-            raise ValueError(f"EncoderSettings.input_deviation: expected positive numbers, got {self.input_deviation}")
+            raise FocusError(f"EncoderSettings.input_deviation: expected positive numbers, got {self.input_deviation}")
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,11 @@ class SegmentationSettings:
 
     def __post_init__(self) -> None:
         if len(self.filters) < 2 or min(self.filters) < 1:
-            raise ValueError(
+            raise FocusError(
                 f"SegmentationSettings.filters: expected at least two positive numbers, got {self.filters}"
             )
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"SegmentationSettings.dropout: expected a number in [0, 1), got {self.dropout}")
+            raise FocusError(f"SegmentationSettings.dropout: expected a number in [0, 1), got {self.dropout}")
 
 
 @dataclass(frozen=True)
@@ -120,14 +121,14 @@ class NetworkSettings:
             return cls(encoder=EncoderSettings(input_mean=(0.0, 0.0, 0.0), input_deviation=(1.0, 1.0, 1.0)))
         if name == "small":
             return _SMALL
-        raise ValueError(f"NetworkSettings.preset: expected 'paper', 'official' or 'small', got {name!r}")
+        raise FocusError(f"NetworkSettings.preset: expected 'paper', 'official' or 'small', got {name!r}")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> NetworkSettings:
-        """Undoes `dataclasses.asdict`, also after a round trip through JSON. Raises `ValueError` for unknown names."""
+        """Undoes `dataclasses.asdict`, also after a round trip through JSON. Raises `FocusError` for unknown names."""
         unknown = sorted(set(values) - {"encoder", "segmentation"})
         if unknown:
-            raise ValueError(
+            raise FocusError(
                 f"NetworkSettings: expected the settings encoder and segmentation, got {', '.join(unknown)}"
             )
         return cls(
@@ -140,7 +141,7 @@ def _arguments(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     known = [f.name for f in fields(kind)]
     unknown = sorted(set(values) - set(known))
     if unknown:
-        raise ValueError(f"{kind.__name__}: unknown settings {', '.join(unknown)}; expected some of {', '.join(known)}")
+        raise FocusError(f"{kind.__name__}: unknown settings {', '.join(unknown)}; expected some of {', '.join(known)}")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 

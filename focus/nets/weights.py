@@ -41,10 +41,10 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             content = safetensors.torch.load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except pickle.UnpicklingError as error:  # whose text advises to read the file without a check
         raise FocusError(
-            f"network weights: {path} is not a file of plain tensors ({_first_line(error)}). A whole pickled module is "
-            "refused, since reading it can run any code; save its state_dict() and hand in that file."
+            f"network weights: {path} is damaged, or no file of plain tensors. A whole pickled module is refused, "
+            "since reading it can run any code; save its state_dict() and hand in that file."
         ) from error
     except Exception as error:  # both readers raise many kinds for damaged files
         raise FocusError(

@@ -253,10 +253,24 @@ class Settings:
         _check(
             "robust.plain, robust.anneal", parts, min(parts) >= 0 and sum(parts) <= 1, "fractions of together at most 1"
         )
+        _check("robust.cutoff", robust.cutoff, 0 < robust.cutoff < math.inf, "a finite number > 0")
+        window = self.segmentation_weights.neighbor_window
+        _check("segmentation_weights.neighbor_window", window, window in range(1, 16, 2), "an odd number in 1 to 15")
+        optimiser = self.optimiser
+        clip = optimiser.gradient_clip
+        _check("optimiser.gradient_clip", clip, clip is None or clip > 0, "a number > 0, or none")
+        for name in ("initialise", "segmentation", "joint_reconstruction", "joint_segmentation"):
+            rate = getattr(optimiser, name)
+            _check(f"optimiser.{name}.start", rate.start, 0 <= rate.start < math.inf, "a finite number >= 0")
+            _check(f"optimiser.{name}.decay_every", rate.decay_every, rate.decay_every >= 1, "at least 1")
+            _check(f"optimiser.{name}.warm_up", rate.warm_up, rate.warm_up >= 0, "a number >= 0")
         _check("guard.window", self.guard.window, self.guard.window >= 1, "at least 1")
+        _check("log.pictures", self.log.pictures, self.log.pictures >= 0, "a number >= 0")
         for name in ("every", "checkpoint_every", "validate_every"):
             _check(f"log.{name}", getattr(self.log, name), getattr(self.log, name) >= 1, "at least 1")
         data = self.data
+        _check("data.validation", data.validation, data.validation >= 0, "a number >= 0")
+        _check("data.distinct", data.distinct, data.distinct is None or data.distinct >= 1, "at least 1, or none")
         for photos, landmarks in (("photos", "landmarks"), ("adapt_photos", "adapt_landmarks")):
             if (getattr(data, photos) is None) != (getattr(data, landmarks) is None):
                 raise FocusError(f"settings: data.{photos} and data.{landmarks} belong together: give both or neither")

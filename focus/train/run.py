@@ -153,6 +153,8 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise FocusError(f"settings: device: expected 'auto', 'cpu' or 'cuda', got {name!r}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise FocusError(f"settings: device: expected 'auto', 'cpu' or 'cuda', got {name!r}")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise FocusError("settings: device: 'cuda' was asked for, and torch sees no card; set it to 'auto' or 'cpu'")
     return device

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -351,6 +351,8 @@ class Trainer:
         batch = self.adaptation_validation if turn.stage == "adapt" else self.validation
         if batch is None or self.process:
             return
+        for _, network in self.networks.items():
+            self._require_finite(network.state_dict().values())
         batch = batch.to(self.device)
         found = self.predict(batch, "pretrained" if turn.stage == "initialise" else None)
         face = found.rendering.mask
@@ -379,14 +381,17 @@ class Trainer:
         if self.folder is None or self.process:
             return
         header, tensors = self.state()
-        if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
+        self._require_finite(tensors.values())
+        save_checkpoint(self.folder / LAST, header, tensors)
+        if not any(other.stage == turn.stage and other.end > self.step for other in self.plan):
+            save_checkpoint(self.folder / f"{turn.stage}.safetensors", header, tensors)
+
+    def _require_finite(self, weights: Iterable[Tensor]) -> None:
+        if not all(bool(torch.isfinite(value).all()) for value in weights):
             self._stop(
                 "a weight is not finite. Lower the learning rate (optimiser) or limit the gradient "
                 "(optimiser.gradient_clip)."
             )
-        save_checkpoint(self.folder / LAST, header, tensors)
-        if not any(other.stage == turn.stage and other.end > self.step for other in self.plan):
-            save_checkpoint(self.folder / f"{turn.stage}.safetensors", header, tensors)
 
     def _stop(self, reason: str) -> NoReturn:
         kept = (
