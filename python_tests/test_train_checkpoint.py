@@ -94,6 +94,11 @@ def test_bad_files_are_named(tmp_path: Path, trained: Path) -> None:
         load_checkpoint(tmp_path / "absent.safetensors")
 
 
+def test_the_whole_face_model_will_do(trained: Path, model: MorphableModel) -> None:
+    found = load_trained(trained, model=MorphableModel.procedural("small")).model
+    assert found.fingerprint() == model.fingerprint()
+
+
 def test_another_face_model_is_refused(trained: Path, model: MorphableModel) -> None:
     with pytest.raises(FocusError, match="trained with the face model"):
         load_trained(trained, model=model.truncated(identity=5))

@@ -206,7 +206,7 @@ def load_trained(
 
     Args:
         path: a checkpoint of training or for inference.
-        model: the face model; None: the one that the settings name.
+        model: the face model, of which as many components are used as the settings say; None: the one that they name.
         device: where all of it goes.
 
     Raises:
@@ -214,7 +214,7 @@ def load_trained(
     """
     checkpoint = load_checkpoint(path)
     settings = checkpoint.settings
-    model = settings.face.build() if model is None else model
+    model = settings.face.build(model)
     checkpoint.check_model(model)
     networks = Networks.build(settings, model)
     checkpoint.load_networks(networks)

@@ -43,9 +43,19 @@ class FaceSettings:
     albedo: int | None = None
     """Number of albedo components."""
 
-    def build(self) -> MorphableModel:
-        """The model. Raises `FocusError` for files that cannot be read."""
+    def build(self, model: MorphableModel | None = None) -> MorphableModel:
+        """The model with these numbers of components.
+
+        Args:
+            model: in place of that of `source`; it keeps what it has where that is less.
+
+        Raises:
+            FocusError: a file that cannot be read, or has too few components.
+        """
         counts = (self.identity, self.expression, self.albedo)
+        if model is not None:
+            have = (model.identity_count, model.expression_count, model.albedo_count)
+            return model.truncated(*(n if k is None else min(k, n) for k, n in zip(counts, have, strict=True)))
         if self.source == "procedural":
             return MorphableModel.procedural(self.detail, *counts)
         return MorphableModel.load(self.source).truncated(*counts)
