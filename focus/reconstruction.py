@@ -15,6 +15,7 @@ from torch import Tensor
 from focus import ops
 from focus._version import __version__
 from focus.data.align import Alignment
+from focus.errors import FocusError
 from focus.face import Camera, FaceParameters, MorphableModel
 from focus.face.contour import LandmarkLocator
 from focus.face.renderer import draw, shade
@@ -160,9 +161,11 @@ class Reconstruction:
             The files.
 
         Raises:
-            FocusError: the file system refused.
+            FocusError: no usable stem, or the file system refused.
         """
         stem = Path(self.name).stem if stem is None else stem
+        if not stem or Path(stem).name != stem:
+            raise FocusError(f"save: stem: expected the start of a file name, got {stem!r}")
         contents = encode_meshes(
             self.vertices.detach().cpu().numpy(), self.model.faces.cpu().numpy(), self.colors.detach().cpu().numpy()
         )

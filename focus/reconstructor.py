@@ -54,7 +54,8 @@ class Reconstructor:
 
         Args:
             checkpoint: the file.
-            model: the face model; None: the one that the checkpoint names.
+            model: the face model, of which the first components are used, as in training; None: the one that the
+                checkpoint names.
             device: where the networks run.
 
         Raises:
@@ -74,7 +75,7 @@ class Reconstructor:
             images: ``[B, 3, S, S]`` RGB, uint8 or floating point in [0, 1], aligned as `focus.data.align` does it.
 
         Raises:
-            ValueError, TypeError: another shape or dtype.
+            ValueError, TypeError: another shape or dtype, or not finite.
         """
         size = self.image_size
         if not isinstance(images, Tensor) or not (images.dtype == torch.uint8 or images.is_floating_point()):
@@ -83,6 +84,8 @@ class Reconstructor:
         if images.dim() != 4 or images.shape[1:] != (3, size, size):
             raise ValueError(f"Reconstructor: images: expected shape [B, 3, {size}, {size}], got {list(images.shape)}")
         crops = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+        if not bool(torch.isfinite(crops).all()):
+            raise ValueError("Reconstructor: images: expected finite numbers in [0, 1], got NaN or infinity")
         whole = Alignment(scale=1.0, center=((size - 1) / 2, (size - 1) / 2), image_size=size)
         bytes_rgb = (crops.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         return self._reconstruct(crops, [whole] * len(crops), list(bytes_rgb), [f"face_{i}" for i in range(len(crops))])

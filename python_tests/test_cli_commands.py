@@ -137,6 +137,7 @@ def test_train_resume_evaluate_reconstruct(photos: Path, tmp_path: Path, capsys:
 
     scores = run(["evaluate", exported, "--faces", 2, "--device", "cpu", "--out", tmp_path / "scores"], capsys)
     assert list(scores["methods"]) == ["MeanFace", "FOCUS"]
+    assert "at least one face" in run(["evaluate", exported, "--faces", 0], capsys, REFUSED)["error"]
     assert json.loads((tmp_path / "scores" / "metrics.json").read_text())["methods"] == scores["methods"]
 
     options = ["--checkpoint", exported, "--out", tmp_path / "faces", "--device", "cpu"]

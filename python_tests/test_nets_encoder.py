@@ -203,5 +203,7 @@ def test_bad_settings_are_refused() -> None:
         NetworkSettings.preset("large")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="identity_used"):
         EncoderSettings(identity_used=-1)
+    with pytest.raises(ValueError, match=r"EncoderSettings.widths: expected numbers >= 1, got \(64, 0"):
+        EncoderSettings(widths=(64, 0, 64, 64))
     with pytest.raises(ValueError, match="input_deviation"):
         EncoderSettings(input_deviation=(1.0, 0.0, 1.0))

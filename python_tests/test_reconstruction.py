@@ -252,6 +252,13 @@ def test_unusable_folder(reconstruction: Reconstruction, tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize("stem", ["", "../elsewhere", "sub/face"])
+def test_stems_stay_in_the_folder(reconstruction: Reconstruction, tmp_path: Path, stem: str) -> None:
+    with pytest.raises(FocusError, match="save: stem: expected the start of a file name"):
+        reconstruction.save(tmp_path / "out", stem)
+    assert not list(tmp_path.iterdir())
+
+
 def checkpoint(folder: Path, model: MorphableModel, *, method: str = "focus", step: int = 15) -> Path:
     """Random networks of the preset `small`, as if after some training: 10 + 10 + 10 iterations."""
     stages = StageSettings(initialise=10, segmentation=10, joint=10, cycle=10, segmentation_in_cycle=5)
@@ -320,6 +327,7 @@ def test_masks_without_a_trained_segmentation_network(
         (torch.zeros(1, 3, 20, 20), ValueError, r"got \[1, 3, 20, 20\]"),
         (torch.zeros(1, 3, 64, 64, dtype=torch.int64), TypeError, "got torch.int64"),
         (np.zeros((1, 3, 64, 64)), TypeError, "got ndarray"),
+        (torch.full((1, 3, 64, 64), float("nan")), ValueError, "expected finite numbers"),
     ],
 )
 def test_reconstructor_rejects(

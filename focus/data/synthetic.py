@@ -96,7 +96,7 @@ class SyntheticFaces:
         self, model: MorphableModel, image_size: int, seed: int, settings: SyntheticSettings | None = None
     ) -> None:
         if not 0 <= seed < 2**64:
-            raise ValueError(f"SyntheticFaces: seed must be in [0, 2**64), got {seed}")
+            raise FocusError(f"SyntheticFaces: seed must be in [0, 2**64), got {seed}")
         if image_size < 16:
             raise ValueError(f"SyntheticFaces: image_size must be at least 16, got {image_size}")
         # A copy: drawing happens on the CPU, also when a trainer moves its model (in place) to another device.

@@ -18,6 +18,7 @@ from torch import Tensor
 from focus import losses
 from focus.data.batches import FaceBatch
 from focus.data.synthetic import SyntheticFaces
+from focus.errors import FocusError
 from focus.eval.appearance import appearance_rmse
 from focus.eval.masks import mask_scores, outlier_iou
 from focus.eval.shape import shape_error, summarise
@@ -190,7 +191,7 @@ def evaluate(
         progress: called with (pictures done, pictures in all).
     """
     if count < 1 or not methods:
-        raise ValueError(f"evaluate: expected at least one face and one method, got {count} and {len(methods)}")
+        raise FocusError(f"evaluate: expected at least one face and one method, got {count} and {len(methods)}")
     renderer = Renderer(faces.model, faces.image_size).to(device)
     values: dict[str, dict[str, list[NDArray[np.float64]]]] = {
         m.name: {key: [] for key in IMAGE_VALUES} for m in methods

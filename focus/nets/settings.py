@@ -74,6 +74,10 @@ class EncoderSettings:
                 value = getattr(self, f"{name}_{kind}")
                 if value < 0:
                     raise FocusError(f"EncoderSettings.{name}_{kind}: expected a number >= 0, got {value}")
+        for name in ("blocks", "widths", "strides", "stem_width", "stem_kernel", "pool_size"):
+            value = getattr(self, name)
+            if min(value if isinstance(value, tuple) else (value,), default=1) < 1:
+                raise FocusError(f"EncoderSettings.{name}: expected numbers >= 1, got {value}")
         if min(self.input_deviation) <= 0:
             raise FocusError(f"EncoderSettings.input_deviation: expected positive numbers, got {self.input_deviation}")
 
