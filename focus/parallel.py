@@ -55,14 +55,16 @@ def run_jobs(
         on_report: called here, in the calling process, with a job's name and what it reported.
 
     Raises:
-        FocusError: a job raised one, or its process died.
+        FocusError: a job raised one, ran out of disk or memory, or its process died.
         RuntimeError: a job raised anything else; the message holds its traceback.
     """
     context = multiprocessing.get_context("spawn")
     waiting = list(reversed(jobs))
     running: dict[Connection, tuple[Job, SpawnProcess]] = {}
     results: dict[str, Any] = {}
-    limit = max(1, workers or processors())
+    limit = processors() if workers is None else workers
+    if limit < 1:
+        raise FocusError(f"workers: expected at least 1, got {limit}")
     try:
         while waiting or running:
             while waiting and len(running) < limit:
@@ -117,6 +119,8 @@ def _work(connection: Connection, job: Job) -> None:
         send("refused", str(error))
     except (KeyboardInterrupt, BrokenPipeError):
         pass  # the parent is gone or is stopping everything
+    except (OSError, MemoryError) as error:  # a full disk, for example
+        send("refused", str(error) or repr(error))
     except BaseException:
         send("failed", traceback.format_exc())
     finally:

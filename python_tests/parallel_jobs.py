@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -24,6 +25,10 @@ def refuse(report: Callable[[Any], None]) -> None:
 
 def fail(report: Callable[[Any], None]) -> None:
     raise KeyError("a fault of ours")
+
+
+def fill_disk(report: Callable[[Any], None]) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", "out/log.jsonl")
 
 
 def die(report: Callable[[Any], None]) -> None:

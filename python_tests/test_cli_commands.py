@@ -178,6 +178,20 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("in_this_process")
+def test_demo_refuses_before_it_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    for options, message in (
+        (["--out", tmp_path / "file"], "is there, and no folder"),
+        (["--workers", 0], "workers: expected at least 1"),
+        (["--device", "tpu"], "device: expected"),
+        (["--test-faces", 0], "test_faces: expected at least"),
+        (["--scale", "nan"], "scale: expected"),
+    ):
+        assert message in run(["demo", "--out", tmp_path / "out", *options], capsys, REFUSED)["error"]
+    assert not (tmp_path / "out" / "training").exists()
+
+
+@pytest.mark.usefixtures("in_this_process")
 def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answer = run(["demo", "--out", tmp_path, "--seeds", 0, 1, "--test-faces", 8, "--workers", 2], capsys)
     metrics = json.loads((tmp_path / "seed-1" / "metrics.json").read_text())

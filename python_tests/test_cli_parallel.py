@@ -50,11 +50,21 @@ def test_a_job_that_refuses_stops_the_others(jobs: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("job", "error", "text"), [("fail", RuntimeError, "a fault of ours"), ("die", FocusError, "exit code 9")]
+    ("job", "error", "text"),
+    [
+        ("fail", RuntimeError, "a fault of ours"),
+        ("die", FocusError, "exit code 9"),
+        ("fill_disk", FocusError, r"broken: .*No space left on device: 'out/log.jsonl'"),
+    ],
 )
 def test_faults_of_a_job_are_told_from_refusals(jobs: Any, job: str, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         parallel.run_jobs([parallel.Job("broken", getattr(jobs, job))])
+
+
+def test_workers_are_at_least_one(jobs: Any) -> None:
+    with pytest.raises(FocusError, match="workers: expected at least 1, got 0"):
+        parallel.run_jobs([parallel.Job("a", jobs.wait)], workers=0)
 
 
 def test_processors_are_counted() -> None:

@@ -23,6 +23,7 @@ from focus.report.demo_page import demo_page, faces_sheet
 from focus.report.results import write_json, write_text
 from focus.train.checkpoint import load_trained
 from focus.train.config import Settings
+from focus.train.run import pick_device
 from focus.train.trainer import LAST
 
 DISTINCT_FACES = 4000
@@ -83,10 +84,14 @@ def run_demo(settings: DemoSettings, *, progress: Progress, message: Callable[[s
     started = time.monotonic()
     if settings.test_faces < EXAMPLES:
         raise FocusError(f"demo: test_faces: expected at least {EXAMPLES}, got {settings.test_faces}")
+    if settings.workers is not None and settings.workers < 1:
+        raise FocusError(f"demo: workers: expected at least 1, got {settings.workers}")
     base = replace(settings.training or Settings.preset("small"), seed=settings.seed, threads=1, workers=0)
+    pick_device(base.device)
     runs = settings.out / "training"
     initial = settings.initial or shipped_checkpoint()
     if initial is None:
+        settings.out.mkdir(parents=True, exist_ok=True)
         initial = _initialise(base, runs / "initial", progress, message)
     data = replace(base.data, distinct=DISTINCT_FACES)
     base = replace(base, start=initial, data=data, stages=replace(base.stages, initialise=0))
@@ -97,6 +102,7 @@ def run_demo(settings: DemoSettings, *, progress: Progress, message: Callable[[s
             f"{base.face} at {base.image_size} pixels. Use a checkpoint of the preset 'small'."
         )
     training = {name: replace(base, method=method) for name, method in TRAINED.items()}
+    settings.out.mkdir(parents=True, exist_ok=True)
     for name in training:
         _clear(runs / name)
     message(f"training {', '.join(training)} from {initial.name}, in {runs}")

@@ -316,7 +316,9 @@ class Settings:
             return replace(value, decay_every=times(value.decay_every), warm_up=times(value.warm_up))
 
         counts = {item.name: times(getattr(self.stages, item.name)) for item in fields(self.stages)}
-        counts["cycle"] = max(counts["cycle"], counts["segmentation_in_cycle"] + 1)
+        for name in ("cycle", "joint", "adapt"):  # both networks get their turn
+            if counts[name]:
+                counts[name] = max(counts[name], counts["segmentation_in_cycle"] + 1)
         return replace(
             self,
             stages=StageSettings(**counts),
