@@ -267,6 +267,7 @@ def test_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert read_image(preview).std() > 20
     assert "identity: expected 0 to 80" in run(["model", "--identity", 999], capsys, REFUSED)["error"]
     assert "no such model file" in run(["model", tmp_path / "none.h5"], capsys, REFUSED)["error"]
+    assert "--seed" in run(["model", "procedural-small", "--seed", 2**70], capsys, REFUSED)["error"]
 
 
 def test_model_with_landmarks_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,9 +82,10 @@ def test_angles_of_a_wrong_shape(shape: tuple[int, ...]) -> None:
         rotation_matrix(torch.zeros(shape))
 
 
-def test_image_size_must_be_positive() -> None:
+@pytest.mark.parametrize("size", [0, -3, 2.5])
+def test_image_size_must_be_positive_and_whole(size: float) -> None:
     with pytest.raises(ValueError, match="image_size"):
-        Camera(0)
+        Camera(size)
 
 
 def test_harmonics_are_orthonormal_on_the_sphere() -> None:

@@ -250,6 +250,12 @@ def test_bad_images(scene: Scene, fitter: PhotoFitter, image: object, message: s
         fitter(image, scene.landmarks)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("wrong", [None, "procedural"])
+def test_what_is_no_model_is_refused(wrong: object) -> None:
+    with pytest.raises(TypeError, match=r"expected a MorphableModel .*procedural\(\)"):
+        PhotoFitter(wrong)
+
+
 def test_tiny_photo(scene: Scene, model: MorphableModel) -> None:
     """A face of 12 pixels gives a result, or a clear error; here there is still something to see."""
     small = np.asarray(Image.fromarray(scene.photo).resize((20, 20), Image.Resampling.BOX))

@@ -14,6 +14,7 @@ from rich.text import Text
 from focus.cli.command import Command, Outcome, parse_as, say
 from focus.cli.faces import PROCEDURAL, load_face
 from focus.data.images import write_image
+from focus.errors import FocusError
 from focus.face import FaceParameters, MorphableModel, Renderer
 from focus.report.panels import Picture, cut_out, grid
 
@@ -47,6 +48,8 @@ class Model(Command):
 
     def run(self) -> Outcome:
         """Describes the model; writes what was asked for."""
+        if not 0 <= self.seed < 1 << 32:
+            raise FocusError(f"focus model: --seed: expected a number in [0, 2**32), got {self.seed}")
         model = load_face(self.source, albedo=self.synthetic_albedo, landmarks68=self.landmarks68)
         model = model.truncated(self.identity, self.expression, self.albedo)
         facts = describe(model)

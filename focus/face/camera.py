@@ -61,9 +61,9 @@ class Camera:
     """
 
     def __init__(self, image_size: int) -> None:
-        if image_size < 1:
-            raise ValueError(f"Camera: image_size: expected a positive number of pixels, got {image_size}")
-        self.image_size = int(image_size)
+        if not isinstance(image_size, int) or image_size < 1:
+            raise ValueError(f"Camera: image_size: expected a positive whole number of pixels, got {image_size!r}")
+        self.image_size = image_size
         self.focal = FOCAL_FACTOR * image_size / 2
         self.principal = (image_size - 1) / 2
 

@@ -43,9 +43,17 @@ class PhotoFitter:
 
     Attributes:
         model: as given, or with the synthetic albedo.
+
+    Raises:
+        TypeError: `model` is no `MorphableModel`.
     """
 
     def __init__(self, model: MorphableModel, settings: FitSettings | None = None) -> None:
+        if not isinstance(model, MorphableModel):
+            raise TypeError(
+                "PhotoFitter: model: expected a MorphableModel (MorphableModel.procedural(), or MorphableModel.load of "
+                f"a file), got {type(model).__name__}"
+            )
         self.settings = settings or FitSettings()
         self.model = model if model.albedo_count else model.with_gaussian_process_albedo()
         self.region = face_region(self.model)
