@@ -1,9 +1,8 @@
 """Independent jobs side by side, each in a process of its own with one thread of torch.
 
-On two cores two trainings with a thread each are done before one after the other with two threads: small networks
-    give a
-thread pool little to share. And a result does not depend on how many cores a machine has, since one thread always
-adds in the same order.
+On two cores two trainings with a thread each are done before one after the other with two threads each: threads of
+small networks wait for each other often. And a result does not depend on how many cores a machine has, since one
+thread always adds in the same order.
 """
 
 from __future__ import annotations

@@ -10,8 +10,7 @@ def appearance_rmse(reconstruction: Tensor, unoccluded: Tensor, face: Tensor) ->
     """Root mean square difference to the true rendering over the true face, its hidden part included.
 
     A reconstruction that copies the colour of an occluder is right about the photo and wrong about the face: here it
-        pays. So does one
-    that leaves a part of the face uncovered: there its colour is 0.
+    pays. So does one that leaves a part of the face uncovered: there its colour is 0.
 
     Args:
         reconstruction: ``[B, 3, H, W]`` RGB, 0 outside the rendered face; clamped to [0, 1] here.

@@ -66,9 +66,8 @@ def outlier_iou(predicted: Tensor, visible: Tensor, rendered: Tensor, *, thresho
     """Intersection over union of the predicted and the true outliers, image by image.
 
     Outliers are the pixels of the rendered face where the face is not seen: occluders, and background that the
-        rendering covers by
-    mistake. A mask that calls everything face finds none of them and scores 0, however small they are; F1 hardly
-    notices.
+    rendering covers by mistake. A mask that calls everything face finds none of them and scores 0, however small they
+    are; F1 hardly notices.
 
     Args:
         predicted, visible, rendered: as for `mask_scores`.
