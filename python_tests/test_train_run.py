@@ -232,7 +232,7 @@ def test_two_processes_learn_what_one_does(finished: Path, tmp_path: Path) -> No
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    address = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    address = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PYTHONFAULTHANDLER": "1"}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(program), str(settings), str(tmp_path / "run")],

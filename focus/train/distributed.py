@@ -57,5 +57,6 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield device
+        dist.barrier()  # no process tears its connections down while another is still in an exchange
     finally:
         dist.destroy_process_group()
