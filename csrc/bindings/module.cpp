@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 
 #include "bindings/bind.h"
+#include "common/simd.h"
 
 #if defined(FOCUS_WITH_CUDA) && !defined(FOCUS_EMULATE_CUDA)
 #include <cuda_runtime.h>
@@ -29,4 +30,8 @@ PYBIND11_MODULE(FOCUS_MODULE_NAME, module) {
 #endif
     module.attr("cuda_architectures") = FOCUS_CUDA_ARCHITECTURES;
     module.attr("compiler") = __VERSION__;
+    module.def("uses_avx2", [] { return focus::uses_avx2().load(); });
+    module.def(
+        "set_avx2", [](bool wanted) { return focus::uses_avx2() = wanted && focus::processor_has_avx2(); }, pybind11::arg("wanted"),
+        "Chooses the CPU kernels' vector code for the whole process; returns whether AVX2 is used now.");
 }

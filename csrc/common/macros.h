@@ -7,6 +7,10 @@
 
 #if defined(__CUDACC__)
 #define FOCUS_HD __host__ __device__ __forceinline__
+#elif defined(__GNUC__)
+#define FOCUS_INLINE __attribute__((always_inline))  // see simd.h for what depends on it
+#define FOCUS_HD FOCUS_INLINE inline
 #else
+#define FOCUS_INLINE
 #define FOCUS_HD inline
 #endif
