@@ -8,40 +8,106 @@
 
 namespace focus {
 
+// V is double; the CPU kernel also takes Lanes<double>, for four triangles or four pixels at once.
+
+template <typename V>
+FOCUS_HD V splat(double value) {
+    return V{} + value;
+}
+
 // The line through two vertices, as a function that is positive on one side. The end points are put into one order (by x, then y) before
 // any arithmetic, and the sign restored after it, so that the two faces of an edge compute exactly opposite numbers: no pixel between
 // them is lost. Double precision makes the differences of float coordinates exact and the sign right on and near the pixel grid. No
 // target contracts these into multiply-adds (see CMakeLists.txt): the same bits everywhere.
+template <typename V>
 struct Edge {
-    double x, y;    // the first end point in the canonical order
-    double dx, dy;  // from it to the other
-    double sign;    // +1 or -1: what the canonical order did to the direction
+    V x, y;    // the first end point in the canonical order
+    V dx, dy;  // from it to the other
+    V sign;    // +1 or -1: what the canonical order did to the direction
 
-    FOCUS_HD double operator()(double px, double py) const { return sign * (dx * (py - y) - dy * (px - x)); }
+    FOCUS_HD V operator()(V px, V py) const { return sign * (dx * (py - y) - dy * (px - x)); }
 };
 
-FOCUS_HD Edge make_edge(double ax, double ay, double bx, double by) {
-    bool const ordered = ax < bx || (ax == bx && ay <= by);
-    Edge edge;
+template <typename V>
+FOCUS_HD Edge<V> make_edge(V ax, V ay, V bx, V by) {
+    auto const ordered = (ax < bx) | ((ax == bx) & (ay <= by));
+    Edge<V> edge;
     edge.x = ordered ? ax : bx;
     edge.y = ordered ? ay : by;
     edge.dx = ordered ? bx - ax : ax - bx;
     edge.dy = ordered ? by - ay : ay - by;
-    edge.sign = ordered ? 1.0 : -1.0;
+    edge.sign = ordered ? splat<V>(1.0) : splat<V>(-1.0);
     return edge;
 }
 
-// A triangle ready to be tested against pixels. `edge[k]` faces vertex k and is >= 0 inside, whatever the winding.
+// `edge[k]` faces vertex k and is >= 0 inside, whatever the winding. Returns twice the signed area; with y down it is positive for
+// vertices that run clockwise on the screen.
+template <typename V>
+FOCUS_HD V make_edges(V const* x, V const* y, Edge<V>* edge) {
+    for (int k = 0; k < 3; ++k) {
+        int const a = (k + 1) % 3, b = (k + 2) % 3;
+        edge[k] = make_edge(x[a], y[a], x[b], y[b]);
+    }
+    V const area = edge[0](x[0], y[0]);
+    for (int k = 0; k < 3; ++k) edge[k].sign = area < 0.0 ? -edge[k].sign : edge[k].sign;
+    return area;
+}
+
+// The edge functions at a pixel centre.
+template <typename V>
+struct EdgeValues {
+    FOCUS_HD EdgeValues(Edge<V> const* edge, V px, V py) {
+        for (int k = 0; k < 3; ++k) e[k] = edge[k](px, py);
+        sum = e[0] + e[1] + e[2];
+    }
+
+    // Whether the pixel centre lies inside the triangle or on its edges.
+    FOCUS_HD auto inside() const { return (e[0] >= 0.0) & (e[1] >= 0.0) & (e[2] >= 0.0) & (sum > 0.0); }
+
+    V e[3], sum;
+};
+
+template <typename V>
+struct CoverageOf {
+    V barycentric[3];
+    V depth;  // mm
+
+    // Where in a triangle with these depths a pixel inside it lies.
+    FOCUS_HD void find(EdgeValues<V> const& at, V const* z, bool perspective_correct) {
+        for (int k = 0; k < 3; ++k) barycentric[k] = at.e[k] / at.sum;
+        if (perspective_correct) {
+            V const q0 = barycentric[0] / z[0], q1 = barycentric[1] / z[1], q2 = barycentric[2] / z[2], q = q0 + q1 + q2;
+            barycentric[0] = q0 / q;
+            barycentric[1] = q1 / q;
+            barycentric[2] = q2 / q;
+            depth = 1.0 / q;
+        } else {  // exact where the three depths are equal: ties stay ties
+            depth = z[0] + barycentric[1] * (z[1] - z[0]) + barycentric[2] * (z[2] - z[0]);
+        }
+        // Rounding may leave the triangle by an ulp of its largest depth: below 0, where the smallest is tiny.
+        V low = z[0] < z[1] ? z[0] : z[1], high = z[0] < z[1] ? z[1] : z[0];
+        low = z[2] < low ? z[2] : low;
+        high = z[2] > high ? z[2] : high;
+        depth = depth > low ? depth : low;
+        depth = depth < high ? depth : high;
+    }
+};
+
+using Coverage = CoverageOf<double>;
+
+// A triangle ready to be tested against pixels.
 struct Triangle {
-    Edge edge[3];
+    Edge<double> edge[3];
     double z[3];   // depths of the vertices, mm
     PixelBox box;  // pixels that may be covered, inside the image
 };
 
-struct Coverage {
-    double barycentric[3];  // of the affine map from the screen
-    double depth;           // mm
-};
+// Whether a face with this area (of make_edges) is drawn.
+template <typename V>
+FOCUS_HD auto is_drawn(V area, Cull cull) {
+    auto const drawn = (area != 0.0) & (area - area == 0.0);  // and finite
+    return cull == Cull::kNone ? drawn : cull == Cull::kClockwise ? drawn & (area < 0.0) : drawn & (area > 0.0);
+}
 
 FOCUS_HD int first_pixel(double low) {  // the first pixel centre at or right of `low`, at least 0
     if (!(low > 0.0)) return 0;
@@ -70,39 +136,14 @@ FOCUS_HD bool make_triangle(T const* screen_vertices, int32_t const* face, Cull 
     triangle->box = {first_pixel(x_low), first_pixel(y_low), last_pixel(x_high, width), last_pixel(y_high, height)};
     if (triangle->box.x_min > triangle->box.x_max || triangle->box.y_min > triangle->box.y_max) return false;
 
-    // Twice the signed area; with y down it is positive for vertices that run clockwise on the screen.
-    double const area = make_edge(x[1], y[1], x[2], y[2])(x[0], y[0]);
-    if (!(area != 0.0) || !is_finite(area)) return false;
-    if (cull == (area > 0.0 ? Cull::kClockwise : Cull::kCounterclockwise)) return false;
-    for (int k = 0; k < 3; ++k) {
-        int const a = (k + 1) % 3, b = (k + 2) % 3;
-        triangle->edge[k] = make_edge(x[a], y[a], x[b], y[b]);
-        if (area < 0.0) triangle->edge[k].sign = -triangle->edge[k].sign;
-    }
-    return true;
+    return is_drawn(make_edges(x, y, triangle->edge), cull);
 }
 
-// Whether the pixel centre lies inside the triangle or on its edges; fills in where.
+// Whether the triangle covers the pixel centre; fills in where.
 FOCUS_HD bool cover(Triangle const& triangle, int px, int py, bool perspective_correct, Coverage* coverage) {
-    double const e0 = triangle.edge[0](px, py), e1 = triangle.edge[1](px, py), e2 = triangle.edge[2](px, py);
-    double const sum = e0 + e1 + e2;
-    if (!(e0 >= 0.0 && e1 >= 0.0 && e2 >= 0.0 && sum > 0.0)) return false;
-    double const* z = triangle.z;
-    double b0 = e0 / sum, b1 = e1 / sum, b2 = e2 / sum;
-    if (perspective_correct) {
-        double const q0 = b0 / z[0], q1 = b1 / z[1], q2 = b2 / z[2], q = q0 + q1 + q2;
-        b0 = q0 / q;
-        b1 = q1 / q;
-        b2 = q2 / q;
-        coverage->depth = 1.0 / q;
-    } else {
-        coverage->depth = z[0] + b1 * (z[1] - z[0]) + b2 * (z[2] - z[0]);  // exact where the three depths are equal: ties stay ties
-    }
-    // Rounding may leave the triangle by an ulp of its largest depth: below 0, where the smallest is tiny.
-    coverage->depth = fmin(fmax(coverage->depth, fmin(z[0], fmin(z[1], z[2]))), fmax(z[0], fmax(z[1], z[2])));
-    coverage->barycentric[0] = b0;
-    coverage->barycentric[1] = b1;
-    coverage->barycentric[2] = b2;
+    EdgeValues<double> const at(triangle.edge, px, py);
+    if (!at.inside()) return false;
+    coverage->find(at, triangle.z, perspective_correct);
     return true;
 }
 
@@ -133,7 +174,7 @@ FOCUS_HD void add_rasterize_gradient(T const* screen_vertices, int32_t const* fa
     double b[3], gx[3], gy[3], sum = 0.0;
     for (int k = 0; k < 3; ++k) {
         int const i = (k + 1) % 3, j = (k + 2) % 3;
-        b[k] = make_edge(x[i], y[i], x[j], y[j])(px, py);
+        b[k] = make_edge(x[i], y[i], x[j], y[j])(double(px), double(py));
         gx[k] = -(y[j] - y[i]);  // grad_p of the edge function dx * (py - y) - dy * (px - x)
         gy[k] = x[j] - x[i];
         sum += b[k];
