@@ -9,13 +9,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
+from focus import _C
 from focus.ops import _native
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,6 +43,14 @@ def cuda_device() -> torch.device:
     if not torch.cuda.is_available():
         _skip_unless_required("FOCUS_REQUIRE_CUDA", "torch sees no CUDA device")
     return torch.device("cuda")
+
+
+@pytest.fixture
+def either_vector_code() -> Iterator[list[bool]]:
+    """What to call `_C.set_avx2` with, one after the other; it is as before after the test."""
+    before = _C.uses_avx2()
+    yield [True, False]
+    _C.set_avx2(before)
 
 
 @pytest.fixture(params=["cpu", "cuda", "emulated"])

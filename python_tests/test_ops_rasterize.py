@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from focus import ops
+from focus import _C, ops
 from focus.ops import reference
 
 NAN, INF = float("nan"), float("inf")
@@ -323,6 +323,37 @@ def test_random_meshes_against_the_twin(seed: int, cull: Any, perspective_correc
     assert torch.equal(actual.face_index, expected.face_index)
     torch.testing.assert_close(actual.depth, expected.depth, rtol=1e-6, atol=0)
     torch.testing.assert_close(actual.barycentric, expected.barycentric, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("perspective_correct", [False, True])
+def test_neither_vector_code_nor_threads_change_a_bit(
+    dtype: torch.dtype, perspective_correct: bool, either_vector_code: list[bool]
+) -> None:
+    """Small faces, large ones, slivers, equal depths, corners on pixel centres, and numbers that no camera yields."""
+    generator = torch.Generator().manual_seed(2)
+    size, corners = (47, 61), 90
+    points = torch.rand(2, corners, 3, generator=generator, dtype=dtype)
+    points = points * points.new_tensor([80, 70, 5]) + points.new_tensor([-10, -10, 0.5])
+    points[:, ::3] = points[:, ::3].round()
+    near = torch.arange(0, corners, 3)
+    points[:, near + 1] = points[:, near] + torch.rand(2, len(near), 3, generator=generator, dtype=dtype)
+    points[0, 3, 0], points[0, 8, 1], points[1, 4, 2], points[1, 10:14] = NAN, INF, -1.0, 1e30
+    faces = torch.cat(
+        [torch.arange(corners).reshape(-1, 3), torch.randint(corners, (80, 3), generator=generator)]
+    )  # slivers, most of the first; a corner that is named twice leaves no area
+    before, results = torch.get_num_threads(), []
+    for avx2 in either_vector_code:
+        _C.set_avx2(avx2)
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            for cull in ("none", "clockwise"):
+                results.append(ops.rasterize(points, faces, size, cull=cull, perspective_correct=perspective_correct))
+    torch.set_num_threads(before)
+    for i, result in enumerate(results):
+        assert all(torch.equal(a, b) for a, b in zip(result, results[i % 2], strict=True))
+    expected = reference.rasterize(points, faces, size, perspective_correct=perspective_correct)
+    assert torch.equal(results[0].face_index, expected.face_index)
 
 
 def test_a_face_that_no_pixel_shows_has_no_gradient(kernel_device: torch.device) -> None:
