@@ -82,31 +82,39 @@ struct Painter {
 
     // Lane l shows face[l] at pixel[l], where bits[l] is set.
     FOCUS_HD void put_lanes(LaneBits bits, int64_t const* pixel, int32_t const* face, CoverageOf<Lanes<double>> const& coverage) const {
+        int lanes[kGroup + 1], count = 0;  // those with bits, found without a branch
         for (int lane = 0; lane < kGroup; ++lane) {
-            if (!bits[lane]) continue;
+            lanes[count] = lane;
+            count -= static_cast<int>(bits[lane]);
+        }
+        for (int i = 0; i < count; ++i) {
+            int const lane = lanes[i];
             put(pixel[lane], face[lane], static_cast<T>(coverage.depth[lane]), static_cast<T>(coverage.barycentric[0][lane]),
                 static_cast<T>(coverage.barycentric[1][lane]), static_cast<T>(coverage.barycentric[2][lane]));
         }
     }
 
-    // Four faces at once, each lane walking through the box of its own. `count` may be less than 4.
-    FOCUS_HD void draw_group(Candidate const* candidates, int count) const {
-        Lanes<double> x[3] = {}, y[3] = {}, z[3] = {}, x_min = {}, x_max = {}, y_min = {}, y_max = all_lanes(-1.0);
-        int32_t faces[kGroup] = {};
-        for (int lane = 0; lane < count; ++lane) {
-            Candidate const& candidate = candidates[lane];
-            faces[lane] = candidate.face;
-            for (int k = 0; k < 3; ++k) {
-                T const* const vertex = vertices + int64_t(3) * p.faces.data[int64_t(3) * candidate.face + k];
-                x[k][lane] = vertex[0];
-                y[k][lane] = vertex[1];
-                z[k][lane] = vertex[2];
-            }
-            x_min[lane] = candidate.box.x_min;
-            x_max[lane] = candidate.box.x_max;
-            y_min[lane] = candidate.box.y_min;
-            y_max[lane] = candidate.box.y_max;
+    // Four faces at once, each lane walking through the box of its own.
+    FOCUS_HD void draw_group(Candidate const (&group)[kGroup]) const {
+        // Named one by one: registers that are filled in a loop go through memory, and wait there.
+        auto const of_each = [&](auto const& value) FOCUS_INLINE {
+            return Lanes<double>{double(value(group[0])), double(value(group[1])), double(value(group[2])), double(value(group[3]))};
+        };
+        Lanes<double> x[3], y[3], z[3];
+        for (int k = 0; k < 3; ++k) {
+            auto const coordinate = [&](int axis) FOCUS_INLINE {
+                return of_each([&](Candidate const& candidate)
+                                   FOCUS_INLINE { return vertices[int64_t(3) * p.faces.data[int64_t(3) * candidate.face + k] + axis]; });
+            };
+            x[k] = coordinate(0);
+            y[k] = coordinate(1);
+            z[k] = coordinate(2);
         }
+        Lanes<double> const x_min = of_each([](Candidate const& candidate) FOCUS_INLINE { return candidate.box.x_min; });
+        Lanes<double> const x_max = of_each([](Candidate const& candidate) FOCUS_INLINE { return candidate.box.x_max; });
+        Lanes<double> const y_min = of_each([](Candidate const& candidate) FOCUS_INLINE { return candidate.box.y_min; });
+        Lanes<double> const y_max = of_each([](Candidate const& candidate) FOCUS_INLINE { return candidate.box.y_max; });
+        int32_t const faces[kGroup] = {group[0].face, group[1].face, group[2].face, group[3].face};
         Edge<Lanes<double>> edges[3];
         LaneBits drawn = is_drawn(make_edges(x, y, edges), p.cull);
         for (int k = 0; k < 3; ++k) {
@@ -207,10 +215,14 @@ struct Painter {
                 candidates[small++] = candidates[i];
             }
         }
-        if (grouped) {
-            for (int64_t i = 0; i < small; i += kGroup) draw_group(candidates + i, static_cast<int>(std::min<int64_t>(kGroup, small - i)));
-        } else {
-            for (int64_t i = 0; i < small; ++i) draw_small(candidates[i]);
+        for (int64_t i = 0; i < small; ++i) {
+            if (!grouped) {
+                draw_small(candidates[i]);
+            } else if (i % kGroup == kGroup - 1 || i == small - 1) {
+                Candidate group[kGroup];
+                for (int lane = 0; lane < kGroup; ++lane) group[lane] = candidates[std::min(i, i / kGroup * kGroup + lane)];
+                draw_group(group);  // a face that fills up the last group is drawn twice, which changes nothing
+            }
         }
     }
 
