@@ -80,18 +80,9 @@ struct Painter {
         barycentric[2] = b2;
     }
 
-    // Lane l shows face[l] at pixel[l], where bits[l] is set.
-    FOCUS_HD void put_lanes(LaneBits bits, int64_t const* pixel, int32_t const* face, CoverageOf<Lanes<double>> const& coverage) const {
-        int lanes[kGroup + 1], count = 0;  // those with bits, found without a branch
-        for (int lane = 0; lane < kGroup; ++lane) {
-            lanes[count] = lane;
-            count -= static_cast<int>(bits[lane]);
-        }
-        for (int i = 0; i < count; ++i) {
-            int const lane = lanes[i];
-            put(pixel[lane], face[lane], static_cast<T>(coverage.depth[lane]), static_cast<T>(coverage.barycentric[0][lane]),
-                static_cast<T>(coverage.barycentric[1][lane]), static_cast<T>(coverage.barycentric[2][lane]));
-        }
+    FOCUS_HD void put_lane(int64_t pixel, int32_t face, CoverageOf<Lanes<double>> const& coverage, int lane) const {
+        put(pixel, face, static_cast<T>(coverage.depth[lane]), static_cast<T>(coverage.barycentric[0][lane]),
+            static_cast<T>(coverage.barycentric[1][lane]), static_cast<T>(coverage.barycentric[2][lane]));
     }
 
     // Four faces at once, each lane walking through the box of its own.
@@ -127,11 +118,16 @@ struct Painter {
             if (any(covered)) {
                 CoverageOf<Lanes<double>> coverage;
                 coverage.find(at, z, p.perspective_correct);
-                int64_t pixels[kGroup];
+                int lanes[kGroup + 1], count = 0;  // the covered ones, found without a branch: which they are cannot be foreseen
                 for (int lane = 0; lane < kGroup; ++lane) {
-                    pixels[lane] = first_pixel + static_cast<int32_t>(py[lane]) * width + static_cast<int32_t>(px[lane]);
+                    lanes[count] = lane;
+                    count -= static_cast<int>(covered[lane]);
                 }
-                put_lanes(covered, pixels, faces, coverage);
+                for (int i = 0; i < count; ++i) {
+                    int const lane = lanes[i];
+                    int64_t const pixel = first_pixel + static_cast<int32_t>(py[lane]) * width + static_cast<int32_t>(px[lane]);
+                    put_lane(pixel, faces[lane], coverage, lane);
+                }
             }
             px += 1.0;
             LaneBits const row_ends = px > x_max;
@@ -170,7 +166,6 @@ struct Painter {
             edges[k] = {all_lanes(edge.x), all_lanes(edge.y), all_lanes(edge.dx), all_lanes(edge.dy), all_lanes(edge.sign)};
             z[k] = all_lanes(triangle.z[k]);
         }
-        int32_t const faces[kGroup] = {candidate.face, candidate.face, candidate.face, candidate.face};
         for (int y = candidate.box.y_min; y <= candidate.box.y_max; ++y) {
             double low = candidate.box.x_min, high = candidate.box.x_max;
             for (Edge<double> const& edge : triangle.edge) {
@@ -191,8 +186,9 @@ struct Painter {
                 if (!any(covered)) continue;
                 CoverageOf<Lanes<double>> coverage;
                 coverage.find(at, z, p.perspective_correct);
-                int64_t const pixels[kGroup] = {row + first, row + first + 1, row + first + 2, row + first + 3};
-                put_lanes(covered, pixels, faces, coverage);
+                for (int lane = 0; lane < kGroup; ++lane) {
+                    if (covered[lane]) put_lane(row + first + lane, candidate.face, coverage, lane);
+                }
             }
         }
     }
