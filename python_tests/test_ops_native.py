@@ -124,6 +124,61 @@ def test_lists_of_a_mesh_are_checked_by_the_module_itself(name: str, value: list
         torch.ops.focus.vertex_normals(vertices, faces, offsets, corners)
 
 
+FACE_LIMIT = (2**31 - 1) // 3
+
+
+@pytest.mark.parametrize(("vertex_count", "face_count"), [(9, FACE_LIMIT + 1), (9, 2**31), (2**31 - 1, 1), (-1, 1)])
+def test_topologies_beyond_int32_are_refused_before_memory_is_read(vertex_count: int, face_count: int) -> None:
+    sizes = [(face_count, 3), (vertex_count + 1,), (3 * face_count,)]
+    capsules = [_capsule(shape=size, code=0) for size in sizes]
+    with pytest.raises(
+        ValueError, match=r"faces has more than 2\^31 / 3 rows|vertex_count must lie in \[0, 2\^31 - 1\)"
+    ):
+        _C.build_topology(capsules[0], vertex_count, *capsules[1:])
+
+
+@pytest.mark.parametrize("face_count", [FACE_LIMIT + 1, 2**31, 2**59])
+def test_faces_beyond_int32_are_refused_before_memory_is_read(face_count: int) -> None:
+    """3 F overflows the corners, and F the face index of a pixel."""
+    faces = _capsule(shape=(face_count, 3), code=0)
+    with pytest.raises(ValueError, match=r"rasterize: faces has more than 2\^31 / 3 rows"):
+        _C.rasterize(_capsule(), faces, 0, False, *[None] * 5, 1, 0)
+
+
+@pytest.mark.parametrize(("height", "width"), [(2**31, 1), (1, 2**31), (2**31, 2**28), (2**40, 0)])
+def test_sides_beyond_int32_are_refused_before_memory_is_written(height: int, width: int) -> None:
+    faces = to_dlpack(torch.tensor([[0, 1, 2]], dtype=torch.int32))
+    outputs = _capsule(shape=(1, height, width, 3)), _capsule(shape=(1, height, width))
+    index = _capsule(shape=(1, height, width), code=0)
+    with pytest.raises(ValueError, match=r"rasterize: depth has a side beyond 2\^31 - 1 pixels"):
+        _C.rasterize(_capsule(), faces, 0, False, *outputs, index, None, None, 1, 0)
+    values = _capsule(shape=(1, 3, height, width))
+    with pytest.raises(ValueError, match=r"interpolate: face_index has a side beyond 2\^31 - 1 pixels"):
+        _C.interpolate(_capsule(), faces, index, outputs[0], values, 1, 0)
+
+
+@pytest.mark.parametrize("shape", [(2**31, 3, 3), (1, 2**31, 3), (1, 2**58, 3)])
+def test_huge_sizes_that_disagree_are_refused_before_memory_is_read(shape: tuple[int, ...]) -> None:
+    normals = _capsule(shape=shape)
+    with pytest.raises(ValueError, match="albedo expected shape"):
+        _shade(normals)
+    triangle = {name: to_dlpack(tensor) for name, tensor in _triangle().items()}
+    with pytest.raises(ValueError, match="expected shape"):
+        _C.vertex_normals(*{**triangle, "vertices": normals}.values(), 1, 0)
+
+
+@pytest.mark.parametrize("sides", [(2**16, 2**16), (2**31, 1), (1, 2**40)])
+def test_huge_images_that_disagree_are_refused_before_memory_is_read(sides: tuple[int, int]) -> None:
+    huge, mask, small = _capsule(shape=(1, 3, *sides)), _capsule(shape=(1, 1, *sides)), _capsule(shape=(1, 3, 3, 1))
+    one, sums = _capsule(shape=(1,)), _capsule(shape=(1, 1), bits=64)
+    with pytest.raises(ValueError, match="reconstruction expected shape"):
+        _C.masked_photometric(huge, small, mask, one, one, sums, 1, 0)
+    with pytest.raises(ValueError, match="inlier expected shape"):
+        _C.outlier_robust(huge, huge, mask, 0.1, 3.0, one, small, sums, 1, 0)
+    with pytest.raises(TypeError, match="argmin expected uint8"):
+        _C.neighbor_min(huge, huge, mask, 3, 2, True, small, None, one, sums, 1, 0)
+
+
 def test_lists_that_do_not_ascend_end_no_process() -> None:
     arguments = {**_triangle(), "offsets": torch.tensor([3, 0, 2, 0], dtype=torch.int32)}
     _C.vertex_normals(*(to_dlpack(t) for t in arguments.values()), 1, 0)

@@ -129,6 +129,11 @@ class Arguments {
         }
     }
 
+    // Corners, 3 * face + corner, are int32.
+    void check_face_count(int64_t face_count) const {
+        if (face_count > INT32_MAX / 3) fail("faces", "has more than 2^31 / 3 rows");
+    }
+
     // Pixels are addressed by int.
     void check_sides(char const* name, int64_t height, int64_t width) const {
         if (height > INT32_MAX || width > INT32_MAX) fail(name, "has a side beyond 2^31 - 1 pixels");
@@ -201,6 +206,7 @@ struct Mesh {
 
 inline TensorView<int32_t const, 2> view_faces(Arguments& arguments, py::handle faces, int64_t vertex_count) {
     auto const view = arguments.view<int32_t const, 2>("faces", faces, {kAny, 3});
+    arguments.check_face_count(view.size[0]);
     arguments.check_range("faces", view, 0, vertex_count - 1);
     return view;
 }

@@ -9,7 +9,7 @@ void bind_topology(py::module_& module) {
         Arguments arguments("build_topology", 1, 0);
         TopologyParameters p{};
         p.faces = arguments.view<int32_t const, 2>("faces", faces, {kAny, 3});
-        if (p.faces.size[0] > INT32_MAX / 3) arguments.fail("faces", "has more than 2^31 / 3 rows");
+        arguments.check_face_count(p.faces.size[0]);
         if (vertex_count < 0 || vertex_count > INT32_MAX - 1) arguments.fail("vertex_count", "must lie in [0, 2^31 - 1)");
         p.vertex_count = vertex_count;
         p.offsets = arguments.view<int32_t, 1>("offsets", offsets, {vertex_count + 1});
