@@ -173,7 +173,7 @@ def test_a_mesh_out_of_view_has_no_gradient(kernel_device: torch.device) -> None
     assert (gradient == 0).all()
 
 
-# Steps from one vertex of a tessellated rectangle to the next, in half pixels; those along the other side are the same, turned.
+# Steps from one vertex of a tessellated rectangle to the next, in half pixels; along the other side they are turned.
 STEPS = [(6, 0), (7, 0), (6, 3), (5, -4), (1, 6), (9, 2)]
 
 
