@@ -44,11 +44,10 @@ FOCUS_HD bool find_box(T const* vertices, int32_t const* face, Integers limits, 
     auto const short_of_it = __builtin_convertvector(truncated, Quad) < low;
     Integers first = truncated - __builtin_convertvector(short_of_it, Integers);
     first = first > limits ? first : limits;
-    Integers const extent = first + __builtin_shuffle(first, Integers{2, 3, 0, 1});
     Integers const negated{0, 0, -1, -1};
     Integers const corners = (first ^ negated) - negated;
     std::memcpy(box, &corners, sizeof(corners));
-    return (extent[0] <= 0) & (extent[1] <= 0);
+    return (first[0] + first[2] <= 0) & (first[1] + first[3] <= 0);
 }
 
 FOCUS_HD Integers box_limits(int64_t height, int64_t width) {
