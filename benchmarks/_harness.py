@@ -7,19 +7,20 @@ again, and compared with a plain copy on the same machine with the same number o
 
 from __future__ import annotations
 
-import argparse
 import functools
 import importlib.metadata
-import json
 import platform
 import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+import focus
+from focus import _C
 
 Results = tuple[torch.Tensor, ...]
 Cases = Callable[[torch.device, bool], Iterable["Case"]]
@@ -35,91 +36,186 @@ class Case:
         ours, twin: do it and return the results, which must agree.
         tensors: what has to be read or written once.
         tolerance: of each result as a vector, relative to its length.
+        released: the twin as the released code of FOCUS writes it, where that costs something else.
+        reduced: less of the same work, in whose place the twin is checked and timed: the twin is None then.
+        on_cpu: the same by the CPU kernels, for CUDA; the first `exact` results must agree in every bit.
+        axis, amount: in a sweep, what is swept and how much of it there is.
     """
 
     name: str
     size: str
     ours: Callable[[], Results]
-    twin: Callable[[], Results]
+    twin: Callable[[], Results] | None
     tensors: Results
     tolerance: float = 1e-4
+    released: Callable[[], Results] | None = None
+    reduced: Case | None = None
+    on_cpu: Callable[[], Results] | None = None
+    exact: int = 0
+    axis: str = ""
+    amount: int = 0
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Times in milliseconds; spread is the distance of the quartiles over the median."""
+    """Times in milliseconds; spread is the distance of the quartiles over the median.
+
+    Where `ratio_size` is not `size`, the twin takes too long on `size`: `ours_ms`, `twin_ms` and their ratio are then
+    those of `ratio_size`. `released_*` is None where there is no other formulation, all of the twin in a sweep.
+    """
 
     name: str
     size: str
+    axis: str
+    amount: int
     median_ms: float
     spread: float
-    twin_ms: float
-    ratio: float
+    least_ms: float
     gigabytes_per_second: float
     of_copy: float
+    ratio_size: str | None = None
+    ours_ms: float | None = None
+    twin_ms: float | None = None
+    ratio: float | None = None
+    released_ms: float | None = None
+    released_ratio: float | None = None
 
 
-def _check(case: Case) -> None:
-    for position, (actual, expected) in enumerate(zip(case.ours(), case.twin(), strict=True)):
-        error = float((actual - expected).norm() / expected.norm().clamp(min=1e-30))
-        if not error <= case.tolerance:
-            raise SystemExit(
-                f"{case.name} {case.size}: result {position} differs from the twin's by {error:.2e} of its length "
-                f"(at most {case.tolerance:.0e} expected); nothing was timed"
-            )
-
-
-def _times(work: Callable[[], object], device: torch.device, seconds: float, least: int) -> list[float]:
-    """Seconds of each run, after two to warm up."""
+def _times(work: Callable[[], object], device: torch.device, seconds: float, least: int, warm: int = 2) -> list[float]:
+    """Seconds of each run, after some to warm up."""
     wait = functools.partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
+    for _ in range(warm):
+        work()
     times: list[float] = []
-    runs = -2
     end = time.perf_counter() + seconds
-    while runs < least or time.perf_counter() < end:
+    while len(times) < least or time.perf_counter() < end:
         wait()
         begin = time.perf_counter()
         work()
         wait()
-        if runs >= 0:
-            times.append(time.perf_counter() - begin)
-        runs += 1
+        times.append(time.perf_counter() - begin)
     return times
 
 
-def _copy_bandwidth(device: torch.device, quick: bool) -> float:
+def copy_bandwidth(device: torch.device, quick: bool) -> float:
     """Bytes read and written in a second by a copy of 400 MB."""
     source = torch.ones(1_000_000 if quick else 100_000_000, device=device)
     target = torch.empty_like(source)
     return 2 * source.nbytes / statistics.median(_times(lambda: target.copy_(source), device, 0.0, 1 if quick else 7))
 
 
-def measure(case: Case, device: torch.device, bandwidth: float, quick: bool) -> Measurement:
-    """Checks and times one case; ends the program where the check fails."""
-    _check(case)
-    ours = _times(case.ours, device, *((0.0, 1) if quick else (1.0, 7)))
-    twin = _times(case.twin, device, *((0.0, 1) if quick else (1.0, 3)))
-    median = statistics.median(ours)
-    first, _, third = statistics.quantiles(ours, n=4) if len(ours) > 1 else (median,) * 3
-    rate = sum(tensor.nbytes for tensor in case.tensors) / median
-    twin_median = statistics.median(twin)
-    return Measurement(
-        name=case.name,
-        size=case.size,
-        median_ms=1e3 * median,
-        spread=(third - first) / median,
-        twin_ms=1e3 * twin_median,
-        ratio=twin_median / median,
-        gigabytes_per_second=rate / 1e9,
-        of_copy=rate / bandwidth,
-    )
+class Meter:
+    """Checks and times cases on one device. The same reduced case is checked and timed once."""
+
+    def __init__(self, device: torch.device, *, quick: bool, sweep: bool = False) -> None:
+        self.device = device
+        self.quick = quick
+        self.sweep = sweep
+        self.bandwidth = copy_bandwidth(device, quick)
+        self._reduced: dict[tuple[str, str], dict[str, float | str | None]] = {}
+
+    def measure(self, case: Case) -> Measurement:
+        """Ends the program where the check fails."""
+        self._check_cuda(case)
+        small = case.reduced or case
+        key = (small.name, small.size)
+        twin = self._reduced.get(key) if case.reduced else None
+        if twin is None:
+            _check(small)
+            twin = {} if self.sweep else self._twin(small)
+            self._reduced[key] = twin
+        times = self._ours(case)
+        median = statistics.median(times)
+        first, _, third = statistics.quantiles(times, n=4) if len(times) > 1 else (median,) * 3
+        rate = sum(tensor.nbytes for tensor in case.tensors) / median
+        return Measurement(
+            name=case.name,
+            size=case.size,
+            axis=case.axis,
+            amount=case.amount,
+            median_ms=1e3 * median,
+            spread=(third - first) / median,
+            least_ms=1e3 * min(times),
+            gigabytes_per_second=rate / 1e9,
+            of_copy=rate / self.bandwidth,
+            **twin,  # type: ignore[arg-type]
+        )
+
+    def _ours(self, case: Case) -> list[float]:
+        if self.quick:
+            return _times(case.ours, self.device, 0.0, 1)
+        return _times(case.ours, self.device, *((0.3, 3, 1) if self.sweep else (1.0, 7)))
+
+    def _twin(self, case: Case) -> dict[str, float | str | None]:
+        def median(work: Callable[[], Results] | None) -> float | None:
+            if work is None:
+                return None
+            return 1e3 * statistics.median(_times(work, self.device, *((0.0, 1, 0) if self.quick else (1.0, 1, 1))))
+
+        ours, twin, released = 1e3 * statistics.median(self._ours(case)), median(case.twin), median(case.released)
+        return {
+            "ratio_size": case.size,
+            "ours_ms": ours,
+            "twin_ms": twin,
+            "ratio": twin and twin / ours,
+            "released_ms": released,
+            "released_ratio": released and released / ours,
+        }
+
+    def _check_cuda(self, case: Case) -> None:
+        if case.on_cpu is None:
+            return
+        here, there = case.on_cpu(), tuple(result.cpu() for result in case.ours())
+        for position in range(case.exact):
+            if not torch.equal(here[position], there[position]):
+                count = int((here[position] != there[position]).sum())
+                _refuse(case, position, f"differs from the CPU's in {count} values")
+        _compare(case, there, here, "the CPU's", 1e-4)
 
 
-def _machine(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+def _refuse(case: Case, position: int, how: str) -> None:
+    raise SystemExit(f"{case.name} {case.size}: result {position} {how}; nothing more was timed")
+
+
+def _compare(case: Case, results: Results, references: Results, whose: str, tolerance: float) -> None:
+    for position, (actual, expected) in enumerate(zip(results, references, strict=True)):
+        error = float((actual.double() - expected.double()).norm() / expected.double().norm().clamp(min=1e-30))
+        if not error <= tolerance:
+            how = f"differs from {whose} by {error:.2e} of its length (at most {tolerance:.0e} expected)"
+            _refuse(case, position, how)
+
+
+def _check(case: Case) -> None:
+    results = case.ours()
+    if case.twin:
+        _compare(case, results, case.twin(), "the twin's", case.tolerance)
+    if case.released:
+        _compare(case, results, case.released(), "the released formulation's", case.tolerance)
+
+
+def about(meter: Meter) -> dict[str, str | int | float | bool | None]:
+    """What the times depend on."""
+    on_cuda = meter.device.type == "cuda"
+    return {
+        "machine": torch.cuda.get_device_name(meter.device) if on_cuda else _processor(),
+        "system": platform.platform(),
+        "commit": _commit(),
+        "focus": focus.__version__,
+        "python": platform.python_version(),
+        "torch": importlib.metadata.version("torch"),
+        "compiler": _C.compiler,
+        "cuda": _C.cuda_version,
+        "threads": torch.get_num_threads(),
+        "avx2": _C.uses_avx2(),
+        "copy_gigabytes_per_second": meter.bandwidth / 1e9,
+    }
+
+
+def _processor() -> str:
     cpu = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in cpu.read_text().splitlines() if line.startswith("model name")]
-    return f"{names[0]}, {len(names)} cores" if names else platform.processor()
+    lines = cpu.read_text().splitlines() if cpu.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} cores" if names else platform.processor() or platform.machine()
 
 
 def _commit() -> str:
@@ -128,74 +224,3 @@ def _commit() -> str:
         ["git", "-C", str(root), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     )
     return result.stdout.strip() or "unknown"
-
-
-def main(benchmarks: Iterable[Cases], arguments: list[str] | None = None) -> None:
-    """Runs the cases of all benchmarks and prints one table; `--json FILE` writes it too."""
-    parser = argparse.ArgumentParser(description="Time the operators against their twins in torch.")
-    parser.add_argument("--device", default="cpu", type=torch.device)
-    parser.add_argument("--threads", default=1, type=int, help="threads of the CPU (default 1)")
-    parser.add_argument("--only", default="", help="only cases whose name contains this")
-    parser.add_argument("--json", type=Path, help="file to write the table to")
-    parser.add_argument("--quick", action="store_true", help="tiny inputs, once: does it run?")
-    options = parser.parse_args(arguments)
-    before = torch.get_num_threads()
-    torch.set_num_threads(options.threads)
-    try:
-        bandwidth = _copy_bandwidth(options.device, options.quick)
-        about = {
-            "machine": _machine(options.device),
-            "commit": _commit(),
-            "torch": importlib.metadata.version("torch"),
-            "threads": options.threads,
-            "copy_gigabytes_per_second": bandwidth / 1e9,
-        }
-        print(
-            ", ".join(
-                f"{key} {value:.1f}" if isinstance(value, float) else f"{key} {value}" for key, value in about.items()
-            )
-        )
-        print(f"{'work':44} {'size':>14} {'ms':>9} {'spread':>7} {'twin ms':>9} {'ratio':>7} {'of copy':>8}")
-        rows = []
-        for cases in benchmarks:
-            for case in cases(options.device, options.quick):
-                if options.only not in case.name:
-                    continue
-                row = measure(case, options.device, bandwidth, options.quick)
-                rows.append(row)
-                print(
-                    f"{row.name:44} {row.size:>14} {row.median_ms:9.3f} {row.spread:7.0%} {row.twin_ms:9.2f} "
-                    f"{row.ratio:6.1f}x {row.of_copy:8.0%}",
-                    flush=True,
-                )
-    finally:
-        torch.set_num_threads(before)
-    if options.json:
-        options.json.write_text(json.dumps({**about, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
-
-
-def loss_case(
-    name: str,
-    ours: Callable[..., torch.Tensor],
-    twin: Callable[..., torch.Tensor],
-    batch: int,
-    quick: bool,
-    device: torch.device,
-) -> Case:
-    """A loss of target, reconstruction and mask, forward and backward, all three with gradients."""
-    side = 16 if quick else 224
-    generator = torch.Generator().manual_seed(0)
-    shapes = [(batch, 3, side, side), (batch, 3, side, side), (batch, 1, side, side)]
-    images = [torch.rand(shape, generator=generator).to(device).requires_grad_() for shape in shapes]
-
-    def work(loss: Callable[..., torch.Tensor]) -> Results:
-        value = loss(*images)
-        return value.detach(), *torch.autograd.grad(value, images)
-
-    return Case(
-        name=f"{name}, forward + backward",
-        size=f"{batch}x3x{side}x{side}",
-        ours=lambda: work(ours),
-        twin=lambda: work(twin),
-        tensors=(*images, *images),
-    )

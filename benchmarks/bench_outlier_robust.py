@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from types import ModuleType
+from collections.abc import Iterator
+from typing import Any
 
-import _harness
 import torch
+from _harness import Case
+from _images import Loss, loss_case
 
 from focus import ops
 
 
-def _loss(module: ModuleType) -> Callable[..., torch.Tensor]:
+def loss_of(module: Any) -> Loss:
     def loss(*images: torch.Tensor) -> torch.Tensor:
         value: torch.Tensor = module.outlier_robust_loss(*images, sigma=0.25)[0]
         return value
@@ -19,10 +20,7 @@ def _loss(module: ModuleType) -> Callable[..., torch.Tensor]:
     return loss
 
 
-def cases(device: torch.device, quick: bool) -> Iterator[_harness.Case]:
+def cases(device: torch.device, quick: bool) -> Iterator[Case]:
+    side = 16 if quick else 224
     for batch in (1, 12):
-        yield _harness.loss_case("outlier_robust_loss", _loss(ops), _loss(ops.reference), batch, quick, device)
-
-
-if __name__ == "__main__":
-    _harness.main([cases])
+        yield loss_case("outlier_robust_loss", loss_of(ops), loss_of(ops.reference), batch, side, device)
