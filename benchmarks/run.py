@@ -59,7 +59,9 @@ def main(benchmarks: Iterable[_harness.Cases] | None = None, arguments: list[str
     if options.sweep:
         _print_growth(rows)
     elif any(row.ratio_size != row.size for row in rows):
-        print("* twin and ratio on a smaller mesh, since the twin takes one face after another: see ratio_size in the JSON")
+        print(
+            "* twin and ratio on a smaller mesh, since the twin takes one face after another: see ratio_size in the JSON"
+        )
         print("  " + "; ".join(sorted({str(row.ratio_size) for row in rows if row.ratio_size != row.size})))
     if options.json:
         options.json.write_text(json.dumps({**about, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
@@ -87,10 +89,13 @@ def _sweep_line(row: _harness.Measurement) -> str:
     )
 
 
+LINEAR = 2.1  # 2, and 5% for the noise of two measurements
+
+
 def _print_growth(rows: list[_harness.Measurement]) -> None:
-    print("\nTimes the least time grows by with each doubling (linear cost: 2.00; above it: *)")
+    print(f"\nHow many times the least time grows with each doubling (linear cost: 2.00; above {LINEAR}: *)")
     for name, axis, factors in _sweep.growth(rows):
-        steps = " ".join(f"{factor:5.2f}{'*' if factor > 2 else ' '}" for factor in factors)
+        steps = " ".join(f"{factor:5.2f}{'*' if factor > LINEAR else ' '}" for factor in factors)
         print(f"{name:46} {axis:22} {steps}")
 
 

@@ -2,41 +2,91 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
+from focus import ops
+
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """benchmarks/run.py as a module."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    spec = importlib.util.spec_from_file_location("benchmarks_run", FOLDER / "run.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
+    before = set(sys.modules)
+    yield importlib.import_module("run")
+    for name in set(sys.modules) - before:
+        if str(FOLDER) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
 
 
 def test_all_benchmarks_run(run: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run._harness.main(run.load_cases(), ["--quick", "--json", str(tmp_path / "table.json")])
+    run.main(arguments=["--quick", "--json", str(tmp_path / "table.json")])
     table = json.loads((tmp_path / "table.json").read_text())
-    assert {"machine", "commit", "torch", "threads", "copy_gigabytes_per_second"} <= set(table)
-    assert len(table["rows"]) >= len(list(FOLDER.glob("bench_*.py"))) > 0
+    about = {"machine", "commit", "focus", "torch", "python", "compiler", "cuda", "threads", "avx2"}
+    assert about | {"copy_gigabytes_per_second"} <= set(table)
+    assert len(table["rows"]) >= 2 * len(list(FOLDER.glob("bench_*.py"))) > 0
     assert all(row["median_ms"] > 0 and row["ratio"] > 0 for row in table["rows"])
+    assert all(row["released_ratio"] > 0 for row in table["rows"] if row["name"].startswith("neighbor_min_loss"))
     printed = capsys.readouterr().out
     assert all(row["name"] in printed for row in table["rows"])
+    wide = [row for row in table["rows"] if row["name"] == "rasterize, forward" and row["size"].startswith("12 x")]
+    assert [row["ratio_size"][:4] for row in wide] == ["1 x "]  # the twin's time is that of less work, and says so
+
+
+def test_sweep_and_its_picture(run: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    run.main(arguments=["--sweep", "--quick", "--json", str(tmp_path / "sweep.json")])
+    rows = json.loads((tmp_path / "sweep.json").read_text())["rows"]
+    assert {row["axis"] for row in rows} == {"pixels", "triangles", "batch", "pixels of 2 triangles", "slivers"}
+    assert "with each doubling" in capsys.readouterr().out
+    plot = importlib.import_module("plot")
+    plot.main([str(tmp_path / "sweep.json")] * 2 + [str(tmp_path / "images" / "cost.png")])
+    assert (tmp_path / "images" / "cost.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_growth_is_that_of_a_doubling(run: ModuleType) -> None:
+    rows = [
+        run._harness.Measurement("work", "", "pixels", amount, 0.0, 0.0, least, 0.0, 0.0)
+        for amount, least in ((10, 1.0), (20, 3.0), (80, 12.0))
+    ]
+    ((name, axis, factors),) = run._sweep.growth(rows)
+    assert (name, axis) == ("work", "pixels")
+    assert factors == pytest.approx([3.0, 2.0])
+
+
+def test_the_standard_mesh(run: ModuleType) -> None:
+    meshes = importlib.import_module("_meshes")
+    mesh = meshes.standard(2)
+    assert mesh.vertices.shape == (2, 35_709, 3)
+    assert mesh.faces.shape == (70_789, 3)
+    assert len(mesh.faces.unique()) == 35_709
+    culls = ("clockwise", "counterclockwise")
+    found = [ops.rasterize(mesh.vertices[:1], mesh.faces, (224, 224), cull=cull) for cull in culls]
+    covered = found[0].face_index >= 0
+    assert 0.5 < covered.float().mean() < 0.6
+    both = covered & (found[1].face_index >= 0)
+    assert (found[0].depth[both] <= found[1].depth[both]).float().mean() > 0.99  # the front is counterclockwise
 
 
 def test_wrong_results_are_not_timed(run: ModuleType) -> None:
     value = torch.ones(3)
     case = run._harness.Case("doubling", "3", lambda: (2 * value,), lambda: (value,), (value,))
     with pytest.raises(SystemExit, match=r"doubling 3: result 0 differs from the twin's by 1\.00e\+00"):
-        run._harness.main([lambda device, quick: [case]], ["--quick"])
+        run.main([lambda device, quick: [case]], ["--quick"])
+
+
+def test_another_bit_on_the_card_is_not_timed(run: ModuleType) -> None:
+    value = torch.ones(3)
+    near = value * (1 + 2**-20)
+    case = run._harness.Case("copy", "3", lambda: (value,), lambda: (value,), (value,), on_cpu=lambda: (near,), exact=1)
+    with pytest.raises(SystemExit, match=r"copy 3: result 0 differs from the CPU's in 3 values"):
+        run.main([lambda device, quick: [case]], ["--quick"])

@@ -4,7 +4,7 @@
 #     bash scripts/gpu_check.sh          # results in ${OUT:-out}/gpu_check
 #
 # Builds for the card that it finds, runs the CUDA kernels beside the CPU kernels (plainly, and under compute-sanitizer's memcheck and
-# racecheck), runs the operator tests with FOCUS_REQUIRE_CUDA=1, and times the operators. Needs no network: python3 with torch, pybind11,
+# racecheck), runs the operator tests with FOCUS_REQUIRE_CUDA=1, and times the operators (benchmarks/run.py). Needs no network: python3 with torch, pybind11,
 # scikit-build-core, cmake, ninja, pytest and hypothesis, and nvcc. CPU=1 rehearses it on a machine without a card.
 #
 # Written on a machine without a card: there only the rehearsal has run.
@@ -54,7 +54,7 @@ cd "$work/site" || exit 1
 export PYTHONPATH=$work/site
 FOCUS_REQUIRE_CUDA=$required stage tests 240 "$python" -m pytest -q -c "$root/pyproject.toml" --rootdir "$root" -p no:cacheprovider \
     -k "not emulated" "$root"/python_tests/test_ops_*.py
-stage timings 120 "$python" "$root/scripts/time_operators.py" --device $device --output "$out/timings.json"
+stage timings 180 "$python" "$root/benchmarks/run.py" --device $device --json "$out/timings.json"
 
 if [ ${#failed[@]} != 0 ]; then
     echo "failed: ${failed[*]} (logs in $out)"
