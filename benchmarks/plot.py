@@ -29,7 +29,7 @@ LINES = {
 PANELS = {
     "pixels": "pixels of the image (70,789 triangles)",
     "triangles": "triangles (224 x 224 pixels)",
-    "batch": "images in the batch (224 x 224, 70,789 triangles)",
+    "batch": "batch (224 x 224 pixels, 70,789 triangles)",
 }
 STYLES = ("-", "--", ":")
 
@@ -52,9 +52,12 @@ def draw(tables: list[dict[str, Any]], target: Path) -> None:
         panel.set_yscale("log")
         panel.set_xlabel(label)
         panel.grid(alpha=0.25, linewidth=0.6)
-        foot = 0.06
-        panel.plot([high / 30, high], [foot, foot * 30], color="#bbbbbb", linewidth=1, zorder=0)
-        panel.annotate("linear", (high / 6, foot * 5), color="#777777", xytext=(5, -6), textcoords="offset points")
+        panel.plot([high / 30, high], [0.06, 0.06 * 30], color="#bbbbbb", linewidth=1, zorder=0)
+        panel.annotate("linear", (high / 3, 0.06), color="#777777", ha="left")
+        if axis == "batch":
+            panel.set_xticks([1, 2, 4, 8, 16, 32, 64], minor=False)
+            panel.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%d"))
+            panel.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
     panels[0].set_ylabel("milliseconds (median)")
     panels[0].yaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
     handles = [Line2D([], [], color=color, linewidth=2, label=title) for title, color in used.items()]
