@@ -6,6 +6,7 @@ centres at integer coordinates.
 """
 
 from focus.ops import reference
+from focus.ops.antialias import antialias
 from focus.ops.interpolate import interpolate
 from focus.ops.masked_photometric import masked_photometric_loss
 from focus.ops.neighbor_min import neighbor_min, neighbor_min_loss
@@ -18,6 +19,7 @@ from focus.ops.vertex_normals import vertex_normals
 __all__ = [
     "Fragments",
     "Topology",
+    "antialias",
     "interpolate",
     "masked_photometric_loss",
     "neighbor_min",

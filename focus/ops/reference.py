@@ -216,3 +216,67 @@ def _root(squared: torch.Tensor) -> torch.Tensor:
     """Square root with the subgradient 0 at 0, where that of torch is infinite."""
     positive = torch.where(squared == 0, 1, squared)
     return torch.where(squared == 0, 0, positive.sqrt())
+
+
+def antialias(
+    image: torch.Tensor, screen_vertices: torch.Tensor, faces: torch.Tensor | Topology, face_index: torch.Tensor
+) -> torch.Tensor:
+    """Every pair of neighbours, one at a time."""
+    corners, index = _plain(faces).tolist(), face_index.tolist()
+    batch, height, width = face_index.shape
+    values = image.double().clone()
+    for b in range(batch):
+        vertices = screen_vertices[b].double()
+        for y, x, axis in ((y, x, axis) for y in range(height) for x in range(width) for axis in range(2)):
+            p, n = (x, y), (x + 1 - axis, y + axis)
+            if n[0] >= width or n[1] >= height or index[b][y][x] == index[b][n[1]][n[0]]:
+                continue
+            ranks = []
+            for pixel in (p, n):
+                f = index[b][pixel[1]][pixel[0]]
+                ranks.append((_depth_at(vertices[corners[f]].detach(), pixel) if f >= 0 else math.inf, f))
+            if ranks[1] < ranks[0]:
+                p, n = n, p
+            t = _exit(vertices, corners, index[b][p[1]][p[0]], p, n, axis)
+            if t is not None:
+                at_p, at_n = image[b, :, p[1], p[0]].double(), image[b, :, n[1], n[0]].double()
+                changed = n if t > 0.5 else p
+                values[b, :, changed[1], changed[0]] += (t - 0.5) * (at_p - at_n)
+    return values.to(image.dtype)
+
+
+def _depth_at(face: torch.Tensor, pixel: tuple[int, int]) -> float:
+    point = face.new_tensor(pixel)
+    edges = [_cross(face[k - 1, :2] - face[k - 2, :2], point - face[k - 2, :2]) for k in range(3)]
+    weights = torch.stack(edges)
+    return float(_depth(weights / weights.sum(), face[:, 2]))
+
+
+def _exit(
+    vertices: torch.Tensor, faces: list[list[int]], f: int, p: tuple[int, int], n: tuple[int, int], axis: int
+) -> torch.Tensor | None:
+    """Where the segment from p to n leaves face f through a silhouette edge, in [0, 1]; None where it does not."""
+    exits = []
+    for k in range(3):
+        a, b = faces[f][k - 2], faces[f][k - 1]
+        start, way = vertices[a], vertices[b] - vertices[a]
+        if (start[1 - axis] <= p[1 - axis]) != (vertices[b, 1 - axis] <= p[1 - axis]):
+            w = (p[1 - axis] - start[1 - axis]) / way[1 - axis]
+            exits.append((n[axis] - p[axis]) * (start[axis] + w * way[axis] - p[axis]))
+            if exits[-1] >= max(exits):
+                edge, apex = (a, b), faces[f][k]
+    if not exits or max(exits) > 1:
+        return None
+    way = (vertices[edge[1]] - vertices[edge[0]]).abs()
+    if (way[0] > way[1]) if axis == 0 else (way[0] <= way[1]):
+        return None
+    for other, face in enumerate(faces):
+        if other != f and set(edge) <= set(face):
+            across = next(vertex for vertex in face if vertex not in edge)
+            sides = [
+                float(_cross(vertices[edge[1], :2] - vertices[edge[0], :2], vertices[v, :2] - vertices[edge[0], :2]))
+                for v in (apex, across)
+            ]
+            if sides[0] * sides[1] < 0:
+                return None
+    return max(exits).clamp(min=0)

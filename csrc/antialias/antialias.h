@@ -1,0 +1,46 @@
+// Smooth coverage at silhouette edges, and its gradient to the image and to the vertices on the screen.
+#pragma once
+
+#include "common/face_scratch.h"
+#include "common/stream.h"
+#include "common/tensor_view.h"
+
+namespace focus {
+
+template <typename T>
+struct AntialiasParameters {
+    TensorView<T const, 4> image;             // [B, C, H, W]
+    TensorView<T const, 3> screen_vertices;   // [B, V, 3]
+    TensorView<int32_t const, 2> faces;       // [F, 3]
+    TensorView<int32_t const, 1> offsets;     // [V + 1] see topology.h
+    TensorView<int32_t const, 1> corners;     // [3 F]
+    TensorView<int32_t const, 3> face_index;  // [B, H, W], -1 in the background
+    TensorView<T, 4> values;                  // [B, C, H, W] out
+};
+
+template <typename T>
+struct AntialiasBackwardParameters {
+    TensorView<T const, 4> image;             // [B, C, H, W]
+    TensorView<T const, 3> screen_vertices;   // [B, V, 3]
+    TensorView<int32_t const, 2> faces;       // [F, 3]
+    TensorView<int32_t const, 1> offsets;     // [V + 1]
+    TensorView<int32_t const, 1> corners;     // [3 F]
+    TensorView<int32_t const, 3> face_index;  // [B, H, W]
+    TensorView<T const, 4> grad_values;       // [B, C, H, W]
+    FaceScratch scratch;                      // with 6 sums; CUDA only, given with grad_screen_vertices
+    TensorView<T, 4> grad_corners;            // [B, F, 3, 2] scratch, likewise
+    TensorView<T, 4> grad_image;              // [B, C, H, W] out, optional
+    TensorView<T, 3> grad_screen_vertices;    // [B, V, 3] out, optional; 0 for z
+};
+
+template <typename T>
+void antialias_cpu(AntialiasParameters<T> const& p, int threads);
+template <typename T>
+void antialias_backward_cpu(AntialiasBackwardParameters<T> const& p, int threads);
+
+#if defined(FOCUS_WITH_CUDA)
+void antialias_cuda(AntialiasParameters<float> const& p, Stream stream);
+void antialias_backward_cuda(AntialiasBackwardParameters<float> const& p, Stream stream);
+#endif
+
+}  // namespace focus

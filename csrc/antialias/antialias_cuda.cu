@@ -1,0 +1,90 @@
+#include "antialias/antialias_math.h"
+#include "common/face_boxes.h"
+#include "common/launch.h"
+
+namespace focus {
+
+namespace {
+
+// One thread per pixel.
+__global__ void __launch_bounds__(kBlockSize) antialias_kernel(AntialiasParameters<float> p) {
+    int64_t const area = p.face_index.stride(), width = p.face_index.size[2];
+    FOCUS_GRID_STRIDE_LOOP(pixel, p.face_index.count()) {
+        int64_t const b = quotient(pixel, area), i = pixel - b * area, y = quotient(i, width);
+        antialias_pixel(p, b, static_cast<int>(i - y * width), static_cast<int>(y));
+    }
+}
+
+// One thread per pixel.
+__global__ void __launch_bounds__(kBlockSize) antialias_image_gradient_kernel(AntialiasBackwardParameters<float> p) {
+    int64_t const area = p.face_index.stride(), width = p.face_index.size[2];
+    FOCUS_GRID_STRIDE_LOOP(pixel, p.face_index.count()) {
+        int64_t const b = quotient(pixel, area), i = pixel - b * area, y = quotient(i, width);
+        antialias_image_gradient(p, b, static_cast<int>(i - y * width), static_cast<int>(y));
+    }
+}
+
+// The gradients at a face's three corners, added up over its pixels. An item is a face of an image.
+struct AddSilhouetteGradients {
+    static constexpr int kSums = 6;
+    struct State {
+        PixelBox box;
+        int64_t image;
+        int32_t face;
+    };
+
+    AntialiasBackwardParameters<float> p;
+
+    FOCUS_HD int64_t count() const { return p.face_index.size[0] * p.faces.size[0]; }
+
+    FOCUS_HD bool prepare(int64_t item, State* state) const {
+        state->box = p.scratch.box(item);
+        state->image = quotient(item, p.faces.size[0]);
+        state->face = static_cast<int32_t>(item - state->image * p.faces.size[0]);
+        return state->box.count() > 0;
+    }
+
+    FOCUS_HD void visit(State const& state, int x, int y, double* sums) const {
+        if (p.face_index.data[state.image * p.face_index.stride() + y * p.face_index.size[2] + x] != state.face) return;
+        add_antialias_gradient(p, state.image, x, y, sums);
+    }
+
+    FOCUS_HD void store(int64_t item, int k, double sum) const { p.grad_corners.data[6 * item + k] = static_cast<float>(sum); }
+};
+
+// One thread per vertex and image adds the corners in the order of the topology.
+__global__ void __launch_bounds__(kBlockSize) gather_silhouette_kernel(AntialiasBackwardParameters<float> p) {
+    int64_t const vertex_count = p.screen_vertices.size[1], face_count = p.faces.size[0];
+    FOCUS_GRID_STRIDE_LOOP(i, p.screen_vertices.size[0] * vertex_count) {
+        int64_t const b = quotient(i, vertex_count), v = i - b * vertex_count;
+        double x = 0.0, y = 0.0;
+        for (int32_t j = p.offsets.data[v]; j < p.offsets.data[v + 1]; ++j) {
+            int32_t const corner = p.corners.data[j];
+            if (p.scratch.box(b * face_count + corner / 3).count() == 0) continue;  // no pixel: nothing was stored
+            x += p.grad_corners.data[2 * (b * 3 * face_count + corner)];
+            y += p.grad_corners.data[2 * (b * 3 * face_count + corner) + 1];
+        }
+        p.grad_screen_vertices.data[3 * i] = static_cast<float>(x);
+        p.grad_screen_vertices.data[3 * i + 1] = static_cast<float>(y);
+        p.grad_screen_vertices.data[3 * i + 2] = 0.0f;
+    }
+}
+
+}  // namespace
+
+void antialias_cuda(AntialiasParameters<float> const& p, Stream stream) {
+    launch("antialias", antialias_kernel, grid_size(p.face_index.count()), kBlockSize, stream, p);
+}
+
+void antialias_backward_cuda(AntialiasBackwardParameters<float> const& p, Stream stream) {
+    if (p.grad_image) {
+        launch("antialias_image_gradient", antialias_image_gradient_kernel, grid_size(p.face_index.count()), kBlockSize, stream, p);
+    }
+    if (!p.grad_screen_vertices) return;
+    PieceList const list = find_face_boxes(p.scratch, p.face_index, stream);
+    visit_boxes("silhouette_gradient", AddSilhouetteGradients{p}, list, stream);
+    launch("silhouette_gather", gather_silhouette_kernel, grid_size(p.screen_vertices.size[0] * p.screen_vertices.size[1]), kBlockSize,
+           stream, p);
+}
+
+}  // namespace focus

@@ -1,0 +1,72 @@
+#include "antialias/antialias.h"
+#include "bindings/bind.h"
+#include "bindings/dispatch.h"
+
+namespace focus::bindings {
+
+namespace {
+
+template <typename T, typename P>
+void view_inputs(Arguments& arguments, P& p, py::object image, py::object screen_vertices, py::object faces, py::object offsets,
+                 py::object corners, py::object face_index) {
+    p.face_index = arguments.view<int32_t const, 3>("face_index", face_index, {kAny, kAny, kAny});
+    auto const& size = p.face_index.size;
+    arguments.check_sides("face_index", size[1], size[2]);
+    p.image = arguments.view<T const, 4>("image", image, {size[0], kAny, size[1], size[2]});
+    p.screen_vertices = arguments.view<T const, 3>("screen_vertices", screen_vertices, {size[0], kAny, 3});
+    Mesh const mesh = view_mesh(arguments, faces, offsets, corners, p.screen_vertices.size[1]);
+    p.faces = mesh.faces;
+    p.offsets = mesh.offsets;
+    p.corners = mesh.corners;
+    arguments.check_range("face_index", p.face_index, -1, p.faces.size[0] - 1);
+}
+
+template <typename T>
+void forward(Arguments& arguments, py::object image, py::object screen_vertices, py::object faces, py::object offsets, py::object corners,
+             py::object face_index, py::object values) {
+    AntialiasParameters<T> p{};
+    view_inputs<T>(arguments, p, image, screen_vertices, faces, offsets, corners, face_index);
+    auto const& size = p.image.size;
+    p.values = arguments.view<T, 4>("values", values, {size[0], size[1], size[2], size[3]});
+    dispatch<T>(arguments, [&](int threads) { antialias_cpu(p, threads); }, FOCUS_ON_CUDA(antialias_cuda(p, stream)));
+}
+
+template <typename T>
+void backward(Arguments& arguments, py::object image, py::object screen_vertices, py::object faces, py::object offsets, py::object corners,
+              py::object face_index, py::object grad_values, py::object boxes, py::object pieces, py::object piece_sums,
+              py::object grad_corners, py::object grad_image, py::object grad_screen_vertices) {
+    AntialiasBackwardParameters<T> p{};
+    view_inputs<T>(arguments, p, image, screen_vertices, faces, offsets, corners, face_index);
+    auto const& size = p.image.size;
+    p.grad_values = arguments.view<T const, 4>("grad_values", grad_values, {size[0], size[1], size[2], size[3]});
+    p.grad_image = arguments.optional<T, 4>("grad_image", grad_image, {size[0], size[1], size[2], size[3]});
+    p.grad_screen_vertices =
+        arguments.optional<T, 3>("grad_screen_vertices", grad_screen_vertices, {size[0], p.screen_vertices.size[1], 3});
+    if (p.grad_screen_vertices) {
+        p.scratch = view_face_scratch<T>(arguments, boxes, pieces, piece_sums, size[0], p.faces.size[0], 6);
+        p.grad_corners = arguments.scratch<T, T, 4>("grad_corners", grad_corners, {size[0], p.faces.size[0], 3, 2});
+    }
+    dispatch<T>(arguments, [&](int threads) { antialias_backward_cpu(p, threads); }, FOCUS_ON_CUDA(antialias_backward_cuda(p, stream)));
+}
+
+}  // namespace
+
+void bind_antialias(py::module_& module) {
+    module.def("antialias", [](py::object image, py::object screen_vertices, py::object faces, py::object offsets, py::object corners,
+                               py::object face_index, py::object values, int threads, std::uintptr_t stream) {
+        Arguments arguments("antialias", threads, stream);
+        auto const call = arguments.is_double("image", image) ? forward<double> : forward<float>;
+        call(arguments, image, screen_vertices, faces, offsets, corners, face_index, values);
+    });
+    module.def("antialias_backward",
+               [](py::object image, py::object screen_vertices, py::object faces, py::object offsets, py::object corners,
+                  py::object face_index, py::object grad_values, py::object boxes, py::object pieces, py::object piece_sums,
+                  py::object grad_corners, py::object grad_image, py::object grad_screen_vertices, int threads, std::uintptr_t stream) {
+                   Arguments arguments("antialias_backward", threads, stream);
+                   auto const call = arguments.is_double("image", image) ? backward<double> : backward<float>;
+                   call(arguments, image, screen_vertices, faces, offsets, corners, face_index, grad_values, boxes, pieces, piece_sums,
+                        grad_corners, grad_image, grad_screen_vertices);
+               });
+}
+
+}  // namespace focus::bindings

@@ -1,0 +1,154 @@
+"""Smooth coverage at silhouette edges, so that outlines have gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from focus.ops import _check, _native
+from focus.ops.topology import Topology, topology_of
+
+
+def _forward(
+    image: torch.Tensor,
+    screen_vertices: torch.Tensor,
+    faces: torch.Tensor,
+    offsets: torch.Tensor,
+    corners: torch.Tensor,
+    face_index: torch.Tensor,
+) -> torch.Tensor:
+    image = image.contiguous()
+    values = torch.empty_like(image)
+    _native.call(
+        "antialias", image, screen_vertices.contiguous(), faces, offsets, corners, face_index.contiguous(), values
+    )
+    return values
+
+
+def _forward_fake(image: torch.Tensor, *_: Any) -> torch.Tensor:
+    return torch.empty_like(image, memory_format=torch.contiguous_format)
+
+
+def _backward_kernel(
+    image: torch.Tensor,
+    screen_vertices: torch.Tensor,
+    faces: torch.Tensor,
+    offsets: torch.Tensor,
+    corners: torch.Tensor,
+    face_index: torch.Tensor,
+    grad_values: torch.Tensor,
+    needs_image: bool,
+    needs_vertices: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    image, vertices = image.contiguous(), screen_vertices.contiguous()
+    batch, face_count = face_index.shape[0], faces.shape[0]
+    grad_image = _native.empty_unless(needs_image, *image.shape, like=image)
+    grad_vertices = _native.empty_unless(needs_vertices, *vertices.shape, like=vertices)
+    scratch: tuple[torch.Tensor | None, ...] = (None, None, None, None)
+    if needs_vertices:
+        scratch = (
+            *_native.face_scratch(vertices, batch, face_count, sums=6),
+            _native.scratch(vertices, batch, face_count, 3, 2),
+        )
+    _native.call(
+        "antialias_backward",
+        image,
+        vertices,
+        faces,
+        offsets,
+        corners,
+        face_index.contiguous(),
+        grad_values.contiguous(),
+        *scratch,
+        grad_image,
+        grad_vertices,
+    )
+    nothing = image.new_empty(0)
+    return (
+        nothing if grad_image is None else grad_image,
+        nothing.clone() if grad_vertices is None else grad_vertices,
+    )
+
+
+def _backward_fake(
+    image: torch.Tensor,
+    screen_vertices: torch.Tensor,
+    faces: torch.Tensor,
+    offsets: torch.Tensor,
+    corners: torch.Tensor,
+    face_index: torch.Tensor,
+    grad_values: torch.Tensor,
+    needs_image: bool,
+    needs_vertices: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return (
+        image.new_empty(image.shape if needs_image else (0,)),
+        image.new_empty(screen_vertices.shape if needs_vertices else (0,)),
+    )
+
+
+_antialias_backward = _native.define(
+    "antialias_backward(Tensor image, Tensor screen_vertices, Tensor faces, Tensor offsets, Tensor corners, "
+    "Tensor face_index, Tensor grad_values, bool needs_image, bool needs_vertices) -> (Tensor, Tensor)",
+    _backward_kernel,
+    _backward_fake,
+)
+
+
+def _setup_context(ctx: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, grad_values: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    needs_image, needs_vertices = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+    grad_image, grad_vertices = _antialias_backward(*ctx.saved_tensors, grad_values, needs_image, needs_vertices)
+    return grad_image if needs_image else None, grad_vertices if needs_vertices else None, None, None, None, None
+
+
+_antialias = _native.define(
+    "antialias(Tensor image, Tensor screen_vertices, Tensor faces, Tensor offsets, Tensor corners, "
+    "Tensor face_index) -> Tensor",
+    _forward,
+    _forward_fake,
+    backward=_backward,
+    setup_context=_setup_context,
+)
+
+
+def antialias(
+    image: torch.Tensor, screen_vertices: torch.Tensor, faces: torch.Tensor | Topology, face_index: torch.Tensor
+) -> torch.Tensor:
+    """Blends neighbouring pixels where a silhouette edge passes between their centres.
+
+    Of two neighbours of different face, the nearer face is looked at. Where the segment from its pixel P to the other
+    pixel N leaves it through a silhouette edge at t in [0, 1], the value of P reaches beyond the middle for t > 1/2 and
+    that of N for t < 1/2: ``N += (t - 1/2) (P - N)`` or ``P += (1/2 - t) (N - P)``. An edge blends along x where it is
+    at least as steep as a diagonal, else along y. Only an edge of a face that itself was found at P is seen, so faces
+    should be larger than pixels at the outline.
+
+    Args:
+        image: `[B, C, H, W]`, a value for every pixel of `face_index`. float32; float64 on the CPU; narrower types are
+            widened to float32.
+        screen_vertices: `[B, V, 3]`, the vertices that were rasterized.
+        faces: the faces that were rasterized: `[F, 3]` int32 or int64, or a `Topology`.
+        face_index: `[B, H, W]` int32 of `rasterize`.
+
+    Returns:
+        `[B, C, H, W]`. Gradients flow to `image` and to x and y of `screen_vertices`.
+
+    Raises:
+        TypeError, ValueError: wrong type, shape, device or index, named.
+    """
+    batch, height, width = _check.tensor_of("antialias", "face_index", face_index, ("B", "H", "W")).shape
+    if face_index.dtype != torch.int32:
+        raise TypeError(f"focus.ops.antialias: face_index expected int32, got {face_index.dtype}")
+    _check.floating("antialias", "image", image, (batch, "C", height, width))
+    _check.floating("antialias", "screen_vertices", screen_vertices, (batch, "V", 3))
+    image, screen_vertices = _native.widen(image), _native.widen(screen_vertices)
+    _check.same_device_and_dtype("antialias", image=image, screen_vertices=screen_vertices)
+    topology = topology_of("antialias", faces, screen_vertices.shape[1], screen_vertices.device)
+    values: torch.Tensor = _antialias(
+        image, screen_vertices, topology.faces, topology.offsets, topology.corners, face_index
+    )
+    return values
