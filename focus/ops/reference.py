@@ -273,10 +273,8 @@ def _exit(
     for other, face in enumerate(faces):
         if other != f and set(edge) <= set(face):
             across = next(vertex for vertex in face if vertex not in edge)
-            sides = [
-                float(_cross(vertices[edge[1], :2] - vertices[edge[0], :2], vertices[v, :2] - vertices[edge[0], :2]))
-                for v in (apex, across)
-            ]
+            start, end = vertices[edge[0], :2].detach(), vertices[edge[1], :2].detach()
+            sides = [float(_cross(end - start, vertices[v, :2].detach() - start)) for v in (apex, across)]
             if sides[0] * sides[1] < 0:
                 return None
     return max(exits).clamp(min=0)
