@@ -51,6 +51,11 @@ def _interpolate(module: Any, attributes: torch.Tensor, barycentric: torch.Tenso
     return (module.interpolate(attributes, TOPOLOGY[device], fragments),)
 
 
+def _antialias(module: Any, image: torch.Tensor, vertices: torch.Tensor) -> Tensors:
+    device = vertices.device.type
+    return (module.antialias(image, vertices, TOPOLOGY[device], FOUND[device].face_index[: len(image)]),)
+
+
 def _vertex_normals(module: Any, vertices: torch.Tensor) -> Tensors:
     return (module.vertex_normals(vertices, TOPOLOGY[vertices.device.type]),)
 
@@ -103,6 +108,7 @@ CASES = [
     Case("rasterize_perspective", _rasterize(True), lambda: (_sheet(),)),
     Case("interpolate", _interpolate, lambda: (_random(2, 9, 2, seed=1), FOUND["cpu"].barycentric)),
     Case("interpolate_shared", _interpolate, lambda: (_random(1, 9, 3, seed=2), FOUND["cpu"].barycentric)),
+    Case("antialias", _antialias, lambda: (_random(2, 2, 10, 8, seed=1), _sheet())),
     Case("vertex_normals", _vertex_normals, lambda: (_sheet(),)),
     Case(
         "sh_shading",
@@ -357,6 +363,11 @@ def _raw_calls(device: torch.device) -> dict[str, tuple[Any, ...]]:
         "interpolate": (attributes, *lists, found.face_index, found.barycentric),
         "interpolate_backward": (
             *(attributes, *lists, found.face_index, found.barycentric),
+            *(torch.ones(2, 2, 10, 8, device=device), True, True),
+        ),
+        "antialias": (torch.ones(2, 2, 10, 8, device=device), vertices, *lists, found.face_index),
+        "antialias_backward": (
+            *(torch.ones(2, 2, 10, 8, device=device), vertices, *lists, found.face_index),
             *(torch.ones(2, 2, 10, 8, device=device), True, True),
         ),
         "vertex_normals": (vertices, *lists),

@@ -19,7 +19,8 @@ class Rendering:
 
     Attributes:
         image: ``[B, 3, S, S]`` RGB, 0 outside the face, not clamped to [0, 1].
-        mask: ``[B, 1, S, S]``, 1 where a pixel centre is covered by the face, else 0; constant for gradients.
+        mask: ``[B, 1, S, S]``, 1 where a pixel centre is covered by the face, else 0; constant for gradients
+            unless the renderer antialiases.
         vertices: ``[B, V, 3]`` mm, model space.
         screen_vertices: ``[B, V, 3]``, x and y in pixels, depth in mm.
         normals: ``[B, V, 3]``, unit length, camera space.
@@ -82,10 +83,13 @@ class Renderer(torch.nn.Module):
     Args:
         model: the face; shared, not copied.
         image_size: S, pixels.
+        antialias: blends image and mask at the outline (`ops.antialias`), from where the vertices then get gradients;
+            the mask is soft there.
     """
 
-    def __init__(self, model: MorphableModel, image_size: int) -> None:
+    def __init__(self, model: MorphableModel, image_size: int, *, antialias: bool = False) -> None:
         super().__init__()
+        self.antialias = antialias
         self.model = model
         self.camera = Camera(image_size)
 
@@ -109,5 +113,8 @@ class Renderer(torch.nn.Module):
         normals, colors = shade(camera_vertices, albedo, parameters.lighting, topology)
         size = (self.camera.image_size, self.camera.image_size)
         image, mask, fragments = draw(screen_vertices, colors, topology, size)
+        if self.antialias:
+            both = torch.cat([image, mask], 1)
+            image, mask = ops.antialias(both, screen_vertices, topology, fragments.face_index).split((3, 1), 1)
         landmarks = screen_vertices[:, self.model.landmarks68, :2]
         return Rendering(image, mask, vertices, screen_vertices, normals, colors, landmarks, fragments)
