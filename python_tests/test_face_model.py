@@ -346,6 +346,18 @@ def test_renderer_overrides(small_model: MorphableModel) -> None:
     assert float(moved[0]) == pytest.approx(30 * renderer.camera.focal / 1000, rel=0.05)
 
 
+def test_an_antialiased_mask_is_soft_and_has_gradients(small_model: MorphableModel) -> None:
+    parameters = FaceParameters.mean(small_model)
+    hard = Renderer(small_model, 32)(parameters)
+    vertices = small_model.mean_shape[None].clone().requires_grad_()
+    soft = Renderer(small_model, 32, antialias=True)(parameters, vertices=vertices)
+    assert bool(((soft.mask > 0) & (soft.mask < 1)).any())
+    assert float(soft.mask.detach().sum()) == pytest.approx(float(hard.mask.sum()), rel=0.05)
+    soft.mask.sum().backward()
+    assert vertices.grad is not None
+    assert bool(vertices.grad.any())
+
+
 def test_truncation_keeps_the_first_components(small_model: MorphableModel) -> None:
     short = small_model.truncated(12, 6)
     assert (short.identity_count, short.expression_count, short.albedo_count) == (12, 6, 80)

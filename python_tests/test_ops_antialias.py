@@ -127,8 +127,8 @@ def test_the_same_bits_for_every_thread_count() -> None:
     assert all(torch.equal(a, b) for result in results[1:] for a, b in zip(results[0], result, strict=True))
 
 
-def test_every_implementation_agrees_with_the_twin(device: torch.device) -> None:
-    image, vertices, faces, index = (tensor.to(device) for tensor in _scene(1, torch.float32))
+def test_every_implementation_agrees_with_the_twin(kernel_device: torch.device) -> None:
+    image, vertices, faces, index = (tensor.to(kernel_device) for tensor in _scene(1, torch.float32))
     outcomes = []
     for op in (ops.antialias, ops.reference.antialias):
         inputs = (image.clone().requires_grad_(), vertices.clone().requires_grad_())
