@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "common/macros.h"
+#include "common/vector.h"
 
 namespace focus {
 
@@ -70,6 +71,97 @@ FOCUS_INLINE inline void store_lanes(T* to, Lanes<T> lanes) {
 template <typename T>
 FOCUS_INLINE inline Lanes<T> all_lanes(T value) {
     return value - Lanes<T>{};  // minus keeps -0
+}
+
+template <>
+struct ScalarOf<Lanes<float>> {
+    using Type = float;
+};
+
+template <>
+struct ScalarOf<Lanes<double>> {
+    using Type = double;
+};
+
+template <typename T>
+FOCUS_INLINE inline Lanes<T> square_root_of_lanes(Lanes<T> lanes) {
+    T roots[LanesOf<T>::kCount];
+    store_lanes(roots, lanes);
+    for (T& root : roots) root = sqrt(root);
+    return load_lanes(roots);
+}
+
+FOCUS_INLINE inline Lanes<float> square_root(Lanes<float> lanes) { return square_root_of_lanes<float>(lanes); }
+FOCUS_INLINE inline Lanes<double> square_root(Lanes<double> lanes) { return square_root_of_lanes<double>(lanes); }
+
+// One vector in each lane, from `from + lane * stride` on; 0 in the lanes from `count` on.
+template <typename T>
+FOCUS_INLINE inline Vector3<Lanes<T>> load3_lanes(T const* from, int64_t stride, int64_t count) {
+    constexpr int kCount = LanesOf<T>::kCount;
+    T x[kCount] = {}, y[kCount] = {}, z[kCount] = {};
+    auto const load = [&](int lane) FOCUS_INLINE {
+        x[lane] = from[lane * stride];
+        y[lane] = from[lane * stride + 1];
+        z[lane] = from[lane * stride + 2];
+    };
+    if (count >= kCount) {
+        for (int lane = 0; lane < kCount; ++lane) load(lane);
+    } else {
+        for (int lane = 0; lane < count; ++lane) load(lane);
+    }
+    return {load_lanes(x), load_lanes(y), load_lanes(z)};
+}
+
+template <typename T>
+FOCUS_INLINE inline void store3_lanes(T* to, int64_t stride, int64_t count, Vector3<Lanes<T>> vectors) {
+    constexpr int kCount = LanesOf<T>::kCount;
+    T x[kCount], y[kCount], z[kCount];
+    store_lanes(x, vectors.x);
+    store_lanes(y, vectors.y);
+    store_lanes(z, vectors.z);
+    auto const store = [&](int lane) FOCUS_INLINE { store3(to + lane * stride, {x[lane], y[lane], z[lane]}); };
+    if (count >= kCount) {
+        for (int lane = 0; lane < kCount; ++lane) store(lane);
+    } else {
+        for (int lane = 0; lane < count; ++lane) store(lane);
+    }
+}
+
+// A Vector3 in one register: the fourth component stands for nothing, and arrays of these leave room for it.
+template <typename T>
+struct PaddedOf {
+    typedef T Type __attribute__((vector_size(4 * sizeof(T))));
+    typedef decltype(Type{} < Type{}) Index;
+};
+
+template <typename T>
+using Padded = typename PaddedOf<T>::Type;
+
+template <typename T>
+FOCUS_INLINE inline Padded<T> load_padded(T const* from) {
+    Padded<T> a;
+    std::memcpy(&a, from, sizeof(a));
+    return a;
+}
+
+template <typename T>
+FOCUS_INLINE inline void store_padded(T* to, Padded<T> a) {
+    std::memcpy(to, &a, sizeof(a));
+}
+
+template <typename T>
+FOCUS_INLINE inline Padded<T> cross_padded(Padded<T> a, Padded<T> b) {
+    typename PaddedOf<T>::Index const next = {1, 2, 0, 3}, last = {2, 0, 1, 3};
+    return __builtin_shuffle(a, next) * __builtin_shuffle(b, last) - __builtin_shuffle(a, last) * __builtin_shuffle(b, next);
+}
+
+FOCUS_INLINE inline Padded<float> cross(Padded<float> a, Padded<float> b) { return cross_padded<float>(a, b); }
+FOCUS_INLINE inline Padded<double> cross(Padded<double> a, Padded<double> b) { return cross_padded<double>(a, b); }
+
+template <typename T>
+FOCUS_INLINE inline bool is_finite_padded(Padded<T> a) {
+    Padded<T> const zero_or_nan = a - a;
+    return zero_or_nan[0] + zero_or_nan[1] + zero_or_nan[2] == T(0);
 }
 
 }  // namespace focus

@@ -9,10 +9,20 @@
 
 namespace focus {
 
+// T is a number, or on the host Lanes of numbers (simd.h).
 template <typename T>
 struct Vector3 {
     T x, y, z;
 };
+
+// The type of the numbers in T.
+template <typename T>
+struct ScalarOf {
+    using Type = T;
+};
+
+template <typename T>
+using Scalar = typename ScalarOf<T>::Type;
 
 template <typename T>
 FOCUS_HD Vector3<T> load3(T const* pointer) {
@@ -52,13 +62,18 @@ FOCUS_HD Vector3<T> cross(Vector3<T> a, Vector3<T> b) {
 }
 
 template <typename T>
-FOCUS_HD bool is_finite(T a) {
-    return a - a == T(0);  // inf - inf and NaN - NaN are NaN; holds without -ffast-math, which no target of ours uses
+FOCUS_HD auto is_finite(T a) {
+    return a - a == T{};  // inf - inf and NaN - NaN are NaN; holds without -ffast-math, which no target of ours uses
 }
 
 template <typename T>
 FOCUS_HD bool is_finite(Vector3<T> a) {
     return is_finite(a.x) && is_finite(a.y) && is_finite(a.z);
+}
+
+template <typename T>
+FOCUS_HD T square_root(T a) {
+    return sqrt(a);
 }
 
 }  // namespace focus

@@ -1,18 +1,56 @@
 #include <algorithm>
 
 #include "common/parallel.h"
+#include "common/simd.h"
 #include "sh_shading/sh_shading_math.h"
 
 namespace focus {
 
+namespace {
+
+// One chunk of the vertices of an image, from vertex `first` of the batch on. The lanes hold vertices of different segments, so that
+// each adds up its own segment in the order of the vertices.
+template <typename T>
+FOCUS_INLINE inline void backward_chunk(ShShadingBackwardParameters<T> const& p, int64_t first, int64_t count, T const* coefficients,
+                                        T* chunk_sum) {
+    constexpr int kLanes = LanesOf<T>::kCount;
+    constexpr int64_t kStride = 3 * kShSegment;
+    for (int64_t begin = 0; begin < count; begin += kLanes * kShSegment) {
+        Lanes<T> sums[kShEntries] = {};
+        for (int64_t v = begin; v < std::min(begin + kShSegment, count); ++v) {
+            int64_t const at = 3 * (first + v), vertices = (count - v + kShSegment - 1) / kShSegment;  // beyond the last: zeros
+            ShadeGradient<Lanes<T>> gradient;
+            shade_gradient(load3_lanes(p.normals.data + at, kStride, vertices), load3_lanes(p.albedo.data + at, kStride, vertices),
+                           coefficients, load3_lanes(p.grad_colors.data + at, kStride, vertices), &gradient);
+            if (p.grad_normals) store3_lanes(p.grad_normals.data + at, kStride, vertices, gradient.normal);
+            if (p.grad_albedo) store3_lanes(p.grad_albedo.data + at, kStride, vertices, gradient.albedo);
+            if (!p.partial_coefficients) continue;
+            for (int entry = 0; entry < kShEntries; ++entry) {
+                sums[entry] += gradient.light[entry / kShBands] * gradient.basis[entry % kShBands];
+            }
+        }
+        for (int entry = 0; entry < kShEntries; ++entry) {
+            for (int lane = 0; lane < kLanes; ++lane) chunk_sum[entry] += sums[entry][lane];
+        }
+    }
+}
+
+}  // namespace
+
 template <typename T>
 void sh_shading_cpu(ShShadingParameters<T> const& p, int threads) {
-    int64_t const vertex_count = p.colors.size[1];
-    parallel_for_chunks(p.colors.size[0] * vertex_count, threads, [&](int64_t begin, int64_t end, int64_t) {
-        for (int64_t i = begin; i < end; ++i) {
-            shade(p.normals.data + 3 * i, p.albedo.data + 3 * i, p.coefficients.data + i / vertex_count * p.coefficients.stride(),
-                  p.colors.data + 3 * i);
-        }
+    int64_t const vertex_count = p.colors.size[1], chunks = chunk_count(vertex_count);
+    parallel_for(p.colors.size[0] * chunks, threads, [&](int64_t task) {
+        int64_t const b = task / chunks, begin = task % chunks * kChunk, end = std::min(begin + kChunk, vertex_count);
+        T const* const coefficients = p.coefficients.data + b * kShEntries;
+        vectorized([&]() FOCUS_INLINE {
+            for (int64_t v = begin; v < end; v += LanesOf<T>::kCount) {
+                int64_t const at = 3 * (b * vertex_count + v);
+                store3_lanes(
+                    p.colors.data + at, 3, end - v,
+                    shade(load3_lanes(p.normals.data + at, 3, end - v), load3_lanes(p.albedo.data + at, 3, end - v), coefficients));
+            }
+        });
     });
 }
 
@@ -23,17 +61,9 @@ void sh_shading_backward_cpu(ShShadingBackwardParameters<T> const& p, int thread
     parallel_for(batch * chunks, threads, [&](int64_t task) {
         int64_t const b = task / chunks, begin = task % chunks * kShChunk, end = std::min(begin + kShChunk, vertex_count);
         T chunk_sum[kShEntries] = {};
-        for (int64_t first = begin; first < end; first += kShSegment) {
-            T sum[kShEntries] = {};
-            for (int64_t i = b * vertex_count + first; i < b * vertex_count + std::min(first + kShSegment, end); ++i) {
-                T basis[kShBands], grad_light[3];
-                shade_gradient(p.normals.data + 3 * i, p.albedo.data + 3 * i, p.coefficients.data + b * kShEntries,
-                               p.grad_colors.data + 3 * i, p.grad_normals ? p.grad_normals.data + 3 * i : nullptr,
-                               p.grad_albedo ? p.grad_albedo.data + 3 * i : nullptr, basis, grad_light);
-                for (int entry = 0; entry < kShEntries; ++entry) sum[entry] += grad_light[entry / kShBands] * basis[entry % kShBands];
-            }
-            for (int entry = 0; entry < kShEntries; ++entry) chunk_sum[entry] += sum[entry];
-        }
+        vectorized([&]() FOCUS_INLINE {
+            backward_chunk(p, b * vertex_count + begin, end - begin, p.coefficients.data + b * kShEntries, chunk_sum);
+        });
         if (p.partial_coefficients) std::copy_n(chunk_sum, kShEntries, p.partial_coefficients.data + task * kShEntries);
     });
     if (!p.grad_coefficients) return;

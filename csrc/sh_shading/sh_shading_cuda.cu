@@ -8,8 +8,8 @@ namespace {
 // One thread per vertex.
 __global__ void __launch_bounds__(kBlockSize) sh_shading_kernel(ShShadingParameters<float> p) {
     FOCUS_GRID_STRIDE_LOOP(i, p.colors.size[0] * p.colors.size[1]) {
-        shade(p.normals.data + 3 * i, p.albedo.data + 3 * i, p.coefficients.data + quotient(i, p.colors.size[1]) * kShEntries,
-              p.colors.data + 3 * i);
+        store3(p.colors.data + 3 * i, shade(load3(p.normals.data + 3 * i), load3(p.albedo.data + 3 * i),
+                                            p.coefficients.data + quotient(i, p.colors.size[1]) * kShEntries));
     }
 }
 
@@ -26,9 +26,13 @@ __global__ void __launch_bounds__(kShChunk) sh_shading_backward_kernel(ShShading
         int const count = static_cast<int>(vertex_count - begin < kShChunk ? vertex_count - begin : kShChunk);
         if (thread < count) {
             int64_t const i = b * vertex_count + begin + thread;
-            shade_gradient(p.normals.data + 3 * i, p.albedo.data + 3 * i, p.coefficients.data + b * kShEntries, p.grad_colors.data + 3 * i,
-                           p.grad_normals ? p.grad_normals.data + 3 * i : nullptr, p.grad_albedo ? p.grad_albedo.data + 3 * i : nullptr,
-                           basis[thread], grad_light[thread]);
+            ShadeGradient<float> gradient;
+            shade_gradient(load3(p.normals.data + 3 * i), load3(p.albedo.data + 3 * i), p.coefficients.data + b * kShEntries,
+                           load3(p.grad_colors.data + 3 * i), &gradient);
+            if (p.grad_normals) store3(p.grad_normals.data + 3 * i, gradient.normal);
+            if (p.grad_albedo) store3(p.grad_albedo.data + 3 * i, gradient.albedo);
+            for (int band = 0; band < kShBands; ++band) basis[thread][band] = gradient.basis[band];
+            for (int c = 0; c < 3; ++c) grad_light[thread][c] = gradient.light[c];
         }
         if (!p.partial_coefficients) continue;  // for all threads alike: the barriers are reached by all or none
         __syncthreads();

@@ -6,11 +6,25 @@
 
 namespace focus {
 
-// (b - a) x (c - a). False where it is not finite, as it is with a vertex that is not: the face then counts for none of its vertices.
+// Here and below V is Vector3 or, on the host, Padded (simd.h).
+template <typename V>
+FOCUS_HD V normal_of(V a, V b, V c) {
+    return cross(b - a, c - a);
+}
+
+// d L / d (a corner of the face) from the gradient g of the face's normal, which is the sum of grad_sums over its three vertices, and
+// the two corners that follow. For m = (b - a) x (c - a):  d b: (c - a) x g,  d c: g x (b - a),  d a: minus both; cyclic, so one formula
+// serves every corner.
+template <typename V>
+FOCUS_HD V corner_gradient_of(V next, V last, V g) {
+    return cross(next - last, g);
+}
+
+// False where the normal is not finite, as it is with a vertex that is not: the face then counts for none of its vertices.
 template <typename T>
 FOCUS_HD bool face_normal(T const* vertices, int32_t const* face, Vector3<T>* normal) {
-    Vector3<T> const a = load3(vertices + int64_t(3) * face[0]);
-    *normal = cross(load3(vertices + int64_t(3) * face[1]) - a, load3(vertices + int64_t(3) * face[2]) - a);
+    *normal =
+        normal_of(load3(vertices + int64_t(3) * face[0]), load3(vertices + int64_t(3) * face[1]), load3(vertices + int64_t(3) * face[2]));
     return is_finite(*normal);
 }
 
@@ -27,15 +41,13 @@ FOCUS_HD Vector3<T> normal_sum(T const* vertices, int32_t const* faces, int32_t 
 // 0, or so small or large that the inverse has no finite value.
 template <typename T>
 FOCUS_HD Vector3<T> normalized(Vector3<T> s, T* inverse_length) {
-    T const scale = fmax(fabs(s.x), fmax(fabs(s.y), fabs(s.z)));
+    T const zero{}, x = s.x < zero ? -s.x : s.x, y = s.y < zero ? -s.y : s.y, z = s.z < zero ? -s.z : s.z;
+    T const larger = y > z ? y : z, scale = x > larger ? x : larger;
     Vector3<T> const unit{s.x / scale, s.y / scale, s.z / scale};
-    T const inverse = T(1) / sqrt(dot(unit, unit));
-    *inverse_length = inverse / scale;
-    if (!(scale > T(0)) || !is_finite(scale) || !is_finite(*inverse_length)) {
-        *inverse_length = T(0);
-        return {T(0), T(0), T(0)};
-    }
-    return inverse * unit;
+    T const inverse = Scalar<T>(1) / square_root(dot(unit, unit)), length = inverse / scale;
+    auto const valid = (scale > zero) & is_finite(scale) & is_finite(length);
+    *inverse_length = valid ? length : zero;
+    return {valid ? inverse * unit.x : zero, valid ? inverse * unit.y : zero, valid ? inverse * unit.z : zero};
 }
 
 // d L / d s_v from d L / d n_v: the part of the gradient across the normal, over the length.
@@ -43,12 +55,12 @@ template <typename T>
 FOCUS_HD Vector3<T> normal_sum_gradient(Vector3<T> sum, Vector3<T> grad_normal) {
     T inverse_length;
     Vector3<T> const normal = normalized(sum, &inverse_length);
-    if (inverse_length == T(0)) return {T(0), T(0), T(0)};  // and not 0 times a gradient that may be NaN
-    return inverse_length * (grad_normal - dot(grad_normal, normal) * normal);
+    Vector3<T> const across = inverse_length * (grad_normal - dot(grad_normal, normal) * normal);
+    T const zero{};
+    auto const none = inverse_length == zero;  // and not 0 times a gradient that may be NaN
+    return {none ? zero : across.x, none ? zero : across.y, none ? zero : across.z};
 }
 
-// d L / d (corner k of the face) from the gradient g of its normal, which is the sum of grad_sums over its three vertices.
-// For m = (b - a) x (c - a):  d b: (c - a) x g,  d c: g x (b - a),  d a: minus both; cyclic, so one formula serves every corner.
 template <typename T>
 FOCUS_HD Vector3<T> corner_gradient(T const* vertices, T const* grad_sums, int32_t const* face, int corner) {
     Vector3<T> normal;
@@ -57,7 +69,7 @@ FOCUS_HD Vector3<T> corner_gradient(T const* vertices, T const* grad_sums, int32
         load3(grad_sums + int64_t(3) * face[0]) + load3(grad_sums + int64_t(3) * face[1]) + load3(grad_sums + int64_t(3) * face[2]);
     Vector3<T> const next = load3(vertices + int64_t(3) * face[(corner + 1) % 3]);
     Vector3<T> const last = load3(vertices + int64_t(3) * face[(corner + 2) % 3]);
-    return cross(next - last, g);
+    return corner_gradient_of(next, last, g);
 }
 
 template <typename T>
