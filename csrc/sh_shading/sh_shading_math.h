@@ -36,14 +36,14 @@ FOCUS_HD Vector3<T> sh_basis_gradient(Vector3<T> n, T const* weight) {
 
 // colour[c] = albedo[c] * sum_i basis[i] coefficients[c][i]
 template <typename T>
-FOCUS_HD T sh_light(T const* basis, Scalar<T> const* coefficients) {
+FOCUS_HD T sh_light(T const* basis, T const* coefficients) {
     T light{};
     for (int i = 0; i < kShBands; ++i) light += basis[i] * coefficients[i];
     return light;
 }
 
 template <typename T>
-FOCUS_HD Vector3<T> shade(Vector3<T> normal, Vector3<T> albedo, Scalar<T> const* coefficients) {
+FOCUS_HD Vector3<T> shade(Vector3<T> normal, Vector3<T> albedo, T const* coefficients) {
     T basis[kShBands];
     sh_basis(normal, basis);
     return {albedo.x * sh_light(basis, coefficients), albedo.y * sh_light(basis, coefficients + kShBands),
@@ -59,15 +59,17 @@ struct ShadeGradient {
 };
 
 template <typename T>
-FOCUS_HD void shade_gradient(Vector3<T> normal, Vector3<T> albedo, Scalar<T> const* coefficients, Vector3<T> grad_color,
+FOCUS_HD void shade_gradient(Vector3<T> normal, Vector3<T> albedo, T const* coefficients, Vector3<T> grad_color,
                              ShadeGradient<T>* gradient) {
     sh_basis(normal, gradient->basis);
     gradient->light[0] = grad_color.x * albedo.x;
     gradient->light[1] = grad_color.y * albedo.y;
     gradient->light[2] = grad_color.z * albedo.z;
-    T weight[kShBands] = {};
-    for (int c = 0; c < 3; ++c) {
-        for (int i = 0; i < kShBands; ++i) weight[i] += gradient->light[c] * coefficients[c * kShBands + i];
+    T weight[kShBands];
+    for (int i = 0; i < kShBands; ++i) {
+        T sum{};
+        for (int c = 0; c < 3; ++c) sum += gradient->light[c] * coefficients[c * kShBands + i];
+        weight[i] = sum;
     }
     gradient->normal = sh_basis_gradient(normal, weight);
     gradient->albedo = {grad_color.x * sh_light(gradient->basis, coefficients),
