@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from focus import ops
-from focus.ops import reference
+from focus import _C, ops
+from focus.ops import _native, reference
 
 
 def _basis(directions: torch.Tensor) -> torch.Tensor:
@@ -78,6 +79,48 @@ def test_the_light_gathers_the_gradients_of_all_vertices(kernel_device: torch.de
         assert light.grad is not None
         gradients.append(light.grad)
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-5, atol=1e-5)
+
+
+def _colors_and_gradients(vertex_count: int, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+    """All of them, then the gradient of the normals alone, then of the light alone."""
+    generator = torch.Generator().manual_seed(vertex_count)
+    shapes = [(2, vertex_count, 3)] * 3 + [(2, 3, 9)]
+    normals, albedo, weight, light = (torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes)
+    leaves = [tensor.requires_grad_() for tensor in (normals, albedo, light)]
+    colors = ops.sh_shading(*leaves)
+    gradients = torch.autograd.grad(colors, leaves, weight)
+    alone = torch.autograd.grad(ops.sh_shading(normals, albedo.detach(), light.detach()), normals, weight)
+    light_alone = torch.autograd.grad(ops.sh_shading(normals.detach(), albedo.detach(), light), light, weight)
+    return (colors.detach(), *gradients, *alone, *light_alone)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("vertex_count", [1, 31, 33, 129, 257, 1031])
+def test_neither_vector_code_nor_threads_change_a_bit(
+    dtype: torch.dtype, vertex_count: int, either_vector_code: list[bool]
+) -> None:
+    before, results = torch.get_num_threads(), []
+    for avx2 in either_vector_code:
+        _C.set_avx2(avx2)
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            results.append(_colors_and_gradients(vertex_count, dtype))
+    torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+    assert torch.equal(results[0][1], results[0][4])
+    assert torch.equal(results[0][3], results[0][5])
+
+
+@pytest.mark.parametrize("vertex_count", [5, 257, 300])
+def test_lanes_add_up_in_the_same_order_on_cuda(
+    vertex_count: int, emulated_module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lanes of the CPU hold segments of the vertices, whose sums the threads of a block make one by one."""
+    expected = _colors_and_gradients(vertex_count, torch.float32)
+    monkeypatch.setattr(_native, "module", emulated_module)
+    actual = _colors_and_gradients(vertex_count, torch.float32)
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
-from focus import ops
+from focus import _C, ops
+from focus.ops import _native
 
 NAN, INF = float("nan"), float("inf")
 
@@ -98,6 +100,50 @@ def test_gradients_do_not_change_the_length_of_a_normal(kernel_device: torch.dev
     ops.vertex_normals(vertices, faces).square().sum().backward()  # the squared lengths: all 1
     assert vertices.grad is not None
     assert float(vertices.grad.abs().max()) < 1e-5
+
+
+def _normals_and_gradients(vertices: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    leaf = vertices.clone().requires_grad_()
+    normals = ops.vertex_normals(leaf, faces)
+    generator = torch.Generator().manual_seed(1)
+    weights = torch.rand(normals.shape, generator=generator, dtype=normals.dtype)
+    (gradients,) = torch.autograd.grad(normals, leaf, weights)
+    return normals.detach(), gradients
+
+
+def _tangle(batch: int, vertex_count: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Faces between any vertices, also the same twice, with some that are not finite."""
+    generator = torch.Generator().manual_seed(vertex_count)
+    vertices = torch.rand(batch, vertex_count, 3, generator=generator, dtype=dtype)
+    vertices[:, 3, 0], vertices[-1, 5, 1], vertices[0, 7, 2] = NAN, INF, -INF
+    return vertices, torch.randint(vertex_count, (3 * vertex_count, 3), generator=generator)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("batch", "vertex_count"), [(1, 2501), (3, 1029), (2, 13)])
+def test_neither_vector_code_nor_threads_change_a_bit(
+    dtype: torch.dtype, batch: int, vertex_count: int, either_vector_code: list[bool]
+) -> None:
+    """At sizes of which an image is one part or several, and whose last lanes are not full."""
+    vertices, faces = _tangle(batch, vertex_count, dtype)
+    before, results = torch.get_num_threads(), []
+    for avx2 in either_vector_code:
+        _C.set_avx2(avx2)
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            results.append(_normals_and_gradients(vertices, faces))
+    torch.set_num_threads(before)
+    assert all(float(tensor.abs().max()) > 0 and tensor.isfinite().all() for tensor in results[0])
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_faces_add_up_in_the_same_order_on_cuda(emulated_module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU's kernel walks the faces, the CUDA kernel the faces at each vertex."""
+    vertices, faces = _tangle(2, 77, torch.float32)
+    expected = _normals_and_gradients(vertices, faces)
+    monkeypatch.setattr(_native, "module", emulated_module)
+    assert all(torch.equal(a, b) for a, b in zip(_normals_and_gradients(vertices, faces), expected, strict=True))
 
 
 @pytest.mark.parametrize("vertex_count", [0, 5])
