@@ -114,7 +114,7 @@ class Renderer(torch.nn.Module):
         size = (self.camera.image_size, self.camera.image_size)
         image, mask, fragments = draw(screen_vertices, colors, topology, size)
         if self.antialias:
-            both = torch.cat([image, mask], 1)
-            image, mask = ops.antialias(both, screen_vertices, topology, fragments.face_index).split((3, 1), 1)
+            both = ops.antialias(torch.cat([image, mask], 1), screen_vertices, topology, fragments.face_index)
+            image, mask = both[:, :3], both[:, 3:]
         landmarks = screen_vertices[:, self.model.landmarks68, :2]
         return Rendering(image, mask, vertices, screen_vertices, normals, colors, landmarks, fragments)
