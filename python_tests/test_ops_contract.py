@@ -56,6 +56,14 @@ def _antialias(module: Any, image: torch.Tensor, vertices: torch.Tensor) -> Tens
     return (module.antialias(image, vertices, TOPOLOGY[device], FOUND[device].face_index[: len(image)]),)
 
 
+def _render(perspective_correct: bool) -> Callable[..., Tensors]:
+    def call(module: Any, vertices: torch.Tensor, attributes: torch.Tensor) -> Tensors:
+        topology = TOPOLOGY[vertices.device.type]
+        return (module.render(vertices, attributes, topology, (10, 8), perspective_correct=perspective_correct)[0],)
+
+    return call
+
+
 def _vertex_normals(module: Any, vertices: torch.Tensor) -> Tensors:
     return (module.vertex_normals(vertices, TOPOLOGY[vertices.device.type]),)
 
@@ -109,6 +117,10 @@ CASES = [
     Case("interpolate", _interpolate, lambda: (_random(2, 9, 2, seed=1), FOUND["cpu"].barycentric)),
     Case("interpolate_shared", _interpolate, lambda: (_random(1, 9, 3, seed=2), FOUND["cpu"].barycentric)),
     Case("antialias", _antialias, lambda: (_random(2, 2, 10, 8, seed=1), _sheet())),
+    Case("render", _render(False), lambda: (_sheet(), _random(2, 9, 3, seed=1))),
+    Case("render_perspective", _render(True), lambda: (_sheet(), _random(2, 9, 3, seed=1))),
+    Case("render_shared", _render(False), lambda: (_sheet(), _random(1, 9, 3, seed=2))),
+    Case("render_five_channels", _render(True), lambda: (_sheet(), _random(1, 9, 5, seed=2))),
     Case("vertex_normals", _vertex_normals, lambda: (_sheet(),)),
     Case(
         "sh_shading",
@@ -368,6 +380,11 @@ def _raw_calls(device: torch.device) -> dict[str, tuple[Any, ...]]:
         "antialias": (torch.ones(2, 2, 10, 8, device=device), vertices, *lists, found.face_index),
         "antialias_backward": (
             *(torch.ones(2, 2, 10, 8, device=device), vertices, *lists, found.face_index),
+            *(torch.ones(2, 2, 10, 8, device=device), True, True),
+        ),
+        "render": (vertices, attributes, *lists, 10, 8, 0, False),
+        "render_backward": (
+            *(vertices, attributes, *lists, False, found.face_index),
             *(torch.ones(2, 2, 10, 8, device=device), True, True),
         ),
         "vertex_normals": (vertices, *lists),

@@ -8,6 +8,7 @@ namespace focus::bindings {
 void bind_topology(pybind11::module_& module);
 void bind_rasterize(pybind11::module_& module);
 void bind_interpolate(pybind11::module_& module);
+void bind_render(pybind11::module_& module);
 void bind_antialias(pybind11::module_& module);
 void bind_vertex_normals(pybind11::module_& module);
 void bind_sh_shading(pybind11::module_& module);

@@ -15,6 +15,7 @@ PYBIND11_MODULE(FOCUS_MODULE_NAME, module) {
     bind_topology(module);
     bind_rasterize(module);
     bind_interpolate(module);
+    bind_render(module);
     bind_antialias(module);
     bind_vertex_normals(module);
     bind_sh_shading(module);

@@ -12,6 +12,7 @@ from focus.ops.masked_photometric import masked_photometric_loss
 from focus.ops.neighbor_min import neighbor_min, neighbor_min_loss
 from focus.ops.outlier_robust import outlier_robust_loss
 from focus.ops.rasterize import Fragments, rasterize
+from focus.ops.render import render
 from focus.ops.sh_shading import sh_shading
 from focus.ops.topology import Topology
 from focus.ops.vertex_normals import vertex_normals
@@ -27,6 +28,7 @@ __all__ = [
     "outlier_robust_loss",
     "rasterize",
     "reference",
+    "render",
     "sh_shading",
     "vertex_normals",
 ]

@@ -10,7 +10,7 @@ from focus.ops import _check, _native
 from focus.ops.topology import Topology, topology_of
 
 Cull = Literal["none", "clockwise", "counterclockwise"]
-_CULL = {"none": 0, "clockwise": 1, "counterclockwise": 2}
+CULL = {"none": 0, "clockwise": 1, "counterclockwise": 2}
 
 
 class Fragments(NamedTuple):
@@ -135,13 +135,14 @@ _rasterize = _native.define(
 )
 
 
-def _image_size(image_size: tuple[int, int]) -> tuple[int, int]:
+def image_sides(op: str, image_size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width, checked for operator `op`."""
     sides = tuple(image_size) if isinstance(image_size, (tuple, list)) else ()
     if len(sides) != 2 or not all(isinstance(side, (int, torch.SymInt)) for side in sides):
-        raise TypeError(f"focus.ops.rasterize: image_size expected two integers (H, W), got {image_size!r}")
+        raise TypeError(f"focus.ops.{op}: image_size expected two integers (H, W), got {image_size!r}")
     height, width = sides
     if height < 0 or width < 0:
-        raise ValueError(f"focus.ops.rasterize: image_size expected (H, W) >= 0, got ({height}, {width})")
+        raise ValueError(f"focus.ops.{op}: image_size expected (H, W) >= 0, got ({height}, {width})")
     return height, width
 
 
@@ -178,9 +179,9 @@ def rasterize(
     _check.floating("rasterize", "screen_vertices", screen_vertices, ("B", "V", 3))
     screen_vertices = _native.widen(screen_vertices)
     topology = topology_of("rasterize", faces, screen_vertices.shape[1], screen_vertices.device)
-    _check.choice("rasterize", "cull", cull, _CULL)
+    _check.choice("rasterize", "cull", cull, CULL)
     _check.choice("rasterize", "perspective_correct", perspective_correct, (False, True))
-    height, width = _image_size(image_size)
+    height, width = image_sides("rasterize", image_size)
     barycentric, depth, face_index = _rasterize(
         screen_vertices,
         topology.faces,
@@ -188,7 +189,7 @@ def rasterize(
         topology.corners,
         height,
         width,
-        _CULL[cull],
+        CULL[cull],
         perspective_correct,
     )
     return Fragments(face_index, barycentric, depth)

@@ -111,6 +111,21 @@ def interpolate(attributes: torch.Tensor, faces: torch.Tensor | Topology, fragme
     return torch.where(fragments.face_index[..., None] >= 0, values, 0).permute(0, 3, 1, 2)
 
 
+def render(
+    screen_vertices: torch.Tensor,
+    attributes: torch.Tensor,
+    faces: torch.Tensor | Topology,
+    image_size: tuple[int, int],
+    *,
+    cull: Cull = "none",
+    perspective_correct: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`interpolate` after `rasterize`."""
+    fragments = rasterize(screen_vertices, faces, image_size, cull=cull, perspective_correct=perspective_correct)
+    mask = (fragments.face_index >= 0)[:, None].to(attributes)
+    return interpolate(attributes, faces, fragments), mask
+
+
 def vertex_normals(vertices: torch.Tensor, faces: torch.Tensor | Topology) -> torch.Tensor:
     """Scatters twice-area face normals to their vertices, and normalises."""
     faces = _plain(faces)
