@@ -13,8 +13,8 @@ FOCUS_HD T interpolate_channel(T const* attributes, int64_t channels, int32_t co
 }
 
 // d L / d attributes[face[k]][c], the share of one pixel, added to sums[k].
-template <typename T>
-FOCUS_HD void add_attribute_gradient(T grad_value, T const* barycentric, double* sums) {
+template <typename T, typename B>
+FOCUS_HD void add_attribute_gradient(T grad_value, B const* barycentric, double* sums) {
     for (int k = 0; k < 3; ++k) sums[k] += static_cast<double>(grad_value) * barycentric[k];
 }
 

@@ -1,60 +1,18 @@
 #include "common/face_boxes.h"
-#include "common/launch.h"
-#include "rasterize/rasterize_math.h"
+#include "rasterize/nearest_face.h"
 
 namespace focus {
 
 namespace {
 
-__global__ void __launch_bounds__(kBlockSize) clear_nearest_kernel(unsigned long long* nearest, int64_t pixels, PieceList list) {
-    FOCUS_GRID_STRIDE_LOOP(pixel, pixels) {
-        nearest[pixel] = kNoFace;
-        if (pixel == 0) list.clear();
-    }
-}
-
-// The nearest face of every pixel. The minimum of (depth, face) does not depend on the order in which the faces come.
-struct FindNearest {
-    static constexpr int kSums = 0;
-    struct State : Triangle {
-        int64_t first_pixel;  // of the image
-        int32_t face;
-    };
-
-    RasterizeParameters<float> p;
-    unsigned long long* nearest;  // [B, H, W]
-
-    FOCUS_HD int64_t count() const { return p.screen_vertices.size[0] * p.faces.size[0]; }
-
-    FOCUS_HD bool prepare(int64_t item, State* state) const {
-        int64_t const b = quotient(item, p.faces.size[0]), height = p.depth.size[1], width = p.depth.size[2];
-        state->face = static_cast<int32_t>(item - b * p.faces.size[0]);
-        state->first_pixel = b * height * width;
-        return make_triangle(p.screen_vertices.data + b * p.screen_vertices.stride(), p.faces.data + int64_t(3) * state->face, p.cull,
-                             static_cast<int>(height), static_cast<int>(width), state);
-    }
-
-    __device__ void visit(State const& state, int x, int y, double*) const {
-        Coverage coverage;
-        if (!cover(state, x, y, p.perspective_correct, &coverage)) return;
-        atomicMin(nearest + state.first_pixel + y * p.depth.size[2] + x, nearest_key(static_cast<float>(coverage.depth), state.face));
-    }
-};
-
 // One thread per pixel: barycentrics and depth of the face that was found.
 __global__ void __launch_bounds__(kBlockSize) resolve_kernel(RasterizeParameters<float> p, unsigned long long const* nearest) {
     int64_t const height = p.depth.size[1], width = p.depth.size[2];
     FOCUS_GRID_STRIDE_LOOP(pixel, p.depth.count()) {
-        unsigned long long const key = nearest[pixel];
-        int32_t const face = key == kNoFace ? -1 : static_cast<int32_t>(key & 0xffffffffu);
+        int64_t const row = quotient(pixel, width), b = quotient(row, height);
         Coverage coverage{};
-        if (face >= 0) {
-            int64_t const row = quotient(pixel, width), b = quotient(row, height);
-            Triangle triangle;
-            make_triangle(p.screen_vertices.data + b * p.screen_vertices.stride(), p.faces.data + int64_t(3) * face, p.cull,
-                          static_cast<int>(height), static_cast<int>(width), &triangle);
-            cover(triangle, static_cast<int>(pixel - row * width), static_cast<int>(row - b * height), p.perspective_correct, &coverage);
-        }
+        int32_t const face = resolve(p, nearest[pixel], b, static_cast<int>(pixel - row * width), static_cast<int>(row - b * height),
+                                     static_cast<int>(height), static_cast<int>(width), &coverage);
         p.face_index.data[pixel] = face;
         p.depth.data[pixel] = static_cast<float>(coverage.depth);
         for (int k = 0; k < 3; ++k) p.barycentric.data[3 * pixel + k] = static_cast<float>(coverage.barycentric[k]);
@@ -115,12 +73,9 @@ __global__ void __launch_bounds__(kBlockSize) gather_corners_kernel(RasterizeBac
 }  // namespace
 
 void rasterize_cuda(RasterizeParameters<float> const& p, Stream stream) {
-    auto* const nearest = reinterpret_cast<unsigned long long*>(p.nearest.data);
     int64_t const pixels = p.depth.count();
     if (pixels == 0) return;
-    PieceList const list(p.pieces, {}, p.depth.stride());
-    launch("clear_nearest", clear_nearest_kernel, grid_size(pixels), kBlockSize, stream, nearest, pixels, list);
-    visit_boxes("rasterize", FindNearest{p, nearest}, list, stream);
+    unsigned long long* const nearest = find_nearest("rasterize", p, p.depth.size[1], p.depth.size[2], stream);
     launch("rasterize_resolve", resolve_kernel, grid_size(pixels), kBlockSize, stream, p, nearest);
 }
 

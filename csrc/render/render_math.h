@@ -17,19 +17,19 @@ FOCUS_HD auto attributes_of(Parameters const& p, int64_t b) {
 template <typename T>
 FOCUS_HD void find_barycentric(T const* screen_vertices, int32_t const* face, int px, int py, bool perspective_correct,
                                double* barycentric) {
-    T const *const v0 = screen_vertices + int64_t(3) * face[0], *const v1 = screen_vertices + int64_t(3) * face[1],
-                   *const v2 = screen_vertices + int64_t(3) * face[2];
-    double b0 = make_edge(v1[0], v1[1], v2[0], v2[1])(px, py), b1 = make_edge(v2[0], v2[1], v0[0], v0[1])(px, py),
-           b2 = make_edge(v0[0], v0[1], v1[0], v1[1])(px, py);
-    if (perspective_correct) {
-        b0 /= v0[2];
-        b1 /= v1[2];
-        b2 /= v2[2];
+    double x[3], y[3], b[3];
+    for (int k = 0; k < 3; ++k) {
+        T const* const v = screen_vertices + int64_t(3) * face[k];
+        x[k] = v[0];
+        y[k] = v[1];
     }
-    double const scale = 1.0 / (b0 + b1 + b2);
-    barycentric[0] = b0 * scale;
-    barycentric[1] = b1 * scale;
-    barycentric[2] = b2 * scale;
+    for (int k = 0; k < 3; ++k) {
+        int const i = (k + 1) % 3, j = (k + 2) % 3;
+        b[k] = make_edge(x[i], y[i], x[j], y[j])(double(px), double(py));
+        if (perspective_correct) b[k] /= static_cast<double>(screen_vertices[int64_t(3) * face[k] + 2]);
+    }
+    double const scale = 1.0 / (b[0] + b[1] + b[2]);
+    for (int k = 0; k < 3; ++k) barycentric[k] = b[k] * scale;
 }
 
 // The gradient of one pixel with respect to the screen vertices of its face, added to `grad[3 * corner + axis]`. The channels of a pixel

@@ -119,11 +119,11 @@ def render(
     *,
     cull: Cull = "none",
     perspective_correct: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """`interpolate` after `rasterize`."""
     fragments = rasterize(screen_vertices, faces, image_size, cull=cull, perspective_correct=perspective_correct)
     mask = (fragments.face_index >= 0)[:, None].to(attributes)
-    return interpolate(attributes, faces, fragments), mask
+    return interpolate(attributes, faces, fragments), mask, fragments.face_index
 
 
 def vertex_normals(vertices: torch.Tensor, faces: torch.Tensor | Topology) -> torch.Tensor:

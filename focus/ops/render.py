@@ -164,7 +164,7 @@ def render(
     *,
     cull: Cull = "none",
     perspective_correct: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Vertex attributes at every pixel that a face covers.
 
     The image of ``interpolate(attributes, faces, rasterize(screen_vertices, faces, image_size, ...))``, bit for bit,
@@ -183,6 +183,7 @@ def render(
         image: `[B, C, H, W]`, 0 in the background. Gradients flow to `attributes` and `screen_vertices` (coverage
             itself is piecewise constant and has none).
         mask: `[B, 1, H, W]`, 1 where a face is and 0 elsewhere; not differentiable.
+        face_index: `[B, H, W]` int32, the nearest face; -1 in the background.
 
     Raises:
         TypeError, ValueError: wrong type, shape, device or index, named.
@@ -202,7 +203,7 @@ def render(
     _check.choice(op, "cull", cull, CULL)
     _check.choice(op, "perspective_correct", perspective_correct, (False, True))
     height, width = image_sides(op, image_size)
-    image, mask, _ = _render(
+    image, mask, face_index = _render(
         screen_vertices,
         attributes,
         topology.faces,
@@ -213,4 +214,4 @@ def render(
         CULL[cull],
         perspective_correct,
     )
-    return image, mask
+    return image, mask, face_index
