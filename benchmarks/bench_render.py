@@ -31,10 +31,7 @@ def fused(module: Any, mesh: Mesh, device: torch.device) -> tuple[Results, Run]:
     leaves, weights = _leaves(mesh, device)
 
     def run() -> Results:
-        if module is ops.reference:
-            image = module.interpolate(leaves[1], topology, module.rasterize(leaves[0], topology, size))
-        else:
-            image, _ = module.render(*leaves, topology, size)
+        image = module.render(*leaves, topology, size)[0]
         return image.detach(), *torch.autograd.grad(image, leaves, weights)
 
     return (*leaves, weights), run
@@ -80,9 +77,7 @@ def _leaves(mesh: Mesh, device: torch.device) -> tuple[list[torch.Tensor], torch
     return leaves, mesh.random(device, 3, mesh.image, mesh.image)
 
 
-WORKS = {"rasterize + interpolate": separate, "whole render": whole}
-if hasattr(ops, "render"):
-    WORKS["render"] = fused
+WORKS = {"rasterize + interpolate": separate, "render": fused, "whole render": whole}
 
 
 def cases(device: torch.device, quick: bool) -> Iterator[Case]:

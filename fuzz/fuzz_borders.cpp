@@ -38,6 +38,8 @@ std::map<std::string, char const*> const kSignatures = {
     {"rasterize_backward", "T B V 3,F F 3,O V1,C F3,b,G B H W,t B H W 3,t B H W,N,N,N,N,T B V 3,."},
     {"interpolate", "T A V C,F F 3,G B H W,T B H W 3,T B C H W,."},
     {"interpolate_backward", "T A V C,F F 3,O V1,C F3,G B H W,T B H W 3,T B C H W,N,N,N,N,t A V C,t B H W 3,."},
+    {"render", "T B V 3,T A V C,F F 3,k,b,T B C H W,T B 1 H W,G B H W,N,N,."},
+    {"render_backward", "T B V 3,T A V C,F F 3,O V1,C F3,b,G B H W,T B C H W,N,N,N,N,t B V 3,t A V C,."},
     {"vertex_normals", "T B V 3,F F 3,O V1,C F3,T B V 3,."},
     {"vertex_normals_backward", "T B V 3,F F 3,O V1,C F3,T B V 3,T B V 3,T B V 3,."},
     {"sh_shading", "T B V 3,T B V 3,T B 3 9,T B V 3,."},

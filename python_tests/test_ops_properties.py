@@ -55,6 +55,11 @@ def _interpolate(generator: torch.Generator) -> tuple[torch.Tensor, ...]:
     return _results((values,), (attributes, barycentric))
 
 
+def _render(generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+    inputs = (_mesh(generator), torch.rand(1, SIDE**2, 3, generator=generator, requires_grad=True))
+    return _results(ops.render(*inputs, FACES, (70, 66), perspective_correct=True), inputs)
+
+
 def _vertex_normals(generator: torch.Generator) -> tuple[torch.Tensor, ...]:
     vertices = _mesh(generator)
     return _results((ops.vertex_normals(vertices, FACES),), (vertices,))
@@ -76,6 +81,7 @@ def _of_images(call: Callable[..., torch.Tensor]) -> Callable[[torch.Generator],
 OPERATORS: dict[str, Callable[[torch.Generator], tuple[torch.Tensor, ...]]] = {
     "rasterize": _rasterize,
     "interpolate": _interpolate,
+    "render": _render,
     "vertex_normals": _vertex_normals,
     "sh_shading": _sh_shading,
     "neighbor_min": _of_images(lambda *images: ops.neighbor_min(*images, window=5)),

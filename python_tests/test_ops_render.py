@@ -34,7 +34,11 @@ def _separately(
     vertices: torch.Tensor, attributes: torch.Tensor, faces: torch.Tensor, size: tuple[int, int], **options: Any
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     fragments = ops.rasterize(vertices, faces, size, **options)
-    return ops.interpolate(attributes, faces, fragments), (fragments.face_index >= 0)[:, None].to(attributes), fragments.face_index
+    return (
+        ops.interpolate(attributes, faces, fragments),
+        (fragments.face_index >= 0)[:, None].to(attributes),
+        fragments.face_index,
+    )
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

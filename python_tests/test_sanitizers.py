@@ -19,5 +19,5 @@ def test_kernels_under_sanitizers(build_emulation: Callable[[str, str], Path], s
     environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=1", "TSAN_OPTIONS": "halt_on_error=1"}
     result = subprocess.run([program], env=environment, capture_output=True, text=True, check=False, timeout=600)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-6000:]
-    for operator in ("rasterize", "interpolate", "vertex_normals", "sh_shading"):
+    for operator in ("rasterize", "interpolate", "render", "vertex_normals", "sh_shading"):
         assert operator in result.stdout.splitlines()

@@ -37,8 +37,13 @@ FOCUS_HD void find_barycentric(T const* screen_vertices, int32_t const* face, in
 template <typename T>
 FOCUS_HD void add_render_gradient(T const* screen_vertices, T const* attributes, int64_t channels, int32_t const* face, int px, int py,
                                   bool perspective_correct, T const* grad_image, int64_t area, double* grad) {
-    T grad_barycentric[3];
-    for (int k = 0; k < 3; ++k) grad_barycentric[k] = barycentric_gradient(attributes, channels, face[k], grad_image, area);
+    T const* const corners[3] = {attributes + face[0] * channels, attributes + face[1] * channels, attributes + face[2] * channels};
+    double sums[3] = {};
+    for (int64_t c = 0; c < channels; ++c) {
+        double const grad_value = grad_image[c * area];
+        for (int k = 0; k < 3; ++k) sums[k] += grad_value * corners[k][c];
+    }
+    T const grad_barycentric[3] = {static_cast<T>(sums[0]), static_cast<T>(sums[1]), static_cast<T>(sums[2])};
     add_rasterize_gradient(screen_vertices, face, px, py, perspective_correct, grad_barycentric, static_cast<T const*>(nullptr), grad);
 }
 

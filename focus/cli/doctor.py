@@ -158,6 +158,7 @@ def operator_differences(device: Any) -> dict[str, float]:
     calls: dict[str, Callable[[Any], Any]] = {
         "rasterize": lambda o: o.rasterize(screen, faces, size).barycentric,
         "interpolate": lambda o: o.interpolate(albedo, faces, fragments),
+        "render": lambda o: o.render(screen, albedo, faces, size)[0],
         "vertex_normals": lambda o: o.vertex_normals(placed, faces),
         "sh_shading": lambda o: o.sh_shading(normals, albedo, light),
         "neighbor_min": lambda o: o.neighbor_min(target, image, mask),

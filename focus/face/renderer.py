@@ -26,7 +26,7 @@ class Rendering:
         normals: ``[B, V, 3]``, unit length, camera space.
         colors: ``[B, V, 3]``, shaded RGB.
         landmarks: ``[B, 68, 2]`` pixels.
-        fragments: what `ops.rasterize` returned (face index, barycentric coordinates, depth).
+        face_index: ``[B, S, S]`` int32, the face of each pixel, -1 in the background.
     """
 
     image: Tensor
@@ -36,7 +36,7 @@ class Rendering:
     normals: Tensor
     colors: Tensor
     landmarks: Tensor
-    fragments: ops.Fragments
+    face_index: Tensor
 
 
 def shade(
@@ -59,22 +59,19 @@ def shade(
 
 def draw(
     screen_vertices: Tensor, colors: Tensor, topology: ops.Topology | Tensor, size: tuple[int, int]
-) -> tuple[Tensor, Tensor, ops.Fragments]:
-    """Rasterizes colours of vertices; faces that look away from the camera are culled.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draws colours, or other attributes, of vertices; faces that look away from the camera are culled.
 
     Args:
         screen_vertices: ``[B, V, 3]``, pixels and depth.
-        colors: ``[B, V, 3]``.
+        colors: ``[B, V, C]``, or ``[1, V, C]`` shared by the batch.
         topology: faces, counterclockwise seen from outside.
         size: height and width in pixels.
 
     Returns:
-        Image ``[B, 3, H, W]``, mask ``[B, 1, H, W]`` (0 or 1), and the fragments.
+        Image ``[B, C, H, W]``, mask ``[B, 1, H, W]`` (0 or 1), and face index ``[B, H, W]``.
     """
-    fragments = ops.rasterize(screen_vertices, topology, size, cull="clockwise")
-    image = ops.interpolate(colors, topology, fragments)
-    mask = (fragments.face_index >= 0)[:, None].to(image.dtype)
-    return image, mask, fragments
+    return ops.render(screen_vertices, colors, topology, size, cull="clockwise")
 
 
 class Renderer(torch.nn.Module):
@@ -112,9 +109,9 @@ class Renderer(torch.nn.Module):
         screen_vertices = self.camera.project(camera_vertices)
         normals, colors = shade(camera_vertices, albedo, parameters.lighting, topology)
         size = (self.camera.image_size, self.camera.image_size)
-        image, mask, fragments = draw(screen_vertices, colors, topology, size)
+        image, mask, face_index = draw(screen_vertices, colors, topology, size)
         if self.antialias:
-            both = ops.antialias(torch.cat([image, mask], 1), screen_vertices, topology, fragments.face_index)
+            both = ops.antialias(torch.cat([image, mask], 1), screen_vertices, topology, face_index)
             image, mask = both[:, :3], both[:, 3:]
         landmarks = screen_vertices[:, self.model.landmarks68, :2]
-        return Rendering(image, mask, vertices, screen_vertices, normals, colors, landmarks, fragments)
+        return Rendering(image, mask, vertices, screen_vertices, normals, colors, landmarks, face_index)

@@ -8,6 +8,7 @@ from torch import Tensor
 from focus import ops
 from focus.face import Rendering
 from focus.face.lighting import AMBIENT_COEFFICIENT, HARMONIC_COUNT, harmonics
+from focus.face.renderer import draw
 
 _ROUNDS = 6
 _SCALE = 0.04
@@ -29,7 +30,7 @@ def solve_lighting(
 
     Args:
         target: ``[1, 3, S, S]``.
-        rendering: of the face; its normals and fragments are used, its colours are not.
+        rendering: of the face; its normals, screen vertices and mask are used, its colours are not.
         albedo: ``[1, V, 3]``.
         topology: of the face.
         weight: ``[1, 1, S, S]``, the trust in each pixel.
@@ -39,7 +40,8 @@ def solve_lighting(
     """
     with torch.no_grad():
         attributes = (albedo[..., None] * harmonics(rendering.normals)[:, :, None, :]).flatten(2)  # [1, V, 27]
-        pixels = ops.interpolate(attributes, topology, rendering.fragments)[0]
+        height, width = target.shape[2:]
+        pixels = draw(rendering.screen_vertices, attributes, topology, (height, width))[0][0]
         covered = (rendering.mask * weight)[0, 0] > 0
         design = pixels[:, covered].T.double().reshape(-1, 3, HARMONIC_COUNT)  # [P, 3, 9]
         colors = target[0][:, covered].T.double()  # [P, 3]

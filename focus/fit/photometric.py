@@ -12,6 +12,7 @@ from torch import Tensor
 from focus import ops
 from focus.face import FaceParameters, MorphableModel, Renderer
 from focus.face.contour import LandmarkLocator
+from focus.face.renderer import draw
 from focus.fit.landmarks import OUTLIER_DEVIATION, LandmarkObservation
 from focus.fit.lighting import solve_lighting
 from focus.fit.outliers import prior_log_odds, sigma_factor, visible_probability, without_specks
@@ -90,7 +91,8 @@ class PhotometricFit:
         """
         with torch.no_grad():
             rendering = self.renderer(parameters)
-            fields = ops.interpolate(self._fields, self.model.topology, rendering.fragments)
+            height, width = self.target.shape[2:]
+            fields, _, _ = draw(rendering.screen_vertices, self._fields, self.model.topology, (height, width))
             factor, log_odds = torch.where(rendering.mask > 0, fields[:, :1], 1), fields[:, 1:]
             trust = torch.sigmoid(2 * log_odds) if visible is None else visible
             albedo = self.model.albedo(parameters.albedo)
