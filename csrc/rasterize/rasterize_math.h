@@ -156,59 +156,95 @@ FOCUS_HD unsigned long long nearest_key(float depth, int32_t face) {
 
 constexpr unsigned long long kNoFace = ~0ull;  // beyond every key
 
-// Gradient of one pixel with respect to the three screen vertices of its face, added to `grad[3 * corner + axis]`.
-//
-// Affine: p = sum_k b_k v_k with sum_k b_k = 1, so moving vertex k by d moves the barycentrics as moving the pixel by -b_k d would:
-//   d b_j / d v_k = -b_k grad_p b_j.   With G = sum_j g_j grad_p b_j the gradient of vertex k is -b_k G.
-// Perspective: b'_k = q_k / s with q_k = b_k / z_k, s = sum q, depth = 1 / s; the chain rule leads back to the affine b and to z.
+// Where in its face a covered pixel lies, for gradients.
+template <typename V>
+struct Location {
+    V b[3], scale;     // affine barycentrics, and 1 / (twice the signed area)
+    V q[3], s;         // b_k / z_k and their sum; in perspective only
+    V barycentric[3];  // b, or in perspective b'
+
+    FOCUS_HD Location(V const* x, V const* y, V const* z, V px, V py, bool perspective_correct) {
+        V sum{};
+        for (int k = 0; k < 3; ++k) {
+            int const i = (k + 1) % 3, j = (k + 2) % 3;
+            b[k] = make_edge(x[i], y[i], x[j], y[j])(px, py);
+            sum += b[k];
+        }
+        scale = 1.0 / sum;
+        for (int k = 0; k < 3; ++k) barycentric[k] = b[k] *= scale;
+        if (!perspective_correct) return;
+        for (int k = 0; k < 3; ++k) q[k] = b[k] / z[k];
+        s = q[0] + q[1] + q[2];
+        for (int k = 0; k < 3; ++k) barycentric[k] = q[k] / s;
+    }
+
+    // Gradient with respect to the three screen vertices, added to `grad[3 * corner + axis]`, of the gradients of the barycentrics and
+    // (nullptr: none) of the depth.
+    //
+    // Affine: p = sum_k b_k v_k with sum_k b_k = 1, so moving vertex k by d moves the barycentrics as moving the pixel by -b_k d would:
+    //   d b_j / d v_k = -b_k grad_p b_j.   With G = sum_j g_j grad_p b_j the gradient of vertex k is -b_k G.
+    // Perspective: b'_k = q_k / s with q_k = b_k / z_k, s = sum q, depth = 1 / s; the chain rule leads back to the affine b and to z.
+    FOCUS_HD void add_gradient(V const* x, V const* y, V const* z, bool perspective_correct, V const* grad_barycentric, V const* grad_depth,
+                               V* grad) const {
+        V g[3] = {grad_barycentric[0], grad_barycentric[1], grad_barycentric[2]}, gx[3], gy[3];
+        if (perspective_correct) {
+            V mean = g[0] * barycentric[0] + g[1] * barycentric[1] + g[2] * barycentric[2];
+            if (grad_depth) mean += *grad_depth / s;
+            for (int k = 0; k < 3; ++k) {
+                V const gq = (g[k] - mean) / s;
+                grad[3 * k + 2] -= gq * b[k] / (z[k] * z[k]);
+                g[k] = gq / z[k];
+            }
+        } else if (grad_depth) {
+            for (int k = 0; k < 3; ++k) {
+                g[k] += *grad_depth * (z[k] - z[0]);  // less z[0], which adds nothing as sum_k b_k = 1, and would drown the differences
+                grad[3 * k + 2] += *grad_depth * b[k];
+            }
+        }
+        for (int k = 0; k < 3; ++k) {
+            int const i = (k + 1) % 3, j = (k + 2) % 3;
+            gx[k] = -(y[j] - y[i]);  // grad_p of the edge function dx * (py - y) - dy * (px - x)
+            gy[k] = x[j] - x[i];
+        }
+        V const big_gx = scale * (g[0] * gx[0] + g[1] * gx[1] + g[2] * gx[2]);
+        V const big_gy = scale * (g[0] * gy[0] + g[1] * gy[1] + g[2] * gy[2]);
+        for (int k = 0; k < 3; ++k) {
+            grad[3 * k + 0] -= b[k] * big_gx;
+            grad[3 * k + 1] -= b[k] * big_gy;
+        }
+    }
+};
+
+// x, y and z of the corners of a face.
+struct Corners {
+    double x[3], y[3], z[3];
+
+    template <typename T>
+    FOCUS_HD Corners(T const* screen_vertices, int32_t const* face) {
+        for (int k = 0; k < 3; ++k) {
+            Vector3<T> const v = load3(screen_vertices + int64_t(3) * face[k]);
+            x[k] = v.x;
+            y[k] = v.y;
+            z[k] = v.z;
+        }
+    }
+
+    FOCUS_HD Location<double> locate(int px, int py, bool perspective_correct) const {
+        return Location<double>(x, y, z, double(px), double(py), perspective_correct);
+    }
+};
+
+// The gradient of one pixel.
 template <typename T>
 FOCUS_HD void add_rasterize_gradient(T const* screen_vertices, int32_t const* face, int px, int py, bool perspective_correct,
                                      T const* grad_barycentric, T const* grad_depth, double* grad) {
-    double x[3], y[3], z[3];
-    for (int k = 0; k < 3; ++k) {
-        Vector3<T> const v = load3(screen_vertices + int64_t(3) * face[k]);
-        x[k] = v.x;
-        y[k] = v.y;
-        z[k] = v.z;
-    }
-    double b[3], gx[3], gy[3], sum = 0.0;
-    for (int k = 0; k < 3; ++k) {
-        int const i = (k + 1) % 3, j = (k + 2) % 3;
-        b[k] = make_edge(x[i], y[i], x[j], y[j])(double(px), double(py));
-        gx[k] = -(y[j] - y[i]);  // grad_p of the edge function dx * (py - y) - dy * (px - x)
-        gy[k] = x[j] - x[i];
-        sum += b[k];
-    }
-    double const scale = 1.0 / sum;
-    for (int k = 0; k < 3; ++k) b[k] *= scale;
-
-    double g[3] = {0.0, 0.0, 0.0}, gz[3] = {0.0, 0.0, 0.0};
+    Corners const at(screen_vertices, face);
+    double g[3] = {0.0, 0.0, 0.0};
     if (grad_barycentric) {
         for (int k = 0; k < 3; ++k) g[k] = grad_barycentric[k];
     }
     double const gd = grad_depth ? static_cast<double>(*grad_depth) : 0.0;
-    if (perspective_correct) {
-        double const s = b[0] / z[0] + b[1] / z[1] + b[2] / z[2];
-        double mean = 0.0;  // sum_j g_j b'_j
-        for (int k = 0; k < 3; ++k) mean += g[k] * (b[k] / z[k]) / s;
-        for (int k = 0; k < 3; ++k) {
-            double const gq = (g[k] - mean) / s - gd / (s * s);
-            gz[k] = -gq * b[k] / (z[k] * z[k]);
-            g[k] = gq / z[k];
-        }
-    } else {
-        for (int k = 0; k < 3; ++k) {
-            g[k] += gd * (z[k] - z[0]);  // less z[0], which adds nothing as sum_k b_k = 1, and would drown the differences
-            gz[k] = gd * b[k];
-        }
-    }
-    double const big_gx = scale * (g[0] * gx[0] + g[1] * gx[1] + g[2] * gx[2]);
-    double const big_gy = scale * (g[0] * gy[0] + g[1] * gy[1] + g[2] * gy[2]);
-    for (int k = 0; k < 3; ++k) {
-        grad[3 * k + 0] -= b[k] * big_gx;
-        grad[3 * k + 1] -= b[k] * big_gy;
-        grad[3 * k + 2] += gz[k];
-    }
+    at.locate(px, py, perspective_correct).add_gradient(at.x, at.y, at.z, perspective_correct, g, grad_depth ? &gd : nullptr, grad);
 }
 
 }  // namespace focus

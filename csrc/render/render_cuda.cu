@@ -62,12 +62,15 @@ struct AddCornerGradients {
         float const* const vertices = p.screen_vertices.data + state.image * p.screen_vertices.stride();
         float const* const grad_image = p.grad_image.data + state.first_pixel * channels + pixel;
         int32_t const* const face = p.faces.data + int64_t(3) * state.face;
-        add_render_gradient(vertices, attributes_of(p, state.image), channels, face, x, y, p.perspective_correct, grad_image, area, sums);
-        if constexpr (kChannels > 0) {
-            double barycentric[3];
-            find_barycentric(vertices, face, x, y, p.perspective_correct, barycentric);
-            for (int c = 0; c < kChannels; ++c) add_attribute_gradient(grad_image[c * area], barycentric, sums + 9 + 3 * c);
-        }
+        float const* const attributes = attributes_of(p, state.image);
+        Corners const at(vertices, face);
+        Location<double> const location = at.locate(x, y, p.perspective_correct);
+        double grad_barycentric[3];
+        find_barycentric_gradient(
+            channels, [&](int k, int64_t c) { return static_cast<double>(attributes[face[k] * channels + c]); },
+            [&](int64_t c) { return static_cast<double>(grad_image[c * area]); }, grad_barycentric);
+        location.add_gradient(at.x, at.y, at.z, p.perspective_correct, grad_barycentric, static_cast<double const*>(nullptr), sums);
+        for (int c = 0; c < kChannels; ++c) add_attribute_gradient(grad_image[c * area], location.barycentric, sums + 9 + 3 * c);
     }
 
     FOCUS_HD void store(int64_t item, int k, double sum) const {
@@ -97,10 +100,8 @@ struct AddChannelGradients {
     FOCUS_HD void visit(State const& state, int x, int y, double* sums) const {
         int64_t const pixel = y * p.face_index.size[2] + x;
         if (p.face_index.data[state.first_pixel + pixel] != state.face) return;
-        double barycentric[3];
-        find_barycentric(p.screen_vertices.data + state.image * p.screen_vertices.stride(), p.faces.data + int64_t(3) * state.face, x, y,
-                         p.perspective_correct, barycentric);
-        add_attribute_gradient(state.grad_image[pixel], barycentric, sums);
+        Corners const at(p.screen_vertices.data + state.image * p.screen_vertices.stride(), p.faces.data + int64_t(3) * state.face);
+        add_attribute_gradient(state.grad_image[pixel], at.locate(x, y, p.perspective_correct).barycentric, sums);
     }
 
     FOCUS_HD void store(int64_t item, int k, double sum) const {
