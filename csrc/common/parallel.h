@@ -43,6 +43,26 @@ void parallel_for(int64_t count, int threads, Body const& body) {
     if (failure) std::rethrow_exception(failure);
 }
 
+// Two loops of which the second starts when the first is done; the threads, which cost more to start than a small image to draw, are
+// started once for both.
+template <typename First, typename Second>
+void parallel_for(int64_t first_count, First const& first, int64_t second_count, Second const& second, int threads) {
+    std::atomic<int64_t> unfinished{first_count};
+    struct Finish {
+        std::atomic<int64_t>& unfinished;
+        ~Finish() { --unfinished; }  // after an exception, too: others may wait for it
+    };
+    parallel_for(first_count + second_count, threads, [&](int64_t item) {
+        if (item < first_count) {
+            Finish const finish{unfinished};
+            first(item);
+        } else {
+            while (unfinished > 0) std::this_thread::yield();  // items are taken in order: all of the first loop are being worked on
+            second(item - first_count);
+        }
+    });
+}
+
 // Items per task for a loop over `count` cheap elements: large enough to pay for a task, and independent of the thread count, so that
 // sums over one chunk have the same bits on every machine.
 constexpr int64_t kChunk = 1024;

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "common/parallel.h"
@@ -70,7 +71,8 @@ struct Painter {
     FOCUS_HD void put(int64_t pixel, int32_t face, T depth, T b0, T b1, T b2) const {
         int32_t const there = p.face_index.data[pixel];
         T const nearest = p.depth.data[pixel];
-        if (there >= 0 && !(depth < nearest) && !(depth == nearest && face < there)) return;
+        bool const nearer = (there < 0) | (depth < nearest) | ((depth == nearest) & (face < there));
+        if (!nearer) return;
         p.face_index.data[pixel] = face;
         p.depth.data[pixel] = depth;
         T* const barycentric = p.barycentric.data + 3 * pixel;
@@ -106,27 +108,24 @@ struct Painter {
         Lanes<double> const y_max = of_each([](Candidate const& candidate) FOCUS_INLINE { return candidate.box.y_max; });
         int32_t const faces[kGroup] = {group[0].face, group[1].face, group[2].face, group[3].face};
         Edge<Lanes<double>> edges[3];
+        // The area is finite only where x and y are.
         LaneBits drawn = is_drawn(make_edges(x, y, edges), p.cull);
-        for (int k = 0; k < 3; ++k) {
-            drawn &= (x[k] - x[k] == 0.0) & (y[k] - y[k] == 0.0) & (z[k] - z[k] == 0.0) & (z[k] > 0.0);
-        }
+        for (int k = 0; k < 3; ++k) drawn &= (z[k] > 0.0) & (z[k] < std::numeric_limits<double>::infinity());
         Lanes<double> px = x_min, py = y_min;
         for (LaneBits active = drawn & (py <= y_max); any(active);) {
             EdgeValues<Lanes<double>> const at(edges, px, py);
             LaneBits const covered = at.inside() & active;
-            if (any(covered)) {
-                CoverageOf<Lanes<double>> coverage;
-                coverage.find(at, z, p.perspective_correct);
-                int lanes[kGroup + 1], count = 0;  // the covered ones, found without a branch: which they are cannot be foreseen
-                for (int lane = 0; lane < kGroup; ++lane) {
-                    lanes[count] = lane;
-                    count -= static_cast<int>(covered[lane]);
-                }
-                for (int i = 0; i < count; ++i) {
-                    int const lane = lanes[i];
-                    int64_t const pixel = first_pixel + static_cast<int32_t>(py[lane]) * width + static_cast<int32_t>(px[lane]);
-                    put_lane(pixel, faces[lane], coverage, lane);
-                }
+            CoverageOf<Lanes<double>> coverage;
+            coverage.find(at, z, p.perspective_correct);
+            int lanes[kGroup + 1], count = 0;  // the covered ones, found without a branch: which they are cannot be foreseen
+            for (int lane = 0; lane < kGroup; ++lane) {
+                lanes[count] = lane;
+                count -= static_cast<int>(covered[lane]);
+            }
+            for (int i = 0; i < count; ++i) {
+                int const lane = lanes[i];
+                int64_t const pixel = first_pixel + static_cast<int32_t>(py[lane]) * width + static_cast<int32_t>(px[lane]);
+                put_lane(pixel, faces[lane], coverage, lane);
             }
             px += 1.0;
             LaneBits const row_ends = px > x_max;
@@ -265,7 +264,7 @@ void rasterize_bands(RasterizeParameters<T> const& p, int threads) {
     for (int64_t band = 0; band < bands; ++band)
         std::fill(band_of.begin() + row_begin(band), band_of.begin() + row_begin(band + 1), int(band));
     std::vector<std::vector<Candidate>> found(batch * chunks * bands);
-    parallel_for(batch * chunks, threads, [&](int64_t task) {
+    auto const find = [&](int64_t task) {
         int64_t const begin = task % chunks * kFaceChunk;
         Candidate candidates[kFaceChunk + 1];
         int64_t count = 0;
@@ -282,8 +281,8 @@ void rasterize_bands(RasterizeParameters<T> const& p, int threads) {
                 list.back().box.y_max = std::min(box.y_max, row_begin(band + 1) - 1);
             }
         }
-    });
-    parallel_for(batch * bands, threads, [&](int64_t task) {
+    };
+    auto const draw = [&](int64_t task) {
         int64_t const b = task / bands, band = task % bands;
         vectorized([&]() FOCUS_INLINE {
             Painter<T> const painter(p, b);
@@ -293,7 +292,8 @@ void rasterize_bands(RasterizeParameters<T> const& p, int threads) {
                 painter.draw(list.data(), static_cast<int64_t>(list.size()), grouped);
             }
         });
-    });
+    };
+    parallel_for(batch * chunks, find, batch * bands, draw, threads);
 }
 
 }  // namespace
