@@ -31,8 +31,8 @@ def fused(module: Any, mesh: Mesh, device: torch.device) -> tuple[Results, Run]:
     leaves, weights = _leaves(mesh, device)
 
     def run() -> Results:
-        image = module.render(*leaves, topology, size)[0]
-        return image.detach(), *torch.autograd.grad(image, leaves, weights)
+        image, mask, _ = module.render(*leaves, topology, size)
+        return image.detach(), mask, *torch.autograd.grad(image, leaves, weights)
 
     return (*leaves, weights), run
 

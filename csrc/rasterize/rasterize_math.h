@@ -157,14 +157,13 @@ FOCUS_HD unsigned long long nearest_key(float depth, int32_t face) {
 constexpr unsigned long long kNoFace = ~0ull;  // beyond every key
 
 // Where in its face a covered pixel lies, for gradients.
-template <typename V>
 struct Location {
-    V b[3], scale;     // affine barycentrics, and 1 / (twice the signed area)
-    V q[3], s;         // b_k / z_k and their sum; in perspective only
-    V barycentric[3];  // b, or in perspective b'
+    double b[3], scale;     // affine barycentrics, and 1 / (twice the signed area)
+    double q[3], s;         // b_k / z_k and their sum; in perspective only
+    double barycentric[3];  // b, or in perspective b'
 
-    FOCUS_HD Location(V const* x, V const* y, V const* z, V px, V py, bool perspective_correct) {
-        V sum{};
+    FOCUS_HD Location(double const* x, double const* y, double const* z, double px, double py, bool perspective_correct) {
+        double sum = 0.0;
         for (int k = 0; k < 3; ++k) {
             int const i = (k + 1) % 3, j = (k + 2) % 3;
             b[k] = make_edge(x[i], y[i], x[j], y[j])(px, py);
@@ -184,14 +183,14 @@ struct Location {
     // Affine: p = sum_k b_k v_k with sum_k b_k = 1, so moving vertex k by d moves the barycentrics as moving the pixel by -b_k d would:
     //   d b_j / d v_k = -b_k grad_p b_j.   With G = sum_j g_j grad_p b_j the gradient of vertex k is -b_k G.
     // Perspective: b'_k = q_k / s with q_k = b_k / z_k, s = sum q, depth = 1 / s; the chain rule leads back to the affine b and to z.
-    FOCUS_HD void add_gradient(V const* x, V const* y, V const* z, bool perspective_correct, V const* grad_barycentric, V const* grad_depth,
-                               V* grad) const {
-        V g[3] = {grad_barycentric[0], grad_barycentric[1], grad_barycentric[2]}, gx[3], gy[3];
+    FOCUS_HD void add_gradient(double const* x, double const* y, double const* z, bool perspective_correct, double const* grad_barycentric,
+                               double const* grad_depth, double* grad) const {
+        double g[3] = {grad_barycentric[0], grad_barycentric[1], grad_barycentric[2]}, gx[3], gy[3];
         if (perspective_correct) {
-            V mean = g[0] * barycentric[0] + g[1] * barycentric[1] + g[2] * barycentric[2];
+            double mean = g[0] * barycentric[0] + g[1] * barycentric[1] + g[2] * barycentric[2];
             if (grad_depth) mean += *grad_depth / s;
             for (int k = 0; k < 3; ++k) {
-                V const gq = (g[k] - mean) / s;
+                double const gq = (g[k] - mean) / s;
                 grad[3 * k + 2] -= gq * b[k] / (z[k] * z[k]);
                 g[k] = gq / z[k];
             }
@@ -206,8 +205,8 @@ struct Location {
             gx[k] = -(y[j] - y[i]);  // grad_p of the edge function dx * (py - y) - dy * (px - x)
             gy[k] = x[j] - x[i];
         }
-        V const big_gx = scale * (g[0] * gx[0] + g[1] * gx[1] + g[2] * gx[2]);
-        V const big_gy = scale * (g[0] * gy[0] + g[1] * gy[1] + g[2] * gy[2]);
+        double const big_gx = scale * (g[0] * gx[0] + g[1] * gx[1] + g[2] * gx[2]);
+        double const big_gy = scale * (g[0] * gy[0] + g[1] * gy[1] + g[2] * gy[2]);
         for (int k = 0; k < 3; ++k) {
             grad[3 * k + 0] -= b[k] * big_gx;
             grad[3 * k + 1] -= b[k] * big_gy;
@@ -229,8 +228,8 @@ struct Corners {
         }
     }
 
-    FOCUS_HD Location<double> locate(int px, int py, bool perspective_correct) const {
-        return Location<double>(x, y, z, double(px), double(py), perspective_correct);
+    FOCUS_HD Location locate(int px, int py, bool perspective_correct) const {
+        return Location(x, y, z, double(px), double(py), perspective_correct);
     }
 };
 

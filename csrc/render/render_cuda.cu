@@ -64,7 +64,7 @@ struct AddCornerGradients {
         int32_t const* const face = p.faces.data + int64_t(3) * state.face;
         float const* const attributes = attributes_of(p, state.image);
         Corners const at(vertices, face);
-        Location<double> const location = at.locate(x, y, p.perspective_correct);
+        Location const location = at.locate(x, y, p.perspective_correct);
         double grad_barycentric[3];
         find_barycentric_gradient(
             channels, [&](int k, int64_t c) { return static_cast<double>(attributes[face[k] * channels + c]); },

@@ -13,12 +13,13 @@ FOCUS_HD auto attributes_of(Parameters const& p, int64_t b) {
     return p.attributes.data + (p.attributes.size[0] == 1 ? 0 : b) * p.attributes.stride();
 }
 
-// d L / d barycentric of one pixel: V(k, c) is attribute c of corner k, and V(c) the gradient of channel c.
-template <typename V, typename Attribute, typename GradImage>
-FOCUS_HD void find_barycentric_gradient(int64_t channels, Attribute const& attribute, GradImage const& grad_image, V* grad_barycentric) {
-    for (int k = 0; k < 3; ++k) grad_barycentric[k] = V{};
+// d L / d barycentric of one pixel: attribute(k, c) is that of corner k, and grad_image(c) the gradient of channel c.
+template <typename Attribute, typename GradImage>
+FOCUS_HD void find_barycentric_gradient(int64_t channels, Attribute const& attribute, GradImage const& grad_image,
+                                        double* grad_barycentric) {
+    for (int k = 0; k < 3; ++k) grad_barycentric[k] = 0.0;
     for (int64_t c = 0; c < channels; ++c) {
-        V const grad_value = grad_image(c);
+        double const grad_value = grad_image(c);
         for (int k = 0; k < 3; ++k) grad_barycentric[k] += grad_value * attribute(k, c);
     }
 }
