@@ -149,10 +149,20 @@ FOCUS_INLINE inline void store_padded(T* to, Padded<T> a) {
     std::memcpy(to, &a, sizeof(a));
 }
 
+template <typename T, int... kFrom>
+FOCUS_INLINE inline Padded<T> shuffled(Padded<T> a) {
+#if defined(__clang__)
+    return __builtin_shufflevector(a, a, kFrom...);
+#else
+    return __builtin_shuffle(a, typename PaddedOf<T>::Index{kFrom...});  // GCC has the other one from version 12 on
+#endif
+}
+
 template <typename T>
 FOCUS_INLINE inline Padded<T> cross_padded(Padded<T> a, Padded<T> b) {
-    typename PaddedOf<T>::Index const next = {1, 2, 0, 3}, last = {2, 0, 1, 3};
-    return __builtin_shuffle(a, next) * __builtin_shuffle(b, last) - __builtin_shuffle(a, last) * __builtin_shuffle(b, next);
+    auto const next = [](Padded<T> v) FOCUS_INLINE { return shuffled<T, 1, 2, 0, 3>(v); };
+    auto const last = [](Padded<T> v) FOCUS_INLINE { return shuffled<T, 2, 0, 1, 3>(v); };
+    return next(a) * last(b) - last(a) * next(b);
 }
 
 FOCUS_INLINE inline Padded<float> cross(Padded<float> a, Padded<float> b) { return cross_padded<float>(a, b); }
