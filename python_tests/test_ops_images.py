@@ -46,12 +46,31 @@ def test_sizes_round_the_limits_of_tiles_and_chunks(name: str, shape: tuple[int,
 
 
 @every_loss
-@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 9, 33), (1, 33, 35)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 9, 33), (1, 33, 35), (2, 36, 34), (1, 9, 44)], ids=str)
 def test_sizes_on_cuda(name: str, shape: tuple[int, int, int], kernel_device: torch.device) -> None:
     images = [image.detach().to(kernel_device).requires_grad_() for image in _images(*shape)]
     actual = _value_and_gradients(LOSSES[name], ops, images)
     for a, b in zip(actual, _value_and_gradients(LOSSES[name], reference, images), strict=True):
         assert (a - b).norm() <= 1e-5 * b.norm()
+
+
+@every_loss
+def test_memory_that_is_not_aligned_to_16_bytes(name: str, kernel_device: torch.device) -> None:
+    """The CUDA kernels read four pixels at once where they can, which must not change a gradient."""
+    images = [image.detach().to(kernel_device) for image in _images(2, 12, 40)]
+    results = []
+    for shift in (0, 1):
+        moved = []
+        for image in images:
+            memory = image.new_empty(image.numel() + shift)[shift:]
+            moved.append(memory.view_as(image).copy_(image).requires_grad_())
+        assert all(image.data_ptr() % 16 == 4 * shift for image in moved)
+        results.append(_value_and_gradients(LOSSES[name], ops, moved))
+    (value, *gradients), (other_value, *other_gradients) = results
+    torch.testing.assert_close(value, other_value)
+    if name == "masked_photometric_loss":  # the mask's gradient holds the loss, which is summed in another order
+        torch.testing.assert_close(gradients.pop(), other_gradients.pop())
+    assert all(torch.equal(a, b) for a, b in zip(gradients, other_gradients, strict=True))
 
 
 @pytest.fixture

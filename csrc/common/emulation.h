@@ -26,6 +26,10 @@
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
 
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+
 namespace focus::emulation {
 
 struct Index {

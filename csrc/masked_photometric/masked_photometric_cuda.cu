@@ -1,22 +1,25 @@
-#include "common/launch.h"
 #include "common/sum_cuda.h"
+#include "common/wide_pixels.h"
 #include "masked_photometric/masked_photometric_math.h"
 
 namespace focus {
 
 namespace {
 
-// One block per chunk of pixels.
-template <int Channels>
+// One block per chunk of pixels, kCount of them at once a thread.
+template <int Channels, int kCount>
 __global__ void masked_photometric_kernel(MaskedPhotometricParameters<float> p, PixelChunks chunks) {
     for (int64_t chunk = blockIdx.x; chunk < chunks.count; chunk += gridDim.x) {
         int64_t const b = quotient(chunk, chunks.per_image), begin = chunks.begin(chunk, b), size = chunks.size(begin);
         ColorPair<float> const pair(p, b);
         float const* const mask = p.mask.data + b * chunks.area;
         float distance_sum = 0.0f, mask_sum = 0.0f;
-        for (int64_t i = begin + threadIdx.x; i < begin + size; i += blockDim.x) {
-            distance_sum += photometric_distance(mask[i], squared_difference<Channels>(pair, i));
-            mask_sum += mask[i];
+        for (int64_t i = begin + kCount * threadIdx.x; i < begin + size; i += kCount * blockDim.x) {
+            auto const weight = load_pixels<kCount>(mask + i), squared = squared_differences<Channels, kCount>(pair, i);
+            for (int k = 0; k < kCount; ++k) {
+                distance_sum += photometric_distance(weight[k], squared[k]);
+                mask_sum += weight[k];
+            }
         }
         distance_sum = block_sum(distance_sum);
         mask_sum = block_sum(mask_sum);
@@ -36,19 +39,23 @@ __global__ void masked_photometric_sum_kernel(MaskedPhotometricParameters<float>
     }
 }
 
-template <int Channels>
+template <int Channels, int kCount>
 __global__ void masked_photometric_backward_kernel(MaskedPhotometricBackwardParameters<float> p, PixelChunks chunks) {
     PhotometricGradients<float> const grads(p);
     for (int64_t chunk = blockIdx.x; chunk < chunks.count; chunk += gridDim.x) {
         int64_t const b = quotient(chunk, chunks.per_image), begin = chunks.begin(chunk, b), size = chunks.size(begin);
         ColorPair<float> const pair(p, b);
         int64_t const plane = b * chunks.area, image = plane * pair.channels;
-        for (int64_t i = begin + threadIdx.x; i < begin + size; i += blockDim.x) {
-            float const mask = p.mask.data[plane + i], squared = squared_difference<Channels>(pair, i);
-            float const factor = photometric_color_factor(mask, squared, grads.distance);
-            store_color_gradients(pair, i, 1, &factor, p.grad_target ? p.grad_target.data + image : nullptr,
-                                  p.grad_reconstruction ? p.grad_reconstruction.data + image : nullptr);
-            if (p.grad_mask) p.grad_mask.data[plane + i] = photometric_mask_gradient(mask, squared, grads.distance, grads.sum);
+        for (int64_t i = begin + kCount * threadIdx.x; i < begin + size; i += kCount * blockDim.x) {
+            auto const mask = load_pixels<kCount>(p.mask.data + plane + i), squared = squared_differences<Channels, kCount>(pair, i);
+            Pixels<kCount> factors, grad_mask;
+            for (int k = 0; k < kCount; ++k) {
+                factors[k] = photometric_color_factor(mask[k], squared[k], grads.distance);
+                grad_mask[k] = photometric_mask_gradient(mask[k], squared[k], grads.distance, grads.sum);
+            }
+            store_wide_color_gradients<Channels>(pair, i, factors, p.grad_target ? p.grad_target.data + image : nullptr,
+                                                 p.grad_reconstruction ? p.grad_reconstruction.data + image : nullptr);
+            if (p.grad_mask) store_pixels(p.grad_mask.data + plane + i, grad_mask);
         }
     }
 }
@@ -57,14 +64,20 @@ __global__ void masked_photometric_backward_kernel(MaskedPhotometricBackwardPara
 
 void masked_photometric_cuda(MaskedPhotometricParameters<float> const& p, Stream stream) {
     PixelChunks const chunks(p.mask.size[0], p.mask.stride());
-    auto const kernel = p.target.size[1] == 3 ? masked_photometric_kernel<3> : masked_photometric_kernel<0>;
+    bool const wide = fit_wide_pixels(chunks.area, p.target, p.reconstruction, p.mask);
+    auto const kernel = p.target.size[1] != 3 ? masked_photometric_kernel<0, 1>
+                        : wide                ? masked_photometric_kernel<3, 4>
+                                              : masked_photometric_kernel<3, 1>;
     launch("masked_photometric", kernel, grid_size(chunks.count, 1), kBlockSize, stream, p, chunks);
     launch("masked_photometric_sum", masked_photometric_sum_kernel, 1, kSumBlockSize, stream, p, chunks.count);
 }
 
 void masked_photometric_backward_cuda(MaskedPhotometricBackwardParameters<float> const& p, Stream stream) {
     PixelChunks const chunks(p.mask.size[0], p.mask.stride());
-    auto const kernel = p.target.size[1] == 3 ? masked_photometric_backward_kernel<3> : masked_photometric_backward_kernel<0>;
+    bool const wide = fit_wide_pixels(chunks.area, p.target, p.reconstruction, p.mask, p.grad_target, p.grad_reconstruction, p.grad_mask);
+    auto const kernel = p.target.size[1] != 3 ? masked_photometric_backward_kernel<0, 1>
+                        : wide                ? masked_photometric_backward_kernel<3, 4>
+                                              : masked_photometric_backward_kernel<3, 1>;
     launch("masked_photometric_backward", kernel, grid_size(chunks.count, 1), kBlockSize, stream, p, chunks);
 }
 
