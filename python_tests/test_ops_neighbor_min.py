@@ -183,3 +183,18 @@ def test_properties(images: tuple[torch.Tensor, torch.Tensor, torch.Tensor], win
     torch.testing.assert_close(distance, reference.neighbor_min(target, reconstruction, mask, window=window))
     loss = ops.neighbor_min_loss(target, reconstruction, mask, window=window, reduction="sum")
     torch.testing.assert_close(loss, distance.square().sum())
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("size", [(1, 4), (3, 4), (9, 36)], ids=str)
+def test_rows_that_hold_whole_groups_of_four(size: tuple[int, int], masked: bool, kernel_device: torch.device) -> None:
+    """Colours of few levels, so that ties are frequent and the first in the window has to win."""
+    generator = torch.Generator().manual_seed(2)
+    images = [torch.randint(0, 3, (2, c, *size), generator=generator).float().to(kernel_device) for c in (3, 3, 1)]
+    inputs = [image.requires_grad_() for image in images[: 3 if masked else 2]]
+    distances = [module.neighbor_min(*inputs) for module in (ops, reference)]
+    assert torch.equal(*distances)
+    weights = torch.rand(distances[0].shape, generator=generator).to(kernel_device)
+    gradients = [torch.autograd.grad(distance, inputs, weights) for distance in distances]
+    for actual, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(actual, expected)

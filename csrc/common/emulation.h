@@ -30,6 +30,10 @@ struct alignas(16) float4 {
     float x, y, z, w;
 };
 
+struct alignas(4) uchar4 {
+    unsigned char x, y, z, w;
+};
+
 namespace focus::emulation {
 
 struct Index {

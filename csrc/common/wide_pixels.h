@@ -69,10 +69,10 @@ __device__ void store_wide_color_gradients(ColorPair<float> const& pair, int64_t
     }
 }
 
-// Whether the pixels of all planes can be moved four at once: planes of `area` pixels, one after another from these addresses on.
+// Whether pixels can be moved four at once in rows of `count` pixels that follow one another from these addresses on.
 template <typename... Views>
-bool fit_wide_pixels(int64_t area, Views const&... views) {
-    return area % 4 == 0 && ((reinterpret_cast<uintptr_t>(views.data) % 16 == 0) && ...);
+bool fit_wide_pixels(int64_t count, Views const&... views) {
+    return count % 4 == 0 && ((reinterpret_cast<uintptr_t>(views.data) % 16 == 0) && ...);
 }
 
 }  // namespace focus
