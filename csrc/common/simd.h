@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "common/macros.h"
 #include "common/vector.h"
@@ -42,6 +43,47 @@ void vectorized(Body const& body) {
         run_for_avx2(body);
     } else {
         body();
+    }
+}
+
+// The same for code that is written in registers of their size: calls body(std::integral_constant<int, bytes>{}). With 32 bytes everywhere,
+// GCC 12 takes comparisons and selections apart into single numbers where registers have 16.
+template <typename Body>
+void vectorized_by_register(Body const& body) {
+    if (kMayUseAvx2 && uses_avx2().load(std::memory_order_relaxed)) {
+        run_for_avx2([&]() FOCUS_INLINE { body(std::integral_constant<int, 32>{}); });
+    } else {
+        body(std::integral_constant<int, 16>{});
+    }
+}
+
+template <typename T, int bytes>
+struct RegisterOf {
+    static constexpr int kCount = bytes / sizeof(T);
+    typedef T Type __attribute__((vector_size(bytes)));
+};
+
+template <typename T, int bytes>
+using Register = typename RegisterOf<T, bytes>::Type;
+
+template <int bytes, typename T>
+FOCUS_INLINE inline Register<T, bytes> load_register(T const* from) {
+    Register<T, bytes> loaded;
+    std::memcpy(&loaded, from, bytes);
+    return loaded;
+}
+
+template <int bytes, typename T>
+FOCUS_INLINE inline void store_register(T* to, Register<T, bytes> from) {
+    std::memcpy(to, &from, bytes);
+}
+
+// Calls body(0), ..., body(count - 1) with constants.
+template <int count, typename Body>
+FOCUS_INLINE inline void unrolled(Body const& body) {
+    if constexpr (count > 0) {
+        unrolled<count - 1>(body);
+        body(std::integral_constant<int, count - 1>{});
     }
 }
 
