@@ -63,6 +63,12 @@ void parallel_for(int64_t first_count, First const& first, int64_t second_count,
     });
 }
 
+// As many of the threads as pay for a loop that takes one of them `nanoseconds`, roughly: to start a thread takes some 25 microseconds.
+inline int worthwhile_threads(int threads, double nanoseconds) {
+    constexpr double kLeastWork = 50'000;
+    return static_cast<int>(std::min<double>(threads, std::max(1.0, nanoseconds / kLeastWork)));
+}
+
 // Items per task for a loop over `count` cheap elements: large enough to pay for a task, and independent of the thread count, so that
 // sums over one chunk have the same bits on every machine.
 constexpr int64_t kChunk = 1024;

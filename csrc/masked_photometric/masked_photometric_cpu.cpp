@@ -1,4 +1,5 @@
 #include "common/parallel.h"
+#include "common/simd.h"
 #include "common/sum.h"
 #include "masked_photometric/masked_photometric_math.h"
 
@@ -7,13 +8,13 @@ namespace focus {
 namespace {
 
 template <int Channels, typename T>
-void distances(ColorPair<T> const& pair, T const* mask, int64_t begin, int64_t count, T* __restrict out) {
+FOCUS_HD void distances(ColorPair<T> const& pair, T const* mask, int64_t begin, int64_t count, T* __restrict out) {
     for (int64_t i = 0; i < count; ++i) out[i] = photometric_distance(mask[begin + i], squared_difference<Channels>(pair, begin + i));
 }
 
 template <int Channels, typename T>
-void factors(ColorPair<T> const& pair, T const* mask, int64_t begin, int64_t count, PhotometricGradients<T> grads,
-             T* __restrict color_factors, T* __restrict grad_mask) {
+FOCUS_HD void factors(ColorPair<T> const& pair, T const* mask, int64_t begin, int64_t count, PhotometricGradients<T> grads,
+                      T* __restrict color_factors, T* __restrict grad_mask) {
     for (int64_t i = 0; i < count; ++i) {
         T const squared = squared_difference<Channels>(pair, begin + i);
         color_factors[i] = photometric_color_factor(mask[begin + i], squared, grads.distance);
@@ -27,14 +28,16 @@ template <typename T>
 void masked_photometric_cpu(MaskedPhotometricParameters<T> const& p, int threads) {
     PixelChunks const chunks(p.mask.size[0], p.mask.stride());
     double *const distance_sums = p.partial_sums.data, *const mask_sums = distance_sums + chunks.count;
-    auto const compute = p.target.size[1] == 3 ? distances<3, T> : distances<0, T>;
-    parallel_for(chunks.count, threads, [&](int64_t chunk) {
+    parallel_for(chunks.count, worthwhile_threads(threads, kNanosecondsForward * p.target.count()), [&](int64_t chunk) {
         int64_t const b = chunk / chunks.per_image, begin = chunks.begin(chunk, b), count = chunks.size(begin);
         T const* const mask = p.mask.data + b * chunks.area;
         T values[kPixelChunk];
-        compute(ColorPair<T>(p, b), mask, begin, count, values);
-        distance_sums[chunk] = lane_sum(values, count);
-        mask_sums[chunk] = lane_sum(mask + begin, count);
+        vectorized([&]() FOCUS_INLINE {
+            ColorPair<T> const pair(p, b);
+            with_channels(pair.channels, [&](auto channels) FOCUS_INLINE { distances<channels>(pair, mask, begin, count, values); });
+            distance_sums[chunk] = lane_sum(values, count);
+            mask_sums[chunk] = lane_sum(mask + begin, count);
+        });
     });
     p.mask_sum.data[0] = static_cast<T>(ordered_sum(mask_sums, chunks.count));
     p.loss.data[0] = static_cast<T>(ordered_sum(distance_sums, chunks.count) / photometric_denominator(p.mask_sum.data[0]));
@@ -44,16 +47,20 @@ template <typename T>
 void masked_photometric_backward_cpu(MaskedPhotometricBackwardParameters<T> const& p, int threads) {
     PixelChunks const chunks(p.mask.size[0], p.mask.stride());
     PhotometricGradients<T> const grads(p);
-    auto const compute = p.target.size[1] == 3 ? factors<3, T> : factors<0, T>;
-    parallel_for(chunks.count, threads, [&](int64_t chunk) {
+    parallel_for(chunks.count, worthwhile_threads(threads, kNanosecondsBackward * p.target.count()), [&](int64_t chunk) {
         int64_t const b = chunk / chunks.per_image, begin = chunks.begin(chunk, b), count = chunks.size(begin);
-        ColorPair<T> const pair(p, b);
-        int64_t const image = b * pair.channels * pair.area;
         T color_factors[kPixelChunk], mask_scratch[kPixelChunk];
-        compute(pair, p.mask.data + b * chunks.area, begin, count, grads, color_factors,
-                p.grad_mask ? p.grad_mask.data + b * chunks.area + begin : mask_scratch);
-        store_color_gradients(pair, begin, count, color_factors, p.grad_target ? p.grad_target.data + image : nullptr,
-                              p.grad_reconstruction ? p.grad_reconstruction.data + image : nullptr);
+        vectorized([&]() FOCUS_INLINE {
+            ColorPair<T> const pair(p, b);
+            int64_t const image = b * pair.channels * pair.area;
+            T const* const mask = p.mask.data + b * chunks.area;
+            T* const grad_mask = p.grad_mask ? p.grad_mask.data + b * chunks.area + begin : mask_scratch;
+            with_channels(pair.channels, [&](auto channels) FOCUS_INLINE {
+                factors<channels>(pair, mask, begin, count, grads, color_factors, grad_mask);
+            });
+            store_color_gradients(pair, begin, count, color_factors, p.grad_target ? p.grad_target.data + image : nullptr,
+                                  p.grad_reconstruction ? p.grad_reconstruction.data + image : nullptr);
+        });
     });
 }
 

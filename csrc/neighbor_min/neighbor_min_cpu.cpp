@@ -374,6 +374,12 @@ void backward_band(NeighborMinBackwardParameters<T> const& p, int64_t b, int64_t
     vectorized_by_register([&](auto bytes) FOCUS_INLINE { backward_rows<bytes, Channels, Together>(p, b, row_begin, row_end, scratch); });
 }
 
+// Of the forward pass on one thread, roughly.
+template <typename Parameters>
+double nanoseconds(Parameters const& p) {
+    return 0.1 * p.window * p.window * p.target.count();
+}
+
 }  // namespace
 
 template <typename T>
@@ -383,6 +389,7 @@ void neighbor_min_cpu(NeighborMinParameters<T> const& p, int threads) {
                          : p.window == 5       ? forward_band<3, 5, T>
                                                : forward_band<3, 1, T>;
     if (p.argmin.count() > 0) {
+        threads = worthwhile_threads(threads, nanoseconds(p));
         Bands const bands(p.argmin.size[0], p.argmin.size[1], threads);
         parallel_for(bands.count, threads, [&](int64_t task) { forward(p, bands.image(task), bands.begin(task), bands.end(task)); });
     }
@@ -398,6 +405,7 @@ void neighbor_min_backward_cpu(NeighborMinBackwardParameters<T> const& p, int th
                           : p.window == 3       ? backward_band<3, 3, T>
                           : p.window == 5       ? backward_band<3, 5, T>
                                                 : backward_band<3, 1, T>;
+    threads = worthwhile_threads(threads, 2 * nanoseconds(p));
     Bands const bands(p.argmin.size[0], p.argmin.size[1], threads);
     parallel_for(bands.count, threads, [&](int64_t task) { backward(p, bands.image(task), bands.begin(task), bands.end(task)); });
 }

@@ -1,4 +1,5 @@
 #include "common/parallel.h"
+#include "common/simd.h"
 #include "common/sum.h"
 #include "outlier_robust/outlier_robust_math.h"
 
@@ -7,8 +8,8 @@ namespace focus {
 namespace {
 
 template <int Channels, typename T>
-void terms(ColorPair<T> const& pair, T const* mask, int64_t begin, int64_t count, OutlierModel<T> model, T* __restrict inlier,
-           T* __restrict out) {
+FOCUS_HD void terms(ColorPair<T> const& pair, T const* mask, int64_t begin, int64_t count, OutlierModel<T> model, T* __restrict inlier,
+                    T* __restrict out) {
     for (int64_t i = 0; i < count; ++i) {
         T const squared = squared_difference<Channels>(pair, begin + i);
         inlier[i] = mask[begin + i] * model.selected(squared);
@@ -17,8 +18,8 @@ void terms(ColorPair<T> const& pair, T const* mask, int64_t begin, int64_t count
 }
 
 template <int Channels, typename T>
-void factors(ColorPair<T> const& pair, T const* mask, int64_t begin, int64_t count, OutlierModel<T> model, T grad,
-             T* __restrict color_factors, T* __restrict grad_mask) {
+FOCUS_HD void factors(ColorPair<T> const& pair, T const* mask, int64_t begin, int64_t count, OutlierModel<T> model, T grad,
+                      T* __restrict color_factors, T* __restrict grad_mask) {
     for (int64_t i = 0; i < count; ++i) {
         T const squared = squared_difference<Channels>(pair, begin + i);
         color_factors[i] = model.color_factor(mask[begin + i], squared, grad);
@@ -32,12 +33,16 @@ template <typename T>
 void outlier_robust_cpu(OutlierRobustParameters<T> const& p, int threads) {
     PixelChunks const chunks(p.mask.size[0], p.mask.stride());
     OutlierModel<T> const model(p.sigma, p.cutoff, p.target.size[1]);
-    auto const compute = p.target.size[1] == 3 ? terms<3, T> : terms<0, T>;
-    parallel_for(chunks.count, threads, [&](int64_t chunk) {
+    parallel_for(chunks.count, worthwhile_threads(threads, kNanosecondsForward * p.target.count()), [&](int64_t chunk) {
         int64_t const b = chunk / chunks.per_image, begin = chunks.begin(chunk, b), count = chunks.size(begin), plane = b * chunks.area;
         T values[kPixelChunk];
-        compute(ColorPair<T>(p, b), p.mask.data + plane, begin, count, model, p.inlier.data + plane + begin, values);
-        p.partial_sums.data[chunk] = lane_sum(values, count);
+        vectorized([&]() FOCUS_INLINE {
+            ColorPair<T> const pair(p, b);
+            with_channels(pair.channels, [&](auto channels) FOCUS_INLINE {
+                terms<channels>(pair, p.mask.data + plane, begin, count, model, p.inlier.data + plane + begin, values);
+            });
+            p.partial_sums.data[chunk] = lane_sum(values, count);
+        });
     });
     double const total = ordered_sum(p.partial_sums.data, chunks.count);
     p.loss.data[0] = static_cast<T>(chunks.count ? -total / p.mask.count() : 0.0);
@@ -48,16 +53,19 @@ void outlier_robust_backward_cpu(OutlierRobustBackwardParameters<T> const& p, in
     PixelChunks const chunks(p.mask.size[0], p.mask.stride());
     OutlierModel<T> const model(p.sigma, p.cutoff, p.target.size[1]);
     T const grad = outlier_term_gradient(p);
-    auto const compute = p.target.size[1] == 3 ? factors<3, T> : factors<0, T>;
-    parallel_for(chunks.count, threads, [&](int64_t chunk) {
+    parallel_for(chunks.count, worthwhile_threads(threads, kNanosecondsBackward * p.target.count()), [&](int64_t chunk) {
         int64_t const b = chunk / chunks.per_image, begin = chunks.begin(chunk, b), count = chunks.size(begin), plane = b * chunks.area;
-        ColorPair<T> const pair(p, b);
-        int64_t const image = plane * pair.channels;
         T color_factors[kPixelChunk], mask_scratch[kPixelChunk];
-        compute(pair, p.mask.data + plane, begin, count, model, grad, color_factors,
-                p.grad_mask ? p.grad_mask.data + plane + begin : mask_scratch);
-        store_color_gradients(pair, begin, count, color_factors, p.grad_target ? p.grad_target.data + image : nullptr,
-                              p.grad_reconstruction ? p.grad_reconstruction.data + image : nullptr);
+        vectorized([&]() FOCUS_INLINE {
+            ColorPair<T> const pair(p, b);
+            int64_t const image = plane * pair.channels;
+            T* const grad_mask = p.grad_mask ? p.grad_mask.data + plane + begin : mask_scratch;
+            with_channels(pair.channels, [&](auto channels) FOCUS_INLINE {
+                factors<channels>(pair, p.mask.data + plane, begin, count, model, grad, color_factors, grad_mask);
+            });
+            store_color_gradients(pair, begin, count, color_factors, p.grad_target ? p.grad_target.data + image : nullptr,
+                                  p.grad_reconstruction ? p.grad_reconstruction.data + image : nullptr);
+        });
     });
 }
 
