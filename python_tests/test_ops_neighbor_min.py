@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from focus import ops
+from focus import _C, ops
 from focus.ops import reference
 
 raw = torch.ops.focus
@@ -129,6 +129,39 @@ def test_infinite_values(kernel_device: torch.device) -> None:
     distance, argmin = raw.neighbor_min(target, torch.full_like(target, -math.inf), None, 3)
     assert distance.isinf().all()
     assert (argmin == 4).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("window", [1, 3, 5, 7])
+@pytest.mark.parametrize("channels", [2, 3])
+def test_vector_code_keeps_every_bit_round_odd_values(
+    dtype: torch.dtype, window: int, channels: int, either_vector_code: list[bool]
+) -> None:
+    """Rows with NaN and infinite values take another path than those without."""
+    generator = torch.Generator().manual_seed(window)
+    images = [torch.rand(1, c, 23, 21, generator=generator, dtype=dtype) for c in (channels, channels, 1)]
+    images[0][0, 0, 3, 4], images[0][0, 1, 9, 20], images[1][0, 0, 9, 0] = math.nan, math.inf, -math.inf
+    images[1][0, 1, 15, 7], images[2][0, 0, 20, 13] = math.nan, math.inf
+    results = []
+    for avx2 in either_vector_code:
+        _C.set_avx2(avx2)
+        distance, argmin = raw.neighbor_min(*images, window)
+        leaves = [image.clone().requires_grad_() for image in images]
+        gradients = torch.autograd.grad(ops.neighbor_min(*leaves, window=window).sum(), leaves)
+        results.append((distance, argmin, *gradients))
+        torch.testing.assert_close(distance, reference.neighbor_min(*images, window=window), equal_nan=True)
+    for first, second in zip(*results, strict=True):
+        assert torch.equal(first.nan_to_num(7), second.nan_to_num(7))
+        assert torch.equal(first.isnan(), second.isnan())
+
+
+@pytest.mark.parametrize("shape", [(1, 2**40, 0, 8), (1, 2**40, 8, 0), (0, 3, 2**40, 8)], ids=str)
+def test_images_without_pixels_take_no_memory(shape: tuple[int, ...]) -> None:
+    images = [torch.zeros(s).requires_grad_() for s in (shape, shape, (shape[0], 1, *shape[2:]))]
+    loss = ops.neighbor_min_loss(*images)
+    assert loss.item() == 0
+    gradients = torch.autograd.grad(loss, images)
+    assert [gradient.shape for gradient in gradients] == [image.shape for image in images]
 
 
 def test_an_argmin_from_elsewhere_leads_nowhere_outside(kernel_device: torch.device) -> None:
