@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from focus import _C
+from focus import _C, ops
 from focus.ops._native import to_dlpack
 
 
@@ -184,8 +184,21 @@ def test_lists_that_do_not_ascend_end_no_process() -> None:
     _C.vertex_normals(*(to_dlpack(t) for t in arguments.values()), 1, 0)
 
 
-def test_a_thread_count_below_one_is_one() -> None:
-    _C.sh_shading(*(to_dlpack(torch.zeros(1, 3, n)) for n in (3, 3, 9, 3)), -5, 0)
+@pytest.mark.parametrize("threads", [-5, 0, 2**31 - 1])
+def test_thread_counts_that_make_no_sense(threads: int) -> None:
+    _C.sh_shading(*(to_dlpack(torch.zeros(1, 3, n)) for n in (3, 3, 9, 3)), threads, 0)
+    _C.vertex_normals(*(to_dlpack(t) for t in _triangle().values()), threads, 0)
+
+
+def test_two_billion_rows_without_a_pixel_are_no_work() -> None:
+    size, faces = (2**31 - 1, 0), torch.tensor([[0, 1, 2]])
+    vertices, attributes = torch.rand(1, 3, 3).requires_grad_(), torch.rand(1, 3, 3).requires_grad_()
+    image, _, _ = ops.render(vertices, attributes, faces, size)
+    separate = ops.interpolate(attributes, faces, ops.rasterize(vertices, faces, size))
+    for values in (image, separate):
+        assert values.shape == (1, 3, *size)
+        gradients = torch.autograd.grad(values, (vertices, attributes), torch.empty_like(values))
+        assert all(torch.equal(gradient, torch.zeros_like(gradient)) for gradient in gradients)
 
 
 @pytest.mark.skipif(_C.cuda_version is not None, reason="this build has CUDA kernels")

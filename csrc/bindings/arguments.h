@@ -5,6 +5,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstring>
@@ -42,7 +43,8 @@ inline std::string shape_text(int64_t const* shape, int rank) {
 class Arguments {
   public:
     Arguments(char const* op, int threads, std::uintptr_t stream) : op_(op) {
-        target_.threads = threads < 1 ? 1 : threads;
+        constexpr int kMostThreads = 1024;
+        target_.threads = std::min(std::max(threads, 1), kMostThreads);
         target_.stream = stream;
     }
 

@@ -10,7 +10,7 @@ template <typename T>
 void interpolate_cpu(InterpolateParameters<T> const& p, int threads) {
     int64_t const batch = p.values.size[0], channels = p.values.size[1], height = p.values.size[2], width = p.values.size[3];
     int64_t const area = height * width;
-    parallel_for(batch * height, threads, [&](int64_t row) {
+    parallel_for(area ? batch * height : 0, threads, [&](int64_t row) {
         int64_t const b = row / height, first = row % height * width;
         T const* const attributes = p.attributes.data + (p.attributes.size[0] == 1 ? 0 : b) * p.attributes.stride();
         for (int64_t pixel = first; pixel < first + width; ++pixel) {

@@ -316,7 +316,7 @@ void rasterize_backward_cpu(RasterizeBackwardParameters<T> const& p, int threads
     parallel_for(batch, threads, [&](int64_t b) {
         T const* const vertices = p.screen_vertices.data + b * p.screen_vertices.stride();
         std::vector<double> sum(3 * vertex_count, 0.0);
-        for (int64_t y = 0; y < height; ++y) {
+        for (int64_t y = 0; y < height && width > 0; ++y) {
             for (int64_t x = 0; x < width; ++x) {
                 int64_t const pixel = (b * height + y) * width + x;
                 int32_t const f = p.face_index.data[pixel];

@@ -21,7 +21,7 @@ FOCUS_HD void add_image(RenderBackwardParameters<T> const& p, int64_t b, double*
     T const* const grad_image = p.grad_image.data + b * p.grad_image.stride();
     int32_t const* const face_index = p.face_index.data + b * area;
     bool const perspective_correct = p.perspective_correct, moves = bool(p.grad_screen_vertices);
-    for (int64_t y = 0; y < height; ++y) {
+    for (int64_t y = 0; y < height && width > 0; ++y) {
         for (int64_t x = 0; x < width; ++x) {
             int64_t const pixel = y * width + x;
             if (face_index[pixel] < 0) continue;
@@ -61,7 +61,7 @@ void render_cpu(RenderParameters<T> const& p, int threads) {
     found.depth = {depth.get(), {batch, height, width}};
     found.face_index = p.face_index;
     rasterize_cpu(found, threads);
-    parallel_for(batch * height, threads, [&](int64_t row) {
+    parallel_for(area ? batch * height : 0, threads, [&](int64_t row) {
         int64_t const b = row / height, first = row % height * width;
         T const* const attributes = attributes_of(p, b);
         for (int64_t pixel = first; pixel < first + width; ++pixel) {
