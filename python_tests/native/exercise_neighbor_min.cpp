@@ -76,6 +76,7 @@ void run_images(int64_t channels, int window, bool masked) {
 
 void run() {
     run_images(3, 3, true);
+    run_images(3, 5, true);
     run_images(3, 7, false);
     run_images(2, 3, true);
 }
