@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 
 from focus import ops
+from focus.ops.rasterize import Cull
 
 
 def _square(left: float, top: float, side: float, z: float = 5.0) -> torch.Tensor:
@@ -59,33 +63,104 @@ def test_an_oblique_edge_counts_once_and_has_the_area_for_gradient() -> None:
     assert float(vertices.grad[0, 1:3, 1].sum()) == pytest.approx(-10.0 * 14 / 70, abs=1e-9)
 
 
-def test_the_gradient_is_that_of_a_supersampled_area() -> None:
+def _head(rows: int, around: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A wavy, leaning ellipsoid, front and back, open at its poles: `[1, rows around, 3]` and its faces."""
+    polar = torch.pi * torch.linspace(0.03, 0.97, rows, dtype=torch.float64)[:, None]
+    angle = 2 * torch.pi * torch.arange(around, dtype=torch.float64)[None] / around
+    radius = 0.42 * size * (1 + 0.05 * torch.sin(3 * angle + 1) * torch.sin(4 * polar))
+    x, y = radius * polar.sin() * angle.cos(), radius * polar.cos()
+    points = [
+        0.9 * x + 0.2 * y + size / 2 - 0.3,
+        y - 0.2 * x + size / 2 - 0.4,
+        1000 - radius * polar.sin() * angle.sin(),
+    ]
+    corner = torch.arange((rows - 1) * around)
+    right = torch.where(corner % around == around - 1, corner + 1 - around, corner + 1)
+    faces = torch.cat(
+        [torch.stack([corner, corner + around, right]), torch.stack([right, corner + around, right + around])], 1
+    )
+    return torch.stack(points, -1).reshape(1, -1, 3), faces.T.int().contiguous()
+
+
+DENSITIES = {"faces of 8 pixels": (12, 14), "of 1 pixel": (60, 96), "of a quarter": (130, 190)}
+
+
+@pytest.mark.parametrize("density", DENSITIES)
+@pytest.mark.parametrize("cull", ["none", "clockwise"])
+def test_coverage_is_near_that_of_many_samples_however_small_the_faces(density: str, cull: Cull) -> None:
+    """A hard mask is wrong by about a quarter at the outline, and would fail; so would one that is seldom blended."""
+    size, scale = 64, 16
+    vertices, faces = _head(*DENSITIES[density], size)
+    fine = torch.cat([(vertices[..., :2] + 0.5) * scale - 0.5, vertices[..., 2:]], -1)
+    samples = ops.rasterize(fine, faces, (size * scale, size * scale), cull=cull).face_index >= 0
+    truth = torch.nn.functional.avg_pool2d(samples[:, None].double(), scale)
+    index = ops.rasterize(vertices, faces, (size, size), cull=cull).face_index
+    hard = (index >= 0)[:, None].double()
+    soft = ops.antialias(hard, vertices, faces, index)
+    outline = (truth > 0) & (truth < 1)
+    errors = [float((coverage - truth).abs()[outline].mean()) for coverage in (hard, soft)]
+    assert errors[0] > 0.18
+    assert errors[1] < 0.05
+    assert float(soft.sum()) == pytest.approx(float(truth.sum()), rel=0.003)
+    assert float((soft - truth).abs()[~outline].max()) < 0.3  # nothing but a corner reaches further
+    blended = ((soft != hard) & outline).sum() / outline.sum()
+    assert float(blended) > 0.75
+
+
+@pytest.mark.parametrize("density", DENSITIES)
+def test_the_gradient_of_the_area_is_right_however_small_the_faces(density: str) -> None:
+    """Growing by a factor of 1 + h adds 2 h of the area, half of it by growing along x; moving adds nothing, but for a
+    row or two of the 50 where the outline turns from one axis to the other."""
+    size = 64
+    vertices, faces = _head(*DENSITIES[density], size)
+    vertices.requires_grad_()
+    index = ops.rasterize(vertices, faces, (size, size), cull="clockwise").face_index
+    area = ops.antialias((index >= 0)[:, None].double(), vertices, faces, index).sum()
+    (grad,) = torch.autograd.grad(area, vertices)
+    growth = (grad * (vertices.detach() - size / 2))[0].sum(0) / area.detach()
+    assert growth[:2].tolist() == pytest.approx([1, 1], abs=0.04)
+    assert grad[0].sum(0).tolist() == pytest.approx([0, 0, 0], abs=2)
+
+
+@pytest.mark.parametrize(
+    "corners", [[(3.3, 4.1), (42.7, 9.6), (17.45, 43.2)], [(3.3, 14.1), (42.7, 5.6), (30.45, 43.2)]]
+)
+def test_the_gradient_of_a_triangle_is_that_of_its_area(corners: list[tuple[float, float]]) -> None:
     """But for the ends of the edges, where up to a pixel is seen too little or too much."""
-    vertices = torch.tensor([[[3.3, 4.1, 5], [42.7, 9.6, 5], [17.45, 43.2, 5]]], dtype=torch.float64).requires_grad_()
-    faces = QUAD[:1]
-    _coverage(vertices, faces, (48, 48)).sum().backward()
-    scale, step = 16, 0.25
-
-    def area(points: torch.Tensor) -> float:
-        fine = points.detach().clone()
-        fine[..., :2] = (fine[..., :2] + 0.5) * scale - 0.5
-        return float((ops.rasterize(fine, faces, (48 * scale, 48 * scale)).face_index >= 0).sum()) / scale**2
-
-    assert vertices.grad is not None
-    for vertex in range(3):
-        for axis in range(2):
-            moved = torch.zeros_like(vertices)
-            moved[0, vertex, axis] = step
-            slope = (area(vertices + moved) - area(vertices - moved)) / (2 * step)
-            assert float(vertices.grad[0, vertex, axis]) == pytest.approx(slope, abs=1)
+    vertices = torch.tensor([[(x, y, 5.0) for x, y in corners]], dtype=torch.float64, requires_grad=True)
+    (grad,) = torch.autograd.grad(_coverage(vertices, QUAD[:1], (48, 48)).sum(), vertices)
+    (x0, y0), (x1, y1), (x2, y2) = corners
+    expected = 0.5 * torch.tensor([[y1 - y2, x2 - x1, 0], [y2 - y0, x0 - x2, 0], [y0 - y1, x1 - x0, 0]])
+    assert float((grad[0] - expected).norm() / expected.norm()) < 0.035
 
 
-def test_only_the_face_at_the_pixel_is_looked_at() -> None:
-    """The limit of the rule: pixel (3, 4) lies across the diagonal from the top edge, which therefore misses it."""
-    vertices = _square(2.3, 3.1, 7.45)
-    coverage = _coverage(vertices, QUAD, (16, 16))[0, 0]
-    torch.testing.assert_close(coverage[3, 4:9], torch.full((5,), 0.4).double(), rtol=0, atol=1e-6)
-    assert float(coverage[3, 3]) == 0
+def _subdivided(vertices: torch.Tensor, cells: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A square of `_square` as cells x cells pairs of faces, the inner vertices moved about."""
+    generator = torch.Generator().manual_seed(seed)
+    low, high = vertices[0, 0], vertices[0, 2]
+    steps = torch.arange(cells + 1).double() / cells
+    grid = torch.stack([*torch.meshgrid(steps, steps, indexing="xy"), torch.zeros(cells + 1, cells + 1)], -1)
+    inner = grid[1:-1, 1:-1, :2]
+    inner += (torch.rand(inner.shape, generator=generator, dtype=torch.float64) - 0.5) * 0.6 / cells
+    corner = (torch.arange(cells)[:, None] * (cells + 1) + torch.arange(cells)).flatten()
+    upper = torch.stack([corner, corner + 1, corner + cells + 2], -1)
+    lower = torch.stack([corner, corner + cells + 2, corner + cells + 1], -1)
+    faces = torch.cat([upper, lower])[torch.randperm(2 * cells**2, generator=generator)]
+    return (low + grid.reshape(1, -1, 3) * (high - low)), faces.int().contiguous()
+
+
+@pytest.mark.parametrize("cells", [1, 2, 7, 40])
+def test_inner_edges_do_not_matter(cells: int) -> None:
+    """The sides of a square are as exact as for two faces, its inside untouched, its corners products."""
+    vertices, faces = _subdivided(_square(2.3, 3.1, 7.45), cells, cells)
+    coverage = _coverage(vertices, faces, (16, 16))[0, 0]
+    x, y = torch.zeros(16).double(), torch.zeros(16).double()
+    x[2], x[3:10], x[10] = 0.2, 1, 0.25  # from 2.3 to 9.75
+    y[3], y[4:11], y[11] = 0.4, 1, 0.05  # from 3.1 to 10.55
+    torch.testing.assert_close(coverage[5], x, rtol=0, atol=1e-6)
+    torch.testing.assert_close(coverage[:, 5], y, rtol=0, atol=1e-6)
+    middle = (slice(4, 11), slice(3, 10))
+    torch.testing.assert_close(coverage[middle], torch.ones(7, 7).double(), rtol=0, atol=1e-6)
 
 
 def test_an_edge_inside_the_surface_is_left_alone() -> None:
@@ -96,16 +171,69 @@ def test_an_edge_inside_the_surface_is_left_alone() -> None:
     assert torch.equal(ops.antialias(image, vertices, QUAD, index), image)
 
 
+def _both(op: Any, image: torch.Tensor, vertices: torch.Tensor, *rest: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Values and gradients, of a loss that tells every value from every other."""
+    inputs = (image.clone().requires_grad_(), vertices.clone().requires_grad_())
+    values = op(*inputs, *rest)
+    weights = torch.linspace(-1, 1, values.numel(), dtype=values.dtype, device=values.device).view_as(values)
+    return (values.detach(), *torch.autograd.grad((values * weights).sum(), inputs))
+
+
+def _dense(seed: int) -> tuple[torch.Tensor, ...]:
+    """Two heads of faces of a pixel and less, one behind the other, on 12 x 14 pixels."""
+    (one, faces), (two, _) = _head(7, 12, 9), _head(7, 12, 12)
+    vertices = torch.cat([one, two + torch.tensor([4.0, 1 + 0.1 * seed, 20])], 1)
+    faces = torch.cat([faces, faces + one.shape[1]])
+    index = ops.rasterize(vertices.float(), faces, (12, 14), cull="clockwise").face_index
+    image = torch.rand(1, 2, 12, 14, generator=torch.Generator().manual_seed(seed))
+    return image, vertices.float(), faces, index
+
+
+def _damaged() -> tuple[torch.Tensor, ...]:
+    """A sheet with holes: vertices behind the camera or not finite; and faces without area, doubled, three at an edge,
+    or with a vertex twice."""
+    vertices, faces = _subdivided(_square(0.7, 1.2, 9.1), 9, 0)
+    vertices[0, 33, 2] = -1
+    vertices[0, 37, 0] = torch.nan
+    vertices[0, 66, 1] = torch.inf
+    vertices[0, 45] = vertices[0, 46]
+    vertices[0, 73] = vertices[0, 63]
+    more = torch.tensor([[11, 22, 70], [11, 22, 5], [20, 20, 21], [55, 55, 55]], dtype=torch.int32)
+    faces = torch.cat([more, faces, faces[20:30]])
+    index = ops.rasterize(vertices.float(), faces, (12, 12)).face_index
+    image = torch.rand(1, 2, 12, 12, generator=torch.Generator().manual_seed(0))
+    return image, vertices.float(), faces, index
+
+
+def test_a_face_without_area_is_no_outline() -> None:
+    """Vertex 2 lies on the edge from 0 to 1 of the face on the left; the face of the three fills the crack."""
+    points = [(4.3, -9.0), (4.3, 19.0), (4.3, 5.0), (-20.0, 5.0), (30.0, 5.0)]
+    vertices = torch.tensor([[(x, y, 5.0) for x, y in points]], dtype=torch.float64)
+    faces = torch.tensor([[0, 1, 3], [0, 2, 4], [2, 1, 4], [0, 1, 2]], dtype=torch.int32)
+    image = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for used, is_open in ((faces, False), (faces[:3], True)):
+        index = ops.rasterize(vertices, used, (8, 8)).face_index
+        assert bool((index >= 0).all())
+        assert torch.equal(ops.antialias(image, vertices, used, index), image) is not is_open
+
+
+def test_a_surface_is_followed_for_64_faces() -> None:
+    """A strip of slivers from pixel (2, 3) towards (3, 3), where the background is."""
+    for slivers, blends in ((60, True), (80, False)):
+        x = 1.9 + 0.9 * torch.arange(slivers + 1, dtype=torch.float64) / slivers  # to 2.8
+        points = torch.stack([x, 3 + 40 * (torch.arange(slivers + 1) % 2 - 0.5), torch.full_like(x, 5)], -1)
+        faces = torch.stack([torch.arange(slivers - 1) + k for k in range(3)], -1).int()
+        index = ops.rasterize(points[None], faces, (7, 7)).face_index
+        assert (index[0, 3] >= 0).tolist() == [False, False, True, False, False, False, False]
+        coverage = ops.antialias((index >= 0)[:, None].double(), points[None], faces, index)
+        assert (float(coverage[0, 0, 3, 3]) > 0.2) is blends
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_twin(seed: int, dtype: torch.dtype) -> None:
     image, vertices, faces, index = _scene(seed, dtype)
-    results = []
-    for op in (ops.antialias, ops.reference.antialias):
-        inputs = (image.clone().requires_grad_(), vertices.clone().requires_grad_())
-        values = op(*inputs, faces, index)
-        weights = torch.linspace(-1, 1, values.numel(), dtype=dtype).view_as(values)
-        results.append((values.detach(), *torch.autograd.grad((values * weights).sum(), inputs)))
+    results = [_both(op, image, vertices, faces, index) for op in (ops.antialias, ops.reference.antialias)]
     assert not torch.equal(results[0][0], image)
     assert bool((results[0][2] != 0).any())
     tolerance = 1e-5 if dtype == torch.float32 else 1e-11
@@ -127,15 +255,15 @@ def test_the_same_bits_for_every_thread_count() -> None:
     assert all(torch.equal(a, b) for result in results[1:] for a, b in zip(results[0], result, strict=True))
 
 
-def test_every_implementation_agrees_with_the_twin(kernel_device: torch.device) -> None:
-    image, vertices, faces, index = (tensor.to(kernel_device) for tensor in _scene(1, torch.float32))
-    outcomes = []
-    for op in (ops.antialias, ops.reference.antialias):
-        inputs = (image.clone().requires_grad_(), vertices.clone().requires_grad_())
-        values = op(*inputs, faces, index)
-        outcomes.append((values.detach(), *torch.autograd.grad(values.square().sum(), inputs)))
-    for ours, twin in zip(*outcomes, strict=True):
-        torch.testing.assert_close(ours, twin, rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize("scene", [lambda: _scene(1, torch.float32), lambda: _dense(0), lambda: _dense(1), _damaged])
+def test_every_implementation_agrees_with_the_twin(
+    kernel_device: torch.device, scene: Callable[[], tuple[torch.Tensor, ...]]
+) -> None:
+    inputs = [tensor.to(kernel_device) for tensor in scene()]
+    ours, twins = (_both(op, *inputs) for op in (ops.antialias, ops.reference.antialias))
+    assert not torch.equal(ours[0], inputs[0])
+    for our, twin in zip(ours, twins, strict=True):
+        torch.testing.assert_close(our, twin, rtol=1e-5, atol=1e-5)
 
 
 def test_gradcheck() -> None:

@@ -16,21 +16,24 @@ struct AntialiasParameters {
     TensorView<int32_t const, 1> corners;     // [3 F]
     TensorView<int32_t const, 3> face_index;  // [B, H, W], -1 in the background
     TensorView<T, 4> values;                  // [B, C, H, W] out
+    // Of each pixel's pairs with the one on its right and the one below: the silhouette edge that blends them, as the corner
+    // 3 * face + k that it lies opposite of; -1 where there is none.
+    TensorView<int32_t, 4> edges;  // [B, H, 2, W] out
 };
 
 template <typename T>
 struct AntialiasBackwardParameters {
-    TensorView<T const, 4> image;             // [B, C, H, W]
-    TensorView<T const, 3> screen_vertices;   // [B, V, 3]
-    TensorView<int32_t const, 2> faces;       // [F, 3]
-    TensorView<int32_t const, 1> offsets;     // [V + 1]
-    TensorView<int32_t const, 1> corners;     // [3 F]
-    TensorView<int32_t const, 3> face_index;  // [B, H, W]
-    TensorView<T const, 4> grad_values;       // [B, C, H, W]
-    FaceScratch scratch;                      // with 6 sums; CUDA only, given with grad_screen_vertices
-    TensorView<T, 4> grad_corners;            // [B, F, 3, 2] scratch, likewise
-    TensorView<T, 4> grad_image;              // [B, C, H, W] out, optional
-    TensorView<T, 3> grad_screen_vertices;    // [B, V, 3] out, optional; 0 for z
+    TensorView<T const, 4> image;            // [B, C, H, W]
+    TensorView<T const, 3> screen_vertices;  // [B, V, 3]
+    TensorView<int32_t const, 2> faces;      // [F, 3]
+    TensorView<int32_t const, 1> offsets;    // [V + 1]
+    TensorView<int32_t const, 1> corners;    // [3 F]
+    TensorView<int32_t const, 4> edges;      // [B, H, 2, W]
+    TensorView<T const, 4> grad_values;      // [B, C, H, W]
+    FaceScratch scratch;                     // with 6 sums; CUDA only, given with grad_screen_vertices
+    TensorView<T, 4> grad_corners;           // [B, F, 3, 2] scratch, likewise
+    TensorView<T, 4> grad_image;             // [B, C, H, W] out, optional
+    TensorView<T, 3> grad_screen_vertices;   // [B, V, 3] out, optional; 0 for z
 };
 
 template <typename T>

@@ -6,38 +6,41 @@ namespace focus::bindings {
 
 namespace {
 
+// What both directions read; the sides of the image are those of `image`.
 template <typename T, typename P>
 void view_inputs(Arguments& arguments, P& p, py::object image, py::object screen_vertices, py::object faces, py::object offsets,
-                 py::object corners, py::object face_index) {
-    p.face_index = arguments.view<int32_t const, 3>("face_index", face_index, {kAny, kAny, kAny});
-    auto const& size = p.face_index.size;
-    arguments.check_sides("face_index", size[1], size[2]);
-    p.image = arguments.view<T const, 4>("image", image, {size[0], kAny, size[1], size[2]});
-    p.screen_vertices = arguments.view<T const, 3>("screen_vertices", screen_vertices, {size[0], kAny, 3});
+                 py::object corners) {
+    p.image = arguments.view<T const, 4>("image", image, {kAny, kAny, kAny, kAny});
+    arguments.check_sides("image", p.image.size[2], p.image.size[3]);
+    p.screen_vertices = arguments.view<T const, 3>("screen_vertices", screen_vertices, {p.image.size[0], kAny, 3});
     Mesh const mesh = view_mesh(arguments, faces, offsets, corners, p.screen_vertices.size[1]);
     p.faces = mesh.faces;
     p.offsets = mesh.offsets;
     p.corners = mesh.corners;
-    arguments.check_range("face_index", p.face_index, -1, p.faces.size[0] - 1);
 }
 
 template <typename T>
 void forward(Arguments& arguments, py::object image, py::object screen_vertices, py::object faces, py::object offsets, py::object corners,
-             py::object face_index, py::object values) {
+             py::object face_index, py::object values, py::object edges) {
     AntialiasParameters<T> p{};
-    view_inputs<T>(arguments, p, image, screen_vertices, faces, offsets, corners, face_index);
+    view_inputs<T>(arguments, p, image, screen_vertices, faces, offsets, corners);
     auto const& size = p.image.size;
+    p.face_index = arguments.view<int32_t const, 3>("face_index", face_index, {size[0], size[2], size[3]});
+    arguments.check_range("face_index", p.face_index, -1, p.faces.size[0] - 1);
     p.values = arguments.view<T, 4>("values", values, {size[0], size[1], size[2], size[3]});
+    p.edges = arguments.view<int32_t, 4>("edges", edges, {size[0], size[2], 2, size[3]});
     dispatch<T>(arguments, [&](int threads) { antialias_cpu(p, threads); }, FOCUS_ON_CUDA(antialias_cuda(p, stream)));
 }
 
 template <typename T>
 void backward(Arguments& arguments, py::object image, py::object screen_vertices, py::object faces, py::object offsets, py::object corners,
-              py::object face_index, py::object grad_values, py::object boxes, py::object pieces, py::object piece_sums,
-              py::object grad_corners, py::object grad_image, py::object grad_screen_vertices) {
+              py::object edges, py::object grad_values, py::object boxes, py::object pieces, py::object piece_sums, py::object grad_corners,
+              py::object grad_image, py::object grad_screen_vertices) {
     AntialiasBackwardParameters<T> p{};
-    view_inputs<T>(arguments, p, image, screen_vertices, faces, offsets, corners, face_index);
+    view_inputs<T>(arguments, p, image, screen_vertices, faces, offsets, corners);
     auto const& size = p.image.size;
+    p.edges = arguments.view<int32_t const, 4>("edges", edges, {size[0], size[2], 2, size[3]});
+    arguments.check_range("edges", p.edges, -1, 3 * p.faces.size[0] - 1);
     p.grad_values = arguments.view<T const, 4>("grad_values", grad_values, {size[0], size[1], size[2], size[3]});
     p.grad_image = arguments.optional<T, 4>("grad_image", grad_image, {size[0], size[1], size[2], size[3]});
     p.grad_screen_vertices =
@@ -53,18 +56,18 @@ void backward(Arguments& arguments, py::object image, py::object screen_vertices
 
 void bind_antialias(py::module_& module) {
     module.def("antialias", [](py::object image, py::object screen_vertices, py::object faces, py::object offsets, py::object corners,
-                               py::object face_index, py::object values, int threads, std::uintptr_t stream) {
+                               py::object face_index, py::object values, py::object edges, int threads, std::uintptr_t stream) {
         Arguments arguments("antialias", threads, stream);
         auto const call = arguments.is_double("image", image) ? forward<double> : forward<float>;
-        call(arguments, image, screen_vertices, faces, offsets, corners, face_index, values);
+        call(arguments, image, screen_vertices, faces, offsets, corners, face_index, values, edges);
     });
     module.def("antialias_backward",
-               [](py::object image, py::object screen_vertices, py::object faces, py::object offsets, py::object corners,
-                  py::object face_index, py::object grad_values, py::object boxes, py::object pieces, py::object piece_sums,
-                  py::object grad_corners, py::object grad_image, py::object grad_screen_vertices, int threads, std::uintptr_t stream) {
+               [](py::object image, py::object screen_vertices, py::object faces, py::object offsets, py::object corners, py::object edges,
+                  py::object grad_values, py::object boxes, py::object pieces, py::object piece_sums, py::object grad_corners,
+                  py::object grad_image, py::object grad_screen_vertices, int threads, std::uintptr_t stream) {
                    Arguments arguments("antialias_backward", threads, stream);
                    auto const call = arguments.is_double("image", image) ? backward<double> : backward<float>;
-                   call(arguments, image, screen_vertices, faces, offsets, corners, face_index, grad_values, boxes, pieces, piece_sums,
+                   call(arguments, image, screen_vertices, faces, offsets, corners, edges, grad_values, boxes, pieces, piece_sums,
                         grad_corners, grad_image, grad_screen_vertices);
                });
 }

@@ -17,17 +17,16 @@ def _forward(
     offsets: torch.Tensor,
     corners: torch.Tensor,
     face_index: torch.Tensor,
-) -> torch.Tensor:
-    image = image.contiguous()
-    values = torch.empty_like(image)
-    _native.call(
-        "antialias", image, screen_vertices.contiguous(), faces, offsets, corners, face_index.contiguous(), values
-    )
-    return values
+) -> tuple[torch.Tensor, torch.Tensor]:
+    image, vertices = image.contiguous(), screen_vertices.contiguous()
+    outputs = _forward_fake(image)
+    _native.call("antialias", image, vertices, faces, offsets, corners, face_index.contiguous(), *outputs)
+    return outputs
 
 
-def _forward_fake(image: torch.Tensor, *_: Any) -> torch.Tensor:
-    return torch.empty_like(image, memory_format=torch.contiguous_format)
+def _forward_fake(image: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    batch, _channels, height, width = image.shape
+    return image.new_empty(image.shape), image.new_empty((batch, height, 2, width), dtype=torch.int32)
 
 
 def _backward_kernel(
@@ -36,13 +35,13 @@ def _backward_kernel(
     faces: torch.Tensor,
     offsets: torch.Tensor,
     corners: torch.Tensor,
-    face_index: torch.Tensor,
+    edges: torch.Tensor,
     grad_values: torch.Tensor,
     needs_image: bool,
     needs_vertices: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     image, vertices = image.contiguous(), screen_vertices.contiguous()
-    batch, face_count = face_index.shape[0], faces.shape[0]
+    batch, face_count = image.shape[0], faces.shape[0]
     grad_image = _native.empty_unless(needs_image, *image.shape, like=image)
     grad_vertices = _native.empty_unless(needs_vertices, *vertices.shape, like=vertices)
     scratch: tuple[torch.Tensor | None, ...] = (None, None, None, None)
@@ -58,7 +57,7 @@ def _backward_kernel(
         faces,
         offsets,
         corners,
-        face_index.contiguous(),
+        edges.contiguous(),
         grad_values.contiguous(),
         *scratch,
         grad_image,
@@ -77,7 +76,7 @@ def _backward_fake(
     faces: torch.Tensor,
     offsets: torch.Tensor,
     corners: torch.Tensor,
-    face_index: torch.Tensor,
+    edges: torch.Tensor,
     grad_values: torch.Tensor,
     needs_image: bool,
     needs_vertices: bool,
@@ -90,25 +89,25 @@ def _backward_fake(
 
 _antialias_backward = _native.define(
     "antialias_backward(Tensor image, Tensor screen_vertices, Tensor faces, Tensor offsets, Tensor corners, "
-    "Tensor face_index, Tensor grad_values, bool needs_image, bool needs_vertices) -> (Tensor, Tensor)",
+    "Tensor edges, Tensor grad_values, bool needs_image, bool needs_vertices) -> (Tensor, Tensor)",
     _backward_kernel,
     _backward_fake,
 )
 
 
-def _setup_context(ctx: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-    ctx.save_for_backward(*inputs)
+def _setup_context(ctx: Any, inputs: tuple[torch.Tensor, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
+    ctx.save_for_backward(*inputs[:5], output[1])
 
 
-def _backward(ctx: Any, grad_values: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    needs_image, needs_vertices = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+def _backward(ctx: Any, grad_values: torch.Tensor, _: None) -> tuple[torch.Tensor | None, ...]:
+    needs_image, needs_vertices = ctx.needs_input_grad[:2]
     grad_image, grad_vertices = _antialias_backward(*ctx.saved_tensors, grad_values, needs_image, needs_vertices)
     return grad_image if needs_image else None, grad_vertices if needs_vertices else None, None, None, None, None
 
 
 _antialias = _native.define(
     "antialias(Tensor image, Tensor screen_vertices, Tensor faces, Tensor offsets, Tensor corners, "
-    "Tensor face_index) -> Tensor",
+    "Tensor face_index) -> (Tensor, Tensor)",
     _forward,
     _forward_fake,
     backward=_backward,
@@ -121,11 +120,10 @@ def antialias(
 ) -> torch.Tensor:
     """Blends neighbouring pixels where a silhouette edge passes between their centres.
 
-    Of two neighbours of different face, the nearer face is looked at. Where the segment from its pixel P to the other
-    pixel N leaves it through a silhouette edge at t in [0, 1], the value of P reaches beyond the middle for t > 1/2 and
-    that of N for t < 1/2: ``N += (t - 1/2) (P - N)`` or ``P += (1/2 - t) (N - P)``. An edge blends along x where it is
-    at least as steep as a diagonal, else along y. Only an edge of a face that itself was found at P is seen, so faces
-    should be larger than pixels at the outline.
+    Of two neighbours of different face, the surface is followed from the face at one, P, to the other, N, through as
+    many faces as lie between. Where it ends or folds back at t in [0, 1] of the way, at a silhouette edge, the value of
+    P reaches beyond the middle for t > 1/2 and that of N for t < 1/2: ``N += (t - 1/2) (P - N)`` or
+    ``P += (1/2 - t) (N - P)``. An edge blends along x where it is at least as steep as a diagonal, else along y.
 
     Args:
         image: `[B, C, H, W]`, a value for every pixel of `face_index`. float32; float64 on the CPU; narrower types are
@@ -150,5 +148,5 @@ def antialias(
     topology = topology_of("antialias", faces, screen_vertices.shape[1], screen_vertices.device)
     values: torch.Tensor = _antialias(
         image, screen_vertices, topology.faces, topology.offsets, topology.corners, face_index
-    )
+    )[0]
     return values

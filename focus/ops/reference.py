@@ -13,6 +13,8 @@ import torch
 from focus.ops.rasterize import Cull, Fragments
 from focus.ops.topology import Topology
 
+Pixel = tuple[int, int]  # x, y
+
 
 def _plain(faces: torch.Tensor | Topology) -> torch.Tensor:
     return (faces.faces if isinstance(faces, Topology) else faces).long()
@@ -242,54 +244,79 @@ def antialias(
     values = image.double().clone()
     for b in range(batch):
         vertices = screen_vertices[b].double()
+        points = vertices.tolist()
         for y, x, axis in ((y, x, axis) for y in range(height) for x in range(width) for axis in range(2)):
-            p, n = (x, y), (x + 1 - axis, y + axis)
-            if n[0] >= width or n[1] >= height or index[b][y][x] == index[b][n[1]][n[0]]:
+            first, second = (x, y), (x + 1 - axis, y + axis)
+            if second[0] >= width or second[1] >= height:
                 continue
-            ranks = []
-            for pixel in (p, n):
-                f = index[b][pixel[1]][pixel[0]]
-                ranks.append((_depth_at(vertices[corners[f]].detach(), pixel) if f >= 0 else math.inf, f))
-            if ranks[1] < ranks[0]:
-                p, n = n, p
-            t = _exit(vertices, corners, index[b][p[1]][p[0]], p, n, axis)
-            if t is not None:
-                at_p, at_n = image[b, :, p[1], p[0]].double(), image[b, :, n[1], n[0]].double()
-                changed = n if t > 0.5 else p
-                values[b, :, changed[1], changed[0]] += (t - 0.5) * (at_p - at_n)
+            shown = [index[b][pixel[1]][pixel[0]] for pixel in (first, second)]
+            edge = _outline(points, corners, shown, (first, second), axis)
+            if edge is None:
+                continue
+            start, way = vertices[edge[0]], vertices[edge[1]] - vertices[edge[0]]
+            if (abs(way[0]) > abs(way[1])) if axis == 0 else (abs(way[0]) <= abs(way[1])):
+                continue
+            w = (first[1 - axis] - start[1 - axis]) / way[1 - axis]
+            share = (start[axis] + w * way[axis] - first[axis]).clamp(0, 1) - 0.5
+            changed = second if share > 0 else first
+            difference = image[b, :, first[1], first[0]].double() - image[b, :, second[1], second[0]].double()
+            values[b, :, changed[1], changed[0]] += share * difference
     return values.to(image.dtype)
 
 
-def _depth_at(face: torch.Tensor, pixel: tuple[int, int]) -> float:
+def _outline(
+    points: list[list[float]], faces: list[list[int]], shown: list[int], pair: tuple[tuple[int, int], ...], axis: int
+) -> tuple[int, int] | None:
+    """The edge between two pixels at which the surface of one ends; that of the nearer, where both do."""
+    ends = []
+    if shown[0] == shown[1]:
+        return None
+    for own, other in ((0, 1), (1, 0)):
+        if shown[own] >= 0:
+            edge = _follow(points, faces, shown[own], shown[other], pair[own], pair[other], axis)
+            if edge == "arrived":
+                return None
+            corners = torch.tensor([points[v] for v in faces[shown[own]]], dtype=torch.float64)
+            ends.append((edge is None, _depth_at(corners, pair[own]), shown[own], edge))
+    edge = min(ends, key=lambda end: end[:3])[3]
+    return None if edge is None else (edge[0], edge[1])
+
+
+def _follow(
+    points: list[list[float]], faces: list[list[int]], face: int, target: int, p: Pixel, n: Pixel, axis: int
+) -> tuple[int, int] | Literal["arrived"] | None:
+    """From pixel p, which shows `face`, through one face after another to pixel n, which shows `target`."""
+    direction, came_from = n[axis] - p[axis], None
+    for _ in range(64):
+        crossings = {}
+        for k in range(3):
+            a, b = sorted((faces[face][k - 2], faces[face][k - 1]), key=lambda v: points[v][1 - axis])
+            if points[a][1 - axis] <= p[1 - axis] < points[b][1 - axis] and {a, b} != came_from:
+                w = (p[1 - axis] - points[a][1 - axis]) / (points[b][1 - axis] - points[a][1 - axis])
+                crossings[a, b] = direction * (points[a][axis] + w * (points[b][axis] - points[a][axis]) - p[axis])
+        if not crossings or not max(crossings.values()) <= 1:
+            return None
+        a, b = max(crossings, key=lambda edge: crossings[edge])
+        flat, beyond = [], []
+        for other, corners in enumerate(faces):
+            if other != face and {a, b} < set(corners):
+                apex = points[next(v for v in corners if v not in (a, b))]
+                way, to = ([end[i] - points[a][i] for i in (axis, 1 - axis)] for end in (points[b], apex))
+                side = direction * (way[1] * to[0] - way[0] * to[1])
+                if math.isfinite(sum(apex)) and apex[2] > 0 and side >= 0:
+                    (beyond if side > 0 else flat).append(other)
+        if not beyond and not flat:
+            return a, b
+        if target in beyond:
+            return "arrived"
+        face, came_from = (beyond or flat)[0], {a, b}
+        if face == target:
+            return "arrived"
+    return None
+
+
+def _depth_at(face: torch.Tensor, pixel: Pixel) -> float:
     point = face.new_tensor(pixel)
     edges = [_cross(face[k - 1, :2] - face[k - 2, :2], point - face[k - 2, :2]) for k in range(3)]
     weights = torch.stack(edges)
     return float(_depth(weights / weights.sum(), face[:, 2]))
-
-
-def _exit(
-    vertices: torch.Tensor, faces: list[list[int]], f: int, p: tuple[int, int], n: tuple[int, int], axis: int
-) -> torch.Tensor | None:
-    """Where the segment from p to n leaves face f through a silhouette edge, in [0, 1]; None where it does not."""
-    exits = []
-    for k in range(3):
-        a, b = faces[f][k - 2], faces[f][k - 1]
-        start, way = vertices[a], vertices[b] - vertices[a]
-        if (start[1 - axis] <= p[1 - axis]) != (vertices[b, 1 - axis] <= p[1 - axis]):
-            w = (p[1 - axis] - start[1 - axis]) / way[1 - axis]
-            exits.append((n[axis] - p[axis]) * (start[axis] + w * way[axis] - p[axis]))
-            if exits[-1] >= max(exits):
-                edge, apex = (a, b), faces[f][k]
-    if not exits or max(exits) > 1:
-        return None
-    way = (vertices[edge[1]] - vertices[edge[0]]).abs()
-    if (way[0] > way[1]) if axis == 0 else (way[0] <= way[1]):
-        return None
-    for other, face in enumerate(faces):
-        if other != f and set(edge) <= set(face):
-            across = next(vertex for vertex in face if vertex not in edge)
-            start, end = vertices[edge[0], :2].detach(), vertices[edge[1], :2].detach()
-            sides = [float(_cross(end - start, vertices[v, :2].detach() - start)) for v in (apex, across)]
-            if sides[0] * sides[1] < 0:
-                return None
-    return max(exits).clamp(min=0)

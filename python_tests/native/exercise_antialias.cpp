@@ -14,7 +14,7 @@ struct Gradients {
 
 struct Scene {
     Mesh mesh;
-    Buffer<int32_t> face_index{kPixels};
+    Buffer<int32_t> face_index{kPixels}, edges{kPixels * 2};
     Buffer<float> image{random_floats(kPixels * kChannels, 0.0f, 1.0f, 5)};
     Buffer<float> grad_values{random_floats(kPixels * kChannels, -1.0f, 1.0f, 6)};
 
@@ -36,7 +36,8 @@ struct Scene {
                                            mesh.offsets.input(Mesh::kVertices + 1),
                                            mesh.corners.input(3 * Mesh::kFaces),
                                            face_index.input(kBatch, kHeight, kWidth),
-                                           values.view(kBatch, kChannels, kHeight, kWidth)};
+                                           values.view(kBatch, kChannels, kHeight, kWidth),
+                                           edges.view(kBatch, kHeight, 2, kWidth)};
         if (cuda) {
             antialias_cuda(p, nullptr);
             wait_for_device();
@@ -56,7 +57,7 @@ struct Scene {
             mesh.faces.input(Mesh::kFaces, 3),
             mesh.offsets.input(Mesh::kVertices + 1),
             mesh.corners.input(3 * Mesh::kFaces),
-            face_index.input(kBatch, kHeight, kWidth),
+            edges.input(kBatch, kHeight, 2, kWidth),
             grad_values.input(kBatch, kChannels, kHeight, kWidth),
             {boxes.view(kBatch, Mesh::kFaces, 4), pieces.view(kPieceListSize), piece_sums.view(kPieceCapacity, 6)},
             grad_corners.view(kBatch, Mesh::kFaces, 3, 2),
@@ -89,6 +90,9 @@ void run() {
     scene.face_index[3] = INT32_MAX;
     scene.face_index[kWidth] = -7;
     scene.forward(true, values_cuda);
+    scene.edges[0] = 3 * Mesh::kFaces;
+    scene.edges[3] = INT32_MAX;
+    scene.edges[kWidth] = -7;
     scene.backward(true, on_cuda);
 }
 
