@@ -13,14 +13,19 @@ from focus.face.model import MorphableModel
 from focus.face.parameters import FaceParameters
 
 
+_LEAST_SHARE = 1 / 256
+"""Of a pixel that the face covers less of, the colour fades to black: it would be rounding, much enlarged."""
+
+
 @dataclass
 class Rendering:
     """What `Renderer` returns.
 
     Attributes:
         image: ``[B, 3, S, S]`` RGB, 0 outside the face, not clamped to [0, 1].
-        mask: ``[B, 1, S, S]``, 1 where a pixel centre is covered by the face, else 0; constant for gradients
-            unless the renderer antialiases.
+        mask: ``[B, 1, S, S]``, 1 where a pixel centre is covered by the face, else 0; constant for gradients. Where the
+            renderer antialiases, between 0 and 1 at the outline, with gradients; whether a face is at a pixel is then
+            said by `face_index`.
         vertices: ``[B, V, 3]`` mm, model space.
         screen_vertices: ``[B, V, 3]``, x and y in pixels, depth in mm.
         normals: ``[B, V, 3]``, unit length, camera space.
@@ -80,8 +85,9 @@ class Renderer(torch.nn.Module):
     Args:
         model: the face; shared, not copied.
         image_size: S, pixels.
-        antialias: blends image and mask at the outline (`ops.antialias`), from where the vertices then get gradients;
-            the mask is soft there.
+        antialias: blends the mask at the outline and the image where one part of the face hides another
+            (`ops.antialias`), from where the vertices then get gradients. At the outline the image has the colours of
+            the face alone, wherever the mask is not 0: ``mask * image`` is the picture before a black background.
     """
 
     def __init__(self, model: MorphableModel, image_size: int, *, antialias: bool = False) -> None:
@@ -112,6 +118,6 @@ class Renderer(torch.nn.Module):
         image, mask, face_index = draw(screen_vertices, colors, topology, size)
         if self.antialias:
             both = ops.antialias(torch.cat([image, mask], 1), screen_vertices, topology, face_index)
-            image, mask = both[:, :3], both[:, 3:]
+            image, mask = both[:, :3] / both[:, 3:].clamp(min=_LEAST_SHARE), both[:, 3:]
         landmarks = screen_vertices[:, self.model.landmarks68, :2]
         return Rendering(image, mask, vertices, screen_vertices, normals, colors, landmarks, face_index)

@@ -30,7 +30,7 @@ def solve_lighting(
 
     Args:
         target: ``[1, 3, S, S]``.
-        rendering: of the face; its normals, screen vertices and mask are used, its colours are not.
+        rendering: of the face; its normals, screen vertices and face index are used, its colours are not.
         albedo: ``[1, V, 3]``.
         topology: of the face.
         weight: ``[1, 1, S, S]``, the trust in each pixel.
@@ -42,7 +42,7 @@ def solve_lighting(
         attributes = (albedo[..., None] * harmonics(rendering.normals)[:, :, None, :]).flatten(2)  # [1, V, 27]
         height, width = target.shape[2:]
         pixels = draw(rendering.screen_vertices, attributes, topology, (height, width))[0][0]
-        covered = (rendering.mask * weight)[0, 0] > 0
+        covered = (rendering.face_index[0] >= 0) & (weight[0, 0] > 0)
         design = pixels[:, covered].T.double().reshape(-1, 3, HARMONIC_COUNT)  # [P, 3, 9]
         colors = target[0][:, covered].T.double()  # [P, 3]
         trust = weight[0, 0][covered].double()

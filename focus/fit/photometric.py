@@ -34,6 +34,9 @@ _UPPER, _LOWER = (61, 62, 63, 37, 38, 43, 44), (67, 66, 65, 41, 40, 47, 46)
 _OVERLAP, _OVERLAP_SIGMA = 1.0, 1.0
 """Overlap of lips and lids that means nothing, mm, and standard deviation of what is more."""
 
+_BEYOND = 2
+"""Pixels beyond the outline that are looked at with `FitSettings.antialias`: it moves about as far from mask to mask."""
+
 
 @dataclass
 class FittedFace:
@@ -78,6 +81,7 @@ class PhotometricFit:
         self.model, self.locator, self.target, self.observation = model, locator, target, observation
         self.expression_sigma, self.settings, self.notify = expression_sigma, settings, notify
         self.renderer = Renderer(model, target.shape[-1])
+        self._blending_renderer = Renderer(model, target.shape[-1], antialias=settings.antialias)
         self._gap = lip_and_lid_gaps(model, model.mean_shape[None])
         self._fields = torch.cat([sigma_factor(model), prior_log_odds(model)], dim=1)[None]  # [1, V, 2]
 
@@ -93,7 +97,7 @@ class PhotometricFit:
             rendering = self.renderer(parameters)
             height, width = self.target.shape[2:]
             fields, _, _ = draw(rendering.screen_vertices, self._fields, self.model.topology, (height, width))
-            factor, log_odds = torch.where(rendering.mask > 0, fields[:, :1], 1), fields[:, 1:]
+            factor, log_odds = torch.where(rendering.face_index[:, None] >= 0, fields[:, :1], 1), fields[:, 1:]
             trust = torch.sigmoid(2 * log_odds) if visible is None else visible
             albedo = self.model.albedo(parameters.albedo)
             lighting = solve_lighting(self.target, rendering, albedo, self.model.topology, rendering.mask * trust)
@@ -116,17 +120,18 @@ class PhotometricFit:
         parameters = FaceParameters(**variables)
         groups = [{"params": [variables[name]], "lr": rate} for name, rate in _LEARNING_RATES.items()]
         optimizer = torch.optim.Adam(groups, betas=(0.8, 0.95))
-        visible: Tensor | None = None
+        visible: Tensor | None = None  # by the last mask,
+        trusted = torch.ones_like(self.target[:, :1])  # and what the colours are weighed with
         for step in range(steps):
             progress = step / steps
             if visible is None or step % self.settings.mask_every == 0:
                 estimate = self.estimate(parameters.detach(), sigmas[0] * (sigmas[1] / sigmas[0]) ** progress, visible)
-                visible = estimate.visible
+                visible, trusted = estimate.visible, self._continued(estimate)
                 variables["lighting"].data.copy_(estimate.parameters.lighting)
             for group, rate in zip(optimizer.param_groups, _LEARNING_RATES.values(), strict=True):
                 group["lr"] = rate * (1 - (1 - _LAST_RATE) * progress)
             optimizer.zero_grad()
-            torch.autograd.backward(self.energy(parameters, visible))
+            torch.autograd.backward(self.energy(parameters, trusted))
             optimizer.step()
             if self.model.expression_prior == "unit_interval":
                 variables["expression"].data.clamp_(0, 1)
@@ -134,9 +139,16 @@ class PhotometricFit:
         face = self.estimate(parameters.detach(), sigmas[1], visible)
         return replace(face, visible=without_specks(face.visible, face.face))
 
+    def _continued(self, face: FittedFace) -> Tensor:
+        """The mask, beyond the outline like the pixels inside it where the outline is to be moved by colours."""
+        if not self.settings.antialias:
+            return face.visible
+        around = F.max_pool2d(face.visible, 2 * _BEYOND + 1, stride=1, padding=_BEYOND)
+        return torch.where(face.face > 0, face.visible, around)
+
     def energy(self, parameters: FaceParameters, visible: Tensor) -> Tensor:
         """Minus the logarithm of the posterior, up to a constant; a scalar."""
-        rendering = self.renderer(parameters)
+        rendering = self._blending_renderer(parameters)
         pixel = ops.masked_photometric_loss(self.target, rendering.image, rendering.mask * visible)
         landmarks = self.locator(rendering.vertices, parameters.rotation, rendering.screen_vertices[..., :2])[0]
         deviation = self.observation.residual(landmarks).norm(dim=1)

@@ -33,11 +33,15 @@ class FitSettings:
     """The same at the last mask."""
     cutoff: float = 3.0
     """A pixel is an outlier from this many sigma on, its neighbors apart."""
+    antialias: bool = False
+    """Blend the outline of the face in the descent, which then moves it by the colors on both sides."""
 
     def __post_init__(self) -> None:
         if self.image_size < 32:
             raise FocusError(f"FitSettings.image_size: expected at least 32 pixels, got {self.image_size}")
         for field in fields(self):
             value = getattr(self, field.name)
+            if isinstance(value, bool):
+                continue
             if not value >= 0 or (value == 0 and not field.name.endswith("_steps")):
                 raise FocusError(f"FitSettings.{field.name}: expected a positive number, got {value}")

@@ -229,6 +229,8 @@ class Settings:
     full weight from the start, it freezes the first masks."""
     mask_gradient: bool = False
     """Let L_pixel, too, reach the reconstruction network through the predicted mask, not L_area alone."""
+    antialias: bool = False
+    """Blend the outline of the face in L_R, which then has a gradient with respect to its place."""
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     """How the networks learn."""
     guard: GuardSettings = field(default_factory=GuardSettings)

@@ -82,6 +82,8 @@ class Trainer:
         self.model, self.networks = model.to(self.device), networks.to(self.device)
         self.features = features.to(self.device) if isinstance(features, nn.Module) else features
         self.renderer = Renderer(self.model, settings.image_size)
+        # For L_R only: masks, scores and pictures are those of pixel centres, as without antialiasing.
+        self._learning_renderer = Renderer(self.model, settings.image_size, antialias=settings.antialias)
         self.validation, self.adaptation_validation = validation, adaptation_validation or validation
         self.folder, self.logger, self.after_turn = folder, logger or SilentLogger(), after_turn
         self.plan = plan(settings.stages, settings.method)
@@ -192,7 +194,7 @@ class Trainer:
     def _initialisation_loss(self, batch: FaceBatch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """First stage: L_R with the outlier-robust likelihood, after a warm-up without it."""
         parameters = self.networks.reconstruction(batch.image)
-        rendering = self.renderer(parameters)
+        rendering = self._learning_renderer(parameters)
         sigma = robust_sigma(self.settings.robust, progress)
         loss, terms = self._loss_of(batch, parameters, rendering, sigma=sigma)
         if sigma is not None:
@@ -228,7 +230,7 @@ class Trainer:
         """Third stage, second part of a cycle: L_R over the pixels that the method trusts, its one difference."""
         settings, weights = self.settings, self.settings.reconstruction_weights
         parameters = self.networks.reconstruction(batch.image)
-        rendering = self.renderer(parameters)
+        rendering = self._learning_renderer(parameters)
         if settings.method == "mofa":
             return self._loss_of(batch, parameters, rendering)
         if settings.method == "pretrained":
@@ -285,16 +287,17 @@ class Trainer:
             ``[B, 1, S, S]`` in [0, 1], zero outside the rendered face.
         """
         method = method or self.settings.method
+        face = (rendering.mask > 0).to(rendering.mask)  # the losses weigh with a soft outline themselves
         if method == "mofa":
-            return rendering.mask
+            return face
         if method == "pretrained":
             return self._inliers(batch, rendering, self.settings.robust.sigma)
         if method == "oracle":
             if batch.visible_mask is None:
                 raise FocusError("method 'oracle' needs true masks, and these faces have none; use synthetic faces")
-            return rendering.mask * batch.visible_mask
+            return face * batch.visible_mask
         seen: Tensor = self.networks.segmentation(rendering.image, batch.image, rendering.mask)
-        return rendering.mask * seen
+        return face * seen
 
     @torch.no_grad()
     def predict(self, batch: FaceBatch, method: Method | None = None) -> Prediction:
