@@ -95,6 +95,26 @@ def test_fit(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert not (tmp_path / "empty").exists()
 
 
+def test_antialias_changes_fit_and_training_and_nothing_else(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = ["--landmarks", photos / "landmarks.csv"]
+    quick = ["--image-size", 64, "--coarse-steps", 2, "--fine-steps", 3, "--model", "procedural-small"]
+    found, learnt = {}, {}
+    for name, option in (("on", ["--antialias"]), ("off", ["--no-antialias"]), ("default", [])):
+        run(["fit", photos / "p0.png", *quick, *option, *source, "--out", tmp_path / name], capsys)
+        check_results(tmp_path / name, "p0")
+        found[name] = json.loads((tmp_path / name / "p0.json").read_text())
+        answer = run(["train", "--out", tmp_path / f"run-{name}", "--method", "mofa", *option], capsys)
+        assert answer["finished"]
+        assert answer["settings"]["antialias"] is (name == "on")
+        learnt[name] = read_log(tmp_path / f"run-{name}")[-1]
+    assert found["default"] == found["off"] != found["on"]
+    assert learnt["default"]["shape_error_mm"] == learnt["off"]["shape_error_mm"] != learnt["on"]["shape_error_mm"]
+    mask = read_image(tmp_path / "on" / "p0_mask.png")
+    assert ((mask > 0) == (read_image(tmp_path / "off" / "p0_mask.png") > 0)).mean() > 0.95
+
+
 def test_prepare(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answer = run(
         ["prepare", photos, "--landmarks", photos / "landmarks.csv", "--out", tmp_path, "--image-size", 48], capsys

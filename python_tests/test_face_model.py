@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from focus import ops
 from focus.errors import FocusError
 from focus.face import FaceParameters, MorphableModel, Renderer, template_shapes
 from focus.face.lighting import directional_lighting
@@ -353,6 +354,13 @@ def test_an_antialiased_mask_is_soft_and_has_gradients(small_model: MorphableMod
     soft = Renderer(small_model, 32, antialias=True)(parameters, vertices=vertices)
     assert bool(((soft.mask > 0) & (soft.mask < 1)).any())
     assert float(soft.mask.detach().sum()) == pytest.approx(float(hard.mask.sum()), rel=0.05)
+    assert torch.equal(soft.face_index, hard.face_index)
+    # Before black the picture is the blended one; at the outline the colours are those of the face, not of a dark rim.
+    inputs = torch.cat([hard.image, hard.mask], 1), soft.screen_vertices, small_model.topology, soft.face_index
+    picture = ops.antialias(*inputs)[:, :3]
+    torch.testing.assert_close(soft.mask * soft.image, picture, rtol=0, atol=1e-5)
+    brightness, outline = soft.image.detach().mean(1, keepdim=True), (soft.mask > 0.01) & (soft.mask < 1)
+    assert float(brightness[outline].min()) > 0.9 * float(hard.image.mean(1, keepdim=True)[hard.mask > 0].min()) > 0.02
     soft.mask.sum().backward()
     assert vertices.grad is not None
     assert bool(vertices.grad.any())

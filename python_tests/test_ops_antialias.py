@@ -275,7 +275,7 @@ def test_gradcheck() -> None:
 def test_opcheck_and_compile() -> None:
     image, vertices, faces, index = _scene(2, torch.float32)
     topology = ops.Topology(faces, 8)
-    lists = (topology.faces, topology.offsets, topology.corners)
+    lists = (topology.faces, topology.offsets, topology.corners, topology.neighbors)
     inputs = (image.requires_grad_(), vertices.requires_grad_(), *lists, index)
     torch.library.opcheck(torch.ops.focus.antialias.default, inputs)
     compiled = torch.compile(lambda i, v: ops.antialias(i, v, topology, index), fullgraph=True, backend="aot_eager")

@@ -368,6 +368,8 @@ def _raw_calls(device: torch.device) -> dict[str, tuple[Any, ...]]:
     images = tuple(image.float().to(device) for image in _images())
     nearest = torch.full((2, 9, 7), 4, dtype=torch.uint8, device=device)
     loss = torch.ones((), device=device)
+    blended = torch.ones(2, 2, 10, 8, device=device), vertices, *lists
+    _, edges = torch.ops.focus.antialias(*blended, topology.neighbors, found.face_index)
     return {
         "build_topology": (topology.faces, 9),
         "rasterize": (vertices, *lists, 10, 8, 0, False),
@@ -377,11 +379,8 @@ def _raw_calls(device: torch.device) -> dict[str, tuple[Any, ...]]:
             *(attributes, *lists, found.face_index, found.barycentric),
             *(torch.ones(2, 2, 10, 8, device=device), True, True),
         ),
-        "antialias": (torch.ones(2, 2, 10, 8, device=device), vertices, *lists, found.face_index),
-        "antialias_backward": (
-            *(torch.ones(2, 2, 10, 8, device=device), vertices, *lists, found.face_index),
-            *(torch.ones(2, 2, 10, 8, device=device), True, True),
-        ),
+        "antialias": (*blended, topology.neighbors, found.face_index),
+        "antialias_backward": (*blended, edges, torch.ones(2, 2, 10, 8, device=device), True, True),
         "render": (vertices, attributes, *lists, 10, 8, 0, False),
         "render_backward": (
             *(vertices, attributes, *lists, False, found.face_index),

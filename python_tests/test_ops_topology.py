@@ -86,3 +86,27 @@ def test_errors_name_what_was_wrong(arguments: dict[str, Any], error: type[Excep
     valid = {"faces": torch.tensor([[0, 1, 2]]), "vertex_count": 3}
     with pytest.raises(error, match=message):
         ops.Topology(**{**valid, **arguments})
+
+
+def test_neighbors_are_circles_around_the_edges(device: torch.device) -> None:
+    """Three faces at the edge 0-1, two at 1-2, a face with a vertex twice; all other edges are borders."""
+    faces = torch.tensor([[0, 1, 2], [1, 0, 3], [4, 0, 1], [2, 1, 5], [6, 6, 7]], device=device)
+    expected = list(range(15))
+    expected[2], expected[5], expected[6] = 5, 6, 2
+    expected[0], expected[11] = 11, 0
+    expected[12], expected[13] = 13, 12
+    assert ops.Topology(faces, 8).neighbors.tolist() == expected
+    assert ops.Topology(faces, 8).neighbors.dtype == torch.int32
+    assert ops.Topology(faces[:0], 8).neighbors.tolist() == []
+
+
+@given(st.lists(st.lists(st.integers(0, 5), min_size=3, max_size=3), max_size=12))
+@settings(max_examples=40, deadline=None)
+def test_every_circle_holds_the_corners_of_one_edge_in_their_order(rows: list[list[int]]) -> None:
+    corners: dict[tuple[int, ...], list[int]] = {}
+    for face, row in enumerate(rows):
+        for k in range(3):
+            corners.setdefault(tuple(sorted((row[k - 2], row[k - 1]))), []).append(3 * face + k)
+    neighbors = ops.Topology(torch.tensor(rows, dtype=torch.int32).reshape(-1, 3), 6).neighbors.tolist()
+    for edge in corners.values():
+        assert [neighbors[corner] for corner in edge] == [*edge[1:], edge[0]]

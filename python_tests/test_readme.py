@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -86,6 +87,14 @@ def test_focus_commands_run(page: Path, photo: tuple[Path, np.ndarray], monkeypa
     for _, line in (found for found in command_lines("focus") if found[0] == page.name):
         name, *arguments = shlex.split(line, comments=True)[1:]
         assert main([name, *arguments, *QUICK[name]]) == 0, line
+
+
+@pytest.mark.parametrize(("page", "line"), command_lines("python scripts/"))
+def test_scripts_run(page: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    script, *arguments = shlex.split(line, comments=True)[1:]
+    quick = ["--faces", "1", "--size", "64", "--steps", "1", "--iterations", "1"]
+    runpy.run_path(str(ROOT / script))["main"]([*arguments, *quick])
+    assert "on - off" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("page", "line"), command_lines("make"))

@@ -169,6 +169,25 @@ def test_every_stage_runs_and_says_so(make: Callable[..., Trainer], batches: lis
     ]
 
 
+@pytest.mark.parametrize("method", ["focus", "mofa", "pretrained", "oracle"])
+def test_antialias_softens_the_outline_in_the_loss_alone(
+    make: Callable[..., Trainer], batches: list[FaceBatch], method: Any
+) -> None:
+    plain, soft = (make(replace(SETTINGS, method=method, antialias=on), validation=batches[0]) for on in (False, True))
+    before = [trainer.predict(batches[0]) for trainer in (plain, soft)]
+    assert torch.equal(before[0].mask, before[1].mask)
+    assert torch.equal(before[0].rendering.mask, before[1].rendering.mask)
+    assert set(before[1].rendering.mask.unique().tolist()) == {0.0, 1.0}
+    losses = []
+    for trainer in (plain, soft):
+        logger = trainer.logger = Recorder()
+        assert trainer.run()
+        losses.append([values["loss"] for _, kind, values in logger.lines if kind == "initialise/reconstruction"])
+        assert all(torch.isfinite(torch.tensor(values["loss"])) for _, _, values in logger.lines)
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.2)
+
+
 # Iteration 3: within the first stage; 8: between two stages; 12: within a turn of the joint stage; 15: between turns.
 @pytest.mark.parametrize(("name", "steps"), [("adam", (3, 8, 12, 15)), ("adadelta", (12,))])
 def test_resuming_changes_no_bit(

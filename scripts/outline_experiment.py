@@ -56,7 +56,7 @@ def fitting(options: argparse.Namespace, model: MorphableModel, antialias: bool)
 def training(options: argparse.Namespace, model: MorphableModel, antialias: bool) -> tuple[Find, int]:
     """The same by a network that goes on from the shipped one."""
     small = Settings.preset("small")
-    # One cycle of the joint stage, whose first iteration would be the segmentation network's, that "mofa" does not train.
+    # One cycle of the joint stage. Its first iteration is the segmentation network's, which "mofa" does not train.
     cycle = options.iterations + 1
     stages = replace(small.stages, initialise=0, segmentation=0, joint=cycle, cycle=cycle, segmentation_in_cycle=1)
     settings = replace(
@@ -85,6 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=("fit", "train"))
     parser.add_argument("--faces", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0, help="number of the first of them")
     parser.add_argument("--size", type=int, default=224, help="side of the pictures to fit, pixels")
     parser.add_argument("--steps", type=int, default=80, help="descent steps of a fit, coarse and fine each")
     parser.add_argument("--iterations", type=int, default=1200, help="of the training")
@@ -106,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for occluded in (False, True):
             begin = time.perf_counter()
             rows = errors[occluded, antialias] = []
-            for index in range(options.faces):
+            for index in range(options.first, options.first + options.faces):
                 batch = faces.batch(index, 1, occluded=occluded)
                 found = shape_error(model.neutral_shape(find(batch, 0).identity), batch.neutral_vertices)
                 rows.append(float(found.mean()))

@@ -12,8 +12,7 @@ struct AntialiasParameters {
     TensorView<T const, 4> image;             // [B, C, H, W]
     TensorView<T const, 3> screen_vertices;   // [B, V, 3]
     TensorView<int32_t const, 2> faces;       // [F, 3]
-    TensorView<int32_t const, 1> offsets;     // [V + 1] see topology.h
-    TensorView<int32_t const, 1> corners;     // [3 F]
+    TensorView<int32_t const, 1> neighbors;   // [3 F] the next corner that lies opposite of the same edge, in a circle
     TensorView<int32_t const, 3> face_index;  // [B, H, W], -1 in the background
     TensorView<T, 4> values;                  // [B, C, H, W] out
     // Of each pixel's pairs with the one on its right and the one below: the silhouette edge that blends them, as the corner

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <vector>
 
 #include "antialias/antialias_math.h"
@@ -16,6 +17,22 @@ bool is_blended(P const& p, int64_t row, int x) {
     return *right >= 0 || *below >= 0 || (x > 0 && right[-1] >= 0) || (row % height > 0 && below[-2 * width] >= 0);
 }
 
+// Copies an image [B, C, H, W] but for the pixels that are blended: those are left to blend(b, x, y).
+template <typename P, typename T, typename Blend>
+void for_blended_pixels(P const& p, T const* from, T* to, int threads, Blend const& blend) {
+    int64_t const channels = p.image.size[1], height = p.edges.size[1], width = p.edges.size[3];
+    parallel_for(p.edges.size[0] * height, threads, [&](int64_t row) {
+        int64_t const b = row / height, y = row % height;
+        for (int64_t c = 0; c < channels; ++c) {
+            int64_t const first = ((b * channels + c) * height + y) * width;
+            std::copy_n(from + first, width, to + first);
+        }
+        for (int x = 0; x < width; ++x) {
+            if (is_blended(p, row, x)) blend(b, x, static_cast<int>(y));
+        }
+    });
+}
+
 }  // namespace
 
 template <typename T>
@@ -27,25 +44,15 @@ void antialias_cpu(AntialiasParameters<T> const& p, int threads) {
             for (int x = 0; x < width; ++x) edges[x] = find_edge(p, row / height, x, static_cast<int>(row % height), axis);
         }
     });
-    parallel_for(rows, threads, [&](int64_t row) {
-        int64_t const b = row / height, y = row % height;
-        for (int64_t c = 0; c < p.image.size[1]; ++c) {
-            int64_t const i = ((b * p.image.size[1] + c) * height + y) * width;
-            std::copy_n(p.image.data + i, width, p.values.data + i);
-        }
-        for (int x = 0; x < width; ++x) {
-            if (is_blended(p, row, x)) antialias_pixel(p, b, x, static_cast<int>(y));
-        }
-    });
+    for_blended_pixels(p, p.image.data, p.values.data, threads, [&](int64_t b, int x, int y) { antialias_pixel(p, b, x, y); });
 }
 
 template <typename T>
 void antialias_backward_cpu(AntialiasBackwardParameters<T> const& p, int threads) {
     int64_t const batch = p.edges.size[0], height = p.edges.size[1], width = p.edges.size[3];
     if (p.grad_image) {
-        parallel_for(batch * height, threads, [&](int64_t row) {
-            for (int x = 0; x < width; ++x) antialias_image_gradient(p, row / height, x, static_cast<int>(row % height));
-        });
+        for_blended_pixels(p, p.grad_values.data, p.grad_image.data, threads,
+                           [&](int64_t b, int x, int y) { antialias_image_gradient(p, b, x, y); });
     }
     if (!p.grad_screen_vertices) return;
     // An image is one task, its pairs in the order of memory.

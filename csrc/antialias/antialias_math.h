@@ -11,7 +11,8 @@ namespace focus {
 // A pair is a pixel and the next one along `axis`: 0 the one on its right, 1 the one below. An edge is named by the corner 3 * face + k
 // of a face that it lies opposite of.
 
-constexpr int kMostSteps = 64;  // faces that are walked through between two pixel centres
+constexpr int kMostSteps = 64;  // faces that the surface is followed through
+constexpr int kMostFaces = 64;  // that are looked at where more than two share an edge
 constexpr int32_t kNoEdge = -1;
 constexpr int32_t kArrived = -2;  // the surface goes on to the other pixel
 
@@ -29,89 +30,77 @@ FOCUS_HD double screen_depth(T const* vertices, int32_t const* face, int x, int 
     return z0 + e[1] / sum * (vertices[int64_t(3) * face[1] + 2] - z0) + e[2] / sum * (vertices[int64_t(3) * face[2] + 2] - z0);
 }
 
-// The line of pixel centres from a pixel on, along +-u. Vertices at v count as below it (v > 0 of the line), so that it passes through
-// no vertex: it crosses no edge of a triangle, or two.
+// The line of pixel centres from one pixel to the next, along +-u. Vertices at its v count as below it (on the side of larger v): so it
+// passes through no vertex, and crosses no edge of a triangle, or two.
 template <typename T>
 struct Line {
+    struct End {
+        int32_t vertex;
+        double u, v;
+    };
+
     T const* vertices;
     int axis;          // u: 0 along x, 1 along y
     double direction;  // +1 or -1
-    double u, v;       // of the pixel centre
+    double u, v;       // of the other pixel's centre
+    End end[2];        // of the edge that the line crosses now: the one above it, and the one below
 
     FOCUS_HD T const* at(int32_t vertex) const { return vertices + int64_t(3) * vertex; }
-    FOCUS_HD bool is_below(int32_t vertex) const { return at(vertex)[1 - axis] > v; }
+    FOCUS_HD int is_below(int32_t vertex) const { return at(vertex)[1 - axis] > v; }
 
-    // From the pixel centre to where the line crosses an edge, which it does.
-    FOCUS_HD double distance(int32_t a, int32_t b) const {
-        T const *const va = at(a), *const vb = at(b);
-        double const w = (v - va[1 - axis]) / (double(vb[1 - axis]) - va[1 - axis]);
-        return direction * (va[axis] + w * (double(vb[axis]) - va[axis]) - u);
+    FOCUS_HD void set_end(int below, int32_t vertex) { end[below] = {vertex, double(at(vertex)[axis]), double(at(vertex)[1 - axis])}; }
+
+    // > 0 for a point beyond the edge, 0 on it, < 0 before it.
+    FOCUS_HD double side(double point_u, double point_v) const {
+        return direction * ((end[1].v - end[0].v) * (point_u - end[0].u) - (end[1].u - end[0].u) * (point_v - end[0].v));
     }
 
-    // > 0 where a vertex lies beyond the edge from a to b, which the line crosses; 0 on it. NaN for one whose faces are not drawn.
-    FOCUS_HD double beyond(int32_t a, int32_t b, int32_t vertex) const {
-        T const *const upper = at(is_below(a) ? b : a), *const lower = at(is_below(a) ? a : b), *const c = at(vertex);
-        double const du = double(lower[axis]) - upper[axis], dv = double(lower[1 - axis]) - upper[1 - axis];
-        double const side = direction * (dv * (double(c[axis]) - upper[axis]) - du * (double(c[1 - axis]) - upper[1 - axis]));
-        return c[2] > T(0) && c[2] - c[2] == T(0) && side - side == 0.0 ? side : double(NAN);
+    // The same for a vertex; NaN for one whose faces are not drawn.
+    FOCUS_HD double side(int32_t vertex) const {
+        T const* const position = at(vertex);
+        double const value = side(double(position[axis]), double(position[1 - axis]));
+        return position[2] > T(0) && position[2] - position[2] == T(0) && value - value == 0.0 ? value : double(NAN);
     }
 };
 
-// The corner of a face that neither a nor b is; -1 where they are not both its vertices.
-FOCUS_HD int corner_beside(int32_t const* face, int32_t a, int32_t b) {
-    for (int k = 0; k < 3; ++k) {
-        int32_t const next = face[(k + 1) % 3], last = face[(k + 2) % 3];
-        if ((next == a && last == b) || (next == b && last == a)) return k;
-    }
-    return -1;
-}
-
-// Follows the surface from the face at the line's pixel to the next pixel, which shows `target` (-1: the background). Returns kArrived,
-// the edge where the surface ends or folds back before that pixel, or kNoEdge where it does neither: it passes the pixel, unseen there.
+// Follows the surface from a face on, in which the line begins, to the next pixel, which shows `target` (-1: the background). Returns
+// kArrived, or the edge where the surface ends or folds back before that pixel; kNoEdge where it passes the pixel, unseen there.
 template <typename P, typename T>
-FOCUS_HD int32_t follow_surface(P const& p, Line<T> const& line, int32_t face, int32_t target) {
-    int32_t const* corners = p.faces.data + int64_t(3) * face;
-    int exit = -1;
-    double t = 0.0;
-    for (int k = 0; k < 3; ++k) {
-        int32_t const a = corners[(k + 1) % 3], b = corners[(k + 2) % 3];
-        if (line.is_below(a) == line.is_below(b)) continue;
-        double const distance = line.distance(a, b);
-        if (exit >= 0 && !(distance > t)) continue;
-        t = distance;
-        exit = k;
-    }
-    if (exit < 0) return kNoEdge;
+FOCUS_HD int32_t follow_surface(P const& p, Line<T> line, int32_t face, int32_t target) {
+    // The line crosses the two edges at the corner that is alone on its side, and leaves by the one that the third corner lies before.
+    int32_t const* const start = p.faces.data + int64_t(3) * face;
+    int const below[3] = {line.is_below(start[0]), line.is_below(start[1]), line.is_below(start[2])};
+    if (below[0] == below[1] && below[1] == below[2]) return kNoEdge;
+    int const alone = below[1] == below[2] ? 0 : below[0] == below[2] ? 1 : 2, one = (alone + 1) % 3, two = (alone + 2) % 3;
+    line.set_end(below[alone], start[alone]);
+    line.set_end(1 - below[alone], start[one]);
+    double const side = line.side(start[two]);
+    if (!(side != 0.0 && side == side)) return kNoEdge;
+    int32_t edge = 3 * face + (side < 0.0 ? two : one);
+    line.set_end(1 - below[alone], start[side < 0.0 ? one : two]);
     for (int step = 0; step < kMostSteps; ++step) {
-        if (!(t <= 1.0)) return kNoEdge;
-        int32_t const a = corners[(exit + 1) % 3], b = corners[(exit + 2) % 3];
-        int32_t next = -1;
-        int next_corner = target < 0 || target == face ? -1 : corner_beside(p.faces.data + int64_t(3) * target, a, b);
-        if (next_corner >= 0 && line.beyond(a, b, p.faces.data[int64_t(3) * target + next_corner]) > 0.0) return kArrived;
+        if (!(line.side(line.u, line.v) >= 0.0)) return kNoEdge;
         // Of the faces at the edge the first that lies beyond it; else one without area, which is neither here nor there.
-        for (int32_t i = p.offsets.data[a]; i < p.offsets.data[a + 1]; ++i) {
-            int32_t const corner = p.corners.data[i], other = corner / 3, k = corner - 3 * other;
-            if (other == face) continue;
-            int32_t const* const vertices = p.faces.data + int64_t(3) * other;
-            bool const forward = vertices[(k + 1) % 3] == b;
-            if (!forward && vertices[(k + 2) % 3] != b) continue;
-            int const apex = (k + (forward ? 2 : 1)) % 3;
-            if (vertices[apex] == a || vertices[apex] == b) continue;
-            double const beyond = line.beyond(a, b, vertices[apex]);
-            if (!(beyond > 0.0) && !(beyond == 0.0 && next < 0)) continue;
+        int32_t next = kNoEdge;
+        bool beyond = false;
+        int32_t other = p.neighbors.data[edge];
+        for (int i = 0; other != edge && i < kMostFaces; ++i, other = p.neighbors.data[other]) {
+            int32_t const apex = p.faces.data[other];
+            if (apex == line.end[0].vertex || apex == line.end[1].vertex) continue;
+            double const side = line.side(apex);
+            if (side > 0.0 && other / 3 == target) return kArrived;
+            if (beyond || !(side > 0.0 || (side == 0.0 && next < 0))) continue;
             next = other;
-            next_corner = apex;
-            if (beyond > 0.0) break;
+            beyond = side > 0.0;
         }
-        if (next < 0) return 3 * face + exit;
-        if (next == target) return kArrived;
-        // Of the two other edges the line crosses the one whose ends lie on both sides of it.
-        face = next;
-        corners = p.faces.data + int64_t(3) * face;
-        int32_t const apex = corners[next_corner];
-        int const first = (next_corner + 1) % 3, second = (next_corner + 2) % 3;
-        exit = line.is_below(apex) == line.is_below(corners[first]) ? first : second;
-        t = line.distance(corners[(exit + 1) % 3], corners[(exit + 2) % 3]);
+        if (next < 0) return edge;
+        face = next / 3;
+        if (face == target) return kArrived;
+        // The line crosses another edge of the next face: the one from the corner between to the end of this edge on the other side.
+        int32_t const apex = p.faces.data[next], k = next - 3 * face;
+        int const below_apex = line.is_below(apex), first = (k + 1) % 3, second = (k + 2) % 3;
+        edge = 3 * face + (p.faces.data[3 * face + first] == line.end[below_apex].vertex ? first : second);
+        line.set_end(below_apex, apex);
     }
     return kNoEdge;
 }
@@ -128,8 +117,12 @@ FOCUS_HD int32_t find_edge(AntialiasParameters<T> const& p, int64_t b, int x, in
     int32_t edge[2] = {kNoEdge, kNoEdge};
     for (int i = 0; i < 2; ++i) {
         if (face[i] < 0 || face[i] >= p.faces.size[0]) continue;
-        Line<T> const line{vertices, axis, i == 0 ? 1.0 : -1.0, double(axis == 0 ? (i == 0 ? x : next_x) : (i == 0 ? y : next_y)),
-                           double(axis == 0 ? y : x)};
+        Line<T> line{};
+        line.vertices = vertices;
+        line.axis = axis;
+        line.direction = i == 0 ? 1.0 : -1.0;
+        line.u = axis == 0 ? (i == 0 ? next_x : x) : (i == 0 ? next_y : y);
+        line.v = axis == 0 ? y : x;
         edge[i] = follow_surface(p, line, face[i], face[1 - i] < p.faces.size[0] ? face[1 - i] : -1);
         if (edge[i] == kArrived) return kNoEdge;
     }

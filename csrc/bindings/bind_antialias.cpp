@@ -8,22 +8,21 @@ namespace {
 
 // What both directions read; the sides of the image are those of `image`.
 template <typename T, typename P>
-void view_inputs(Arguments& arguments, P& p, py::object image, py::object screen_vertices, py::object faces, py::object offsets,
-                 py::object corners) {
+void view_image(Arguments& arguments, P& p, py::object image, py::object screen_vertices) {
     p.image = arguments.view<T const, 4>("image", image, {kAny, kAny, kAny, kAny});
     arguments.check_sides("image", p.image.size[2], p.image.size[3]);
     p.screen_vertices = arguments.view<T const, 3>("screen_vertices", screen_vertices, {p.image.size[0], kAny, 3});
-    Mesh const mesh = view_mesh(arguments, faces, offsets, corners, p.screen_vertices.size[1]);
-    p.faces = mesh.faces;
-    p.offsets = mesh.offsets;
-    p.corners = mesh.corners;
 }
 
 template <typename T>
-void forward(Arguments& arguments, py::object image, py::object screen_vertices, py::object faces, py::object offsets, py::object corners,
+void forward(Arguments& arguments, py::object image, py::object screen_vertices, py::object faces, py::object neighbors,
              py::object face_index, py::object values, py::object edges) {
     AntialiasParameters<T> p{};
-    view_inputs<T>(arguments, p, image, screen_vertices, faces, offsets, corners);
+    view_image<T>(arguments, p, image, screen_vertices);
+    p.faces = view_faces(arguments, faces, p.screen_vertices.size[1]);
+    int64_t const corner_count = 3 * p.faces.size[0];
+    p.neighbors = arguments.view<int32_t const, 1>("neighbors", neighbors, {corner_count});
+    arguments.check_range("neighbors", p.neighbors, 0, corner_count - 1);
     auto const& size = p.image.size;
     p.face_index = arguments.view<int32_t const, 3>("face_index", face_index, {size[0], size[2], size[3]});
     arguments.check_range("face_index", p.face_index, -1, p.faces.size[0] - 1);
@@ -37,7 +36,11 @@ void backward(Arguments& arguments, py::object image, py::object screen_vertices
               py::object edges, py::object grad_values, py::object boxes, py::object pieces, py::object piece_sums, py::object grad_corners,
               py::object grad_image, py::object grad_screen_vertices) {
     AntialiasBackwardParameters<T> p{};
-    view_inputs<T>(arguments, p, image, screen_vertices, faces, offsets, corners);
+    view_image<T>(arguments, p, image, screen_vertices);
+    Mesh const mesh = view_mesh(arguments, faces, offsets, corners, p.screen_vertices.size[1]);
+    p.faces = mesh.faces;
+    p.offsets = mesh.offsets;
+    p.corners = mesh.corners;
     auto const& size = p.image.size;
     p.edges = arguments.view<int32_t const, 4>("edges", edges, {size[0], size[2], 2, size[3]});
     arguments.check_range("edges", p.edges, -1, 3 * p.faces.size[0] - 1);
@@ -55,11 +58,11 @@ void backward(Arguments& arguments, py::object image, py::object screen_vertices
 }  // namespace
 
 void bind_antialias(py::module_& module) {
-    module.def("antialias", [](py::object image, py::object screen_vertices, py::object faces, py::object offsets, py::object corners,
-                               py::object face_index, py::object values, py::object edges, int threads, std::uintptr_t stream) {
+    module.def("antialias", [](py::object image, py::object screen_vertices, py::object faces, py::object neighbors, py::object face_index,
+                               py::object values, py::object edges, int threads, std::uintptr_t stream) {
         Arguments arguments("antialias", threads, stream);
         auto const call = arguments.is_double("image", image) ? forward<double> : forward<float>;
-        call(arguments, image, screen_vertices, faces, offsets, corners, face_index, values, edges);
+        call(arguments, image, screen_vertices, faces, neighbors, face_index, values, edges);
     });
     module.def("antialias_backward",
                [](py::object image, py::object screen_vertices, py::object faces, py::object offsets, py::object corners, py::object edges,

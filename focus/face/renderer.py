@@ -12,7 +12,6 @@ from focus.face.camera import Camera
 from focus.face.model import MorphableModel
 from focus.face.parameters import FaceParameters
 
-
 _LEAST_SHARE = 1 / 256
 """Of a pixel that the face covers less of, the colour fades to black: it would be rounding, much enlarged."""
 

@@ -35,7 +35,7 @@ _OVERLAP, _OVERLAP_SIGMA = 1.0, 1.0
 """Overlap of lips and lids that means nothing, mm, and standard deviation of what is more."""
 
 _BEYOND = 2
-"""Pixels beyond the outline that are looked at with `FitSettings.antialias`: it moves about as far from mask to mask."""
+"""Pixels beyond the outline that `FitSettings.antialias` looks at: about as far it moves between two masks."""
 
 
 @dataclass

@@ -16,11 +16,12 @@ def _forward(
     faces: torch.Tensor,
     offsets: torch.Tensor,
     corners: torch.Tensor,
+    neighbors: torch.Tensor,
     face_index: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     image, vertices = image.contiguous(), screen_vertices.contiguous()
     outputs = _forward_fake(image)
-    _native.call("antialias", image, vertices, faces, offsets, corners, face_index.contiguous(), *outputs)
+    _native.call("antialias", image, vertices, faces, neighbors, face_index.contiguous(), *outputs)
     return outputs
 
 
@@ -102,11 +103,11 @@ def _setup_context(ctx: Any, inputs: tuple[torch.Tensor, ...], output: tuple[tor
 def _backward(ctx: Any, grad_values: torch.Tensor, _: None) -> tuple[torch.Tensor | None, ...]:
     needs_image, needs_vertices = ctx.needs_input_grad[:2]
     grad_image, grad_vertices = _antialias_backward(*ctx.saved_tensors, grad_values, needs_image, needs_vertices)
-    return grad_image if needs_image else None, grad_vertices if needs_vertices else None, None, None, None, None
+    return (grad_image if needs_image else None, grad_vertices if needs_vertices else None, *[None] * 5)
 
 
 _antialias = _native.define(
-    "antialias(Tensor image, Tensor screen_vertices, Tensor faces, Tensor offsets, Tensor corners, "
+    "antialias(Tensor image, Tensor screen_vertices, Tensor faces, Tensor offsets, Tensor corners, Tensor neighbors, "
     "Tensor face_index) -> (Tensor, Tensor)",
     _forward,
     _forward_fake,
@@ -147,6 +148,12 @@ def antialias(
     _check.same_device_and_dtype("antialias", image=image, screen_vertices=screen_vertices)
     topology = topology_of("antialias", faces, screen_vertices.shape[1], screen_vertices.device)
     values: torch.Tensor = _antialias(
-        image, screen_vertices, topology.faces, topology.offsets, topology.corners, face_index
+        image,
+        screen_vertices,
+        topology.faces,
+        topology.offsets,
+        topology.corners,
+        topology.neighbors,
+        face_index,
     )[0]
     return values

@@ -240,6 +240,10 @@ def antialias(
 ) -> torch.Tensor:
     """Every pair of neighbours, one at a time."""
     corners, index = _plain(faces).tolist(), face_index.tolist()
+    sharing: dict[frozenset[int], list[int]] = {}
+    for f, face in enumerate(corners):
+        for edge in {frozenset((face[k - 2], face[k - 1])) for k in range(3)}:
+            sharing.setdefault(edge, []).append(f)
     batch, height, width = face_index.shape
     values = image.double().clone()
     for b in range(batch):
@@ -250,10 +254,10 @@ def antialias(
             if second[0] >= width or second[1] >= height:
                 continue
             shown = [index[b][pixel[1]][pixel[0]] for pixel in (first, second)]
-            edge = _outline(points, corners, shown, (first, second), axis)
-            if edge is None:
+            outline = _outline(points, corners, sharing, shown, (first, second), axis)
+            if outline is None:
                 continue
-            start, way = vertices[edge[0]], vertices[edge[1]] - vertices[edge[0]]
+            start, way = vertices[outline[0]], vertices[outline[1]] - vertices[outline[0]]
             if (abs(way[0]) > abs(way[1])) if axis == 0 else (abs(way[0]) <= abs(way[1])):
                 continue
             w = (first[1 - axis] - start[1 - axis]) / way[1 - axis]
@@ -265,7 +269,12 @@ def antialias(
 
 
 def _outline(
-    points: list[list[float]], faces: list[list[int]], shown: list[int], pair: tuple[tuple[int, int], ...], axis: int
+    points: list[list[float]],
+    faces: list[list[int]],
+    sharing: dict[frozenset[int], list[int]],
+    shown: list[int],
+    pair: tuple[Pixel, Pixel],
+    axis: int,
 ) -> tuple[int, int] | None:
     """The edge between two pixels at which the surface of one ends; that of the nearer, where both do."""
     ends = []
@@ -273,7 +282,7 @@ def _outline(
         return None
     for own, other in ((0, 1), (1, 0)):
         if shown[own] >= 0:
-            edge = _follow(points, faces, shown[own], shown[other], pair[own], pair[other], axis)
+            edge = _follow(points, faces, sharing, shown[own], shown[other], pair[own], pair[other], axis)
             if edge == "arrived":
                 return None
             corners = torch.tensor([points[v] for v in faces[shown[own]]], dtype=torch.float64)
@@ -283,7 +292,14 @@ def _outline(
 
 
 def _follow(
-    points: list[list[float]], faces: list[list[int]], face: int, target: int, p: Pixel, n: Pixel, axis: int
+    points: list[list[float]],
+    faces: list[list[int]],
+    sharing: dict[frozenset[int], list[int]],
+    face: int,
+    target: int,
+    p: Pixel,
+    n: Pixel,
+    axis: int,
 ) -> tuple[int, int] | Literal["arrived"] | None:
     """From pixel p, which shows `face`, through one face after another to pixel n, which shows `target`."""
     direction, came_from = n[axis] - p[axis], None
@@ -297,14 +313,15 @@ def _follow(
         if not crossings or not max(crossings.values()) <= 1:
             return None
         a, b = max(crossings, key=lambda edge: crossings[edge])
-        flat, beyond = [], []
-        for other, corners in enumerate(faces):
-            if other != face and {a, b} < set(corners):
-                apex = points[next(v for v in corners if v not in (a, b))]
-                way, to = ([end[i] - points[a][i] for i in (axis, 1 - axis)] for end in (points[b], apex))
-                side = direction * (way[1] * to[0] - way[0] * to[1])
-                if math.isfinite(sum(apex)) and apex[2] > 0 and side >= 0:
-                    (beyond if side > 0 else flat).append(other)
+        flat: list[int] = []
+        beyond: list[int] = []
+        others = sharing[frozenset((a, b))]
+        for other in (*(f for f in others if f > face), *(f for f in others if f < face)):
+            apex = points[next((v for v in faces[other] if v not in (a, b)), a)]
+            way, to = ([end[i] - points[a][i] for i in (axis, 1 - axis)] for end in (points[b], apex))
+            side = direction * (way[1] * to[0] - way[0] * to[1])
+            if len(set(faces[other])) == 3 and math.isfinite(sum(apex)) and apex[2] > 0 and side >= 0:
+                (beyond if side > 0 else flat).append(other)
         if not beyond and not flat:
             return a, b
         if target in beyond:

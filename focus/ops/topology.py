@@ -47,6 +47,18 @@ _build_topology = _native.define(
 )
 
 
+def _find_neighbors(faces: torch.Tensor, vertex_count: int) -> torch.Tensor:
+    """See `Topology.neighbors`: the corners sorted by their edges, where each run is a circle."""
+    first, second = faces.roll(-1, dims=1).flatten().long(), faces.roll(-2, dims=1).flatten().long()
+    edges = torch.minimum(first, second) * vertex_count + torch.maximum(first, second)
+    edges, order = edges.sort(stable=True)
+    place = torch.arange(len(edges), device=faces.device)
+    ends = torch.ones_like(place, dtype=torch.bool)  # of runs
+    ends[:-1] = edges[1:] != edges[:-1]
+    begins = torch.where(ends.roll(1), place, 0).cummax(0).values
+    return torch.empty_like(order).scatter(0, order, order[torch.where(ends, begins, place + 1)]).int()
+
+
 class Topology:
     """The faces of a mesh, validated, with the list of faces at every vertex.
 
@@ -62,6 +74,8 @@ class Topology:
         vertex_count: V.
         offsets: `[V + 1]` int32; the corners of vertex v are ``corners[offsets[v]:offsets[v + 1]]``.
         corners: `[3 F]` int32; ``3 * face + corner``, ascending for each vertex.
+        neighbors: `[3 F]` int32; for each corner ``3 * face + corner``, and the edge that it lies opposite of, the next
+            corner that lies so, in a circle: itself at a border of the mesh. Found when first asked for.
 
     Raises:
         TypeError: faces are not an int32 or int64 tensor.
@@ -80,6 +94,13 @@ class Topology:
         self.faces = faces.to(torch.int32, copy=True, memory_format=torch.contiguous_format)
         self.vertex_count = vertex_count
         self.offsets, self.corners = _build_topology(self.faces, vertex_count)
+        self._neighbors: torch.Tensor | None = None
+
+    @property
+    def neighbors(self) -> torch.Tensor:
+        if self._neighbors is None:
+            self._neighbors = _find_neighbors(self.faces, self.vertex_count)
+        return self._neighbors
 
     def to(self, device: torch.device | str) -> Topology:
         """This topology on another device; itself where it is there already."""
@@ -88,6 +109,7 @@ class Topology:
         moved = Topology.__new__(Topology)
         moved.faces, moved.vertex_count = self.faces.to(device), self.vertex_count
         moved.offsets, moved.corners = self.offsets.to(device), self.corners.to(device)
+        moved._neighbors = None if self._neighbors is None else self._neighbors.to(device)
         return moved
 
     def __repr__(self) -> str:

@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <utility>
+
 #include "antialias/antialias.h"
 #include "exercise.h"
 #include "rasterize/rasterize.h"
@@ -14,11 +17,17 @@ struct Gradients {
 
 struct Scene {
     Mesh mesh;
-    Buffer<int32_t> face_index{kPixels}, edges{kPixels * 2};
+    Buffer<int32_t> neighbors{3 * Mesh::kFaces}, face_index{kPixels}, edges{kPixels * 2};
     Buffer<float> image{random_floats(kPixels * kChannels, 0.0f, 1.0f, 5)};
     Buffer<float> grad_values{random_floats(kPixels * kChannels, -1.0f, 1.0f, 6)};
 
     Scene() {
+        for (int64_t i = 0; i < 3 * Mesh::kFaces; ++i) {
+            int64_t other = i;
+            do other = (other + 1) % (3 * Mesh::kFaces);
+            while (edge_of(other) != edge_of(i));
+            neighbors[i] = static_cast<int32_t>(other);
+        }
         Buffer<float> barycentric(kPixels * 3), depth(kPixels);
         RasterizeParameters<float> p{};
         p.screen_vertices = mesh.vertices.input(kBatch, Mesh::kVertices, 3);
@@ -29,12 +38,16 @@ struct Scene {
         rasterize_cpu(p, 1);
     }
 
+    std::pair<int32_t, int32_t> edge_of(int64_t corner) {
+        int32_t const a = mesh.faces[corner / 3 * 3 + (corner + 1) % 3], b = mesh.faces[corner / 3 * 3 + (corner + 2) % 3];
+        return {std::min(a, b), std::max(a, b)};
+    }
+
     void forward(bool cuda, Buffer<float>& values) {
         AntialiasParameters<float> const p{image.input(kBatch, kChannels, kHeight, kWidth),
                                            mesh.vertices.input(kBatch, Mesh::kVertices, 3),
                                            mesh.faces.input(Mesh::kFaces, 3),
-                                           mesh.offsets.input(Mesh::kVertices + 1),
-                                           mesh.corners.input(3 * Mesh::kFaces),
+                                           neighbors.input(3 * Mesh::kFaces),
                                            face_index.input(kBatch, kHeight, kWidth),
                                            values.view(kBatch, kChannels, kHeight, kWidth),
                                            edges.view(kBatch, kHeight, 2, kWidth)};
