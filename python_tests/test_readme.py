@@ -89,7 +89,7 @@ def test_focus_commands_run(page: Path, photo: tuple[Path, np.ndarray], monkeypa
         assert main([name, *arguments, *QUICK[name]]) == 0, line
 
 
-@pytest.mark.parametrize(("page", "line"), command_lines("python scripts/"))
+@pytest.mark.parametrize(("page", "line"), command_lines(r"python scripts/\S+"))
 def test_scripts_run(page: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     script, *arguments = shlex.split(line, comments=True)[1:]
     quick = ["--faces", "1", "--size", "64", "--steps", "1", "--iterations", "1"]
