@@ -10,7 +10,7 @@ TORCH ?= torch==2.13.0
 SEED ?= 0
 CLANG ?= clang++
 FUZZ_SECONDS ?= 600
-FUZZ_FUNCTIONS ?= build_topology $(foreach op,rasterize interpolate render vertex_normals sh_shading neighbor_min masked_photometric \
+FUZZ_FUNCTIONS ?= build_topology $(foreach op,rasterize interpolate render antialias vertex_normals sh_shading neighbor_min masked_photometric \
 	outlier_robust,$(op) $(op)_backward)
 
 # Rebuilt whenever the package could have changed; the environment of `make demo` is kept, that of `make test` is always fresh.

@@ -30,7 +30,7 @@ namespace py = pybind11;
 namespace dlpack = focus::dlpack;
 
 // One argument each, apart by commas. Tensors: their letter, then their sizes. T: floats of the call; D: float64; U: uint8; int32 in a
-// range: F vertex indices, G faces and -1, O offsets, C corners. Lower case: the same, and may be None. Others: N None, b bool, w window,
+// range: F vertex indices, G faces and -1, O offsets, C corners, E corners and -1. Lower case: the same, and may be None. Others: N None, b bool, w window,
 // p power, k cull, s scale, v vertex count; "." is the pair of thread count and stream.
 std::map<std::string, char const*> const kSignatures = {
     {"build_topology", "F F 3,v,O V1,C F3"},
@@ -40,6 +40,8 @@ std::map<std::string, char const*> const kSignatures = {
     {"interpolate_backward", "T A V C,F F 3,O V1,C F3,G B H W,T B H W 3,T B C H W,N,N,N,N,t A V C,t B H W 3,."},
     {"render", "T B V 3,T A V C,F F 3,k,b,T B C H W,T B 1 H W,G B H W,N,N,."},
     {"render_backward", "T B V 3,T A V C,F F 3,O V1,C F3,b,G B H W,T B C H W,N,N,N,N,t B V 3,t A V C,."},
+    {"antialias", "T B C H W,T B V 3,F F 3,C F3,G B H W,T B C H W,E B H 2 W,."},
+    {"antialias_backward", "T B C H W,T B V 3,F F 3,O V1,C F3,E B H 2 W,T B C H W,N,N,N,N,t B C H W,t B V 3,."},
     {"vertex_normals", "T B V 3,F F 3,O V1,C F3,T B V 3,."},
     {"vertex_normals_backward", "T B V 3,F F 3,O V1,C F3,T B V 3,T B V 3,T B V 3,."},
     {"sh_shading", "T B V 3,T B V 3,T B 3 9,T B V 3,."},
@@ -238,7 +240,7 @@ class Call {
             for (int64_t i = 0; i < bytes; ++i) memory[i] = static_cast<char>((state = state * 1664525u + 1013904223u) >> 24);
             return;
         }
-        int64_t const low = kind == 'G' ? -1 : 0;
+        int64_t const low = kind == 'G' || kind == 'E' ? -1 : 0;
         int64_t const high = kind == 'F' ? sizes_["V"] : kind == 'G' ? sizes_["F"] : kind == 'O' ? sizes_["F3"] + 1 : sizes_["F3"];
         bool const wild = data_.ConsumeIntegralInRange(0, 31) == 0;
         for (int64_t i = 0; i < bytes / 4; ++i) {
