@@ -30,8 +30,8 @@ namespace py = pybind11;
 namespace dlpack = focus::dlpack;
 
 // One argument each, apart by commas. Tensors: their letter, then their sizes. T: floats of the call; D: float64; U: uint8; int32 in a
-// range: F vertex indices, G faces and -1, O offsets, C corners, E corners and -1. Lower case: the same, and may be None. Others: N None, b bool, w window,
-// p power, k cull, s scale, v vertex count; "." is the pair of thread count and stream.
+// range: F vertex indices, G faces and -1, O offsets, C corners, E corners and -1. Lower case: the same, and may be None. Others: N None, b
+// bool, w window, p power, k cull, s scale, v vertex count; "." is the pair of thread count and stream.
 std::map<std::string, char const*> const kSignatures = {
     {"build_topology", "F F 3,v,O V1,C F3"},
     {"rasterize", "T B V 3,F F 3,k,b,T B H W 3,T B H W,G B H W,N,N,."},
