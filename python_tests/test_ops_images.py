@@ -84,7 +84,7 @@ def restored_threads() -> Iterator[None]:
 @pytest.mark.usefixtures("restored_threads")
 def test_neither_vector_code_nor_threads_change_a_bit(name: str, either_vector_code: list[bool]) -> None:
     """Of images that are large enough for several threads to start; their rows do not fill registers."""
-    images = _images(2, 301, 427)
+    images = _images(4, 301, 427)
     results = []
     for avx2 in either_vector_code:
         _C.set_avx2(avx2)

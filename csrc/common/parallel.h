@@ -63,9 +63,10 @@ void parallel_for(int64_t first_count, First const& first, int64_t second_count,
     });
 }
 
-// As many of the threads as pay for a loop that takes one of them `nanoseconds`, roughly: to start a thread takes some 25 microseconds.
+// As many of the threads as pay for a loop that takes one of them `nanoseconds`, roughly: to start one takes 25 microseconds, and several
+// times that on a busy machine.
 inline int worthwhile_threads(int threads, double nanoseconds) {
-    constexpr double kLeastWork = 50'000;
+    constexpr double kLeastWork = 150'000;
     return static_cast<int>(std::min<double>(threads, std::max(1.0, nanoseconds / kLeastWork)));
 }
 
