@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "antialias/antialias_math.h"
@@ -7,6 +8,82 @@
 namespace focus {
 
 namespace {
+
+// Which way a face is turned on the screen: the sign of its area, 0 where it is not drawn, or where rounding could hide the sign.
+template <typename T>
+int8_t find_turn(T const* vertices, int32_t const* face) {
+    T const *const a = vertices + int64_t(3) * face[0], *const b = vertices + int64_t(3) * face[1],
+                   *const c = vertices + int64_t(3) * face[2];
+    double const bx = double(b[0]) - a[0], by = double(b[1]) - a[1], cx = double(c[0]) - a[0], cy = double(c[1]) - a[1];
+    double const area = bx * cy - cx * by, noise = 1e-13 * (fabs(bx) + fabs(cx)) * (fabs(by) + fabs(cy));
+    double const depths = double(a[2]) + b[2] + c[2];
+    bool const drawn = a[2] > T(0) && b[2] > T(0) && c[2] > T(0) && depths - depths == 0.0;
+    return static_cast<int8_t>(drawn ? (area > noise) - (area < -noise) : 0);
+}
+
+// Marks the first pixels of all pairs that the line from a to b can cross.
+template <typename T>
+void mark_line(T const* a, T const* b, int64_t height, int64_t width, uint8_t* marks) {
+    constexpr double kSlack = 0.01, kLargest = 1e9;  // pixels: for rounding, which is less than that below the latter
+    double const ax = a[0], ay = a[1], bx = b[0], by = b[1];
+    double const left = std::min(ax, bx) - kSlack, right = std::max(ax, bx) + kSlack;
+    double const top = std::min(ay, by) - kSlack, bottom = std::max(ay, by) + kSlack;
+    if (!(right >= 0.0 && bottom >= 0.0 && left <= width && top <= height)) return;  // NaN, too
+    bool const exact = left > -kLargest && right < kLargest && top > -kLargest && bottom < kLargest && ay != by;
+    double const slope = (bx - ax) / (by - ay);
+    auto const last = static_cast<int64_t>(std::min(height - 1.0, bottom));
+    for (auto y = static_cast<int64_t>(ceil(std::max(0.0, top - 1.0))); y <= last; ++y) {
+        // Where the line is from this row to the next.
+        double low = left, high = right;
+        if (exact) {
+            double const from = ax + (std::max(y + 0.0, top) - ay) * slope, to = ax + (std::min(y + 1.0, bottom) - ay) * slope;
+            low = std::max(low, std::min(from, to) - kSlack);
+            high = std::min(high, std::max(from, to) + kSlack);
+        }
+        auto const end = static_cast<int64_t>(std::min(width - 1.0, high));
+        for (auto x = static_cast<int64_t>(ceil(std::max(0.0, low - 1.0))); x <= end; ++x) marks[y * width + x] = 1;
+    }
+}
+
+// An edge of the mesh.
+struct Seam {
+    int32_t corner;      // that lies opposite of it
+    int32_t other_face;  // the one other face at it; -1 for a border, and for more
+    int32_t sign;        // -1 where both faces run along it the same way: their turns then say the opposite
+};
+
+std::vector<Seam> find_seams(TensorView<int32_t const, 2> const& faces, TensorView<int32_t const, 1> const& neighbors) {
+    std::vector<Seam> seams;
+    seams.reserve(2 * faces.size[0]);
+    for (int32_t corner = 0; corner < neighbors.size[0]; ++corner) {
+        int32_t const other = neighbors.data[corner];
+        if (other == corner || neighbors.data[other] != corner) {
+            seams.push_back({corner, -1, 1});
+        } else if (corner < other) {
+            int32_t const face = corner / 3, other_face = other / 3;
+            bool const opposite = faces.data[3 * face + (corner + 2) % 3] == faces.data[3 * other_face + (other + 1) % 3];
+            seams.push_back({corner, other_face, opposite ? 1 : -1});
+        }
+    }
+    return seams;
+}
+
+// Marks the pixels near all edges at which the surface could end or fold back: no other pair can be blended. Most pairs of a detailed
+// mesh need not be followed then.
+template <typename T>
+void mark_outlines(AntialiasParameters<T> const& p, std::vector<Seam> const& seams, int64_t b, uint8_t* marks) {
+    int64_t const height = p.face_index.size[1], width = p.face_index.size[2], face_count = p.faces.size[0];
+    T const* const vertices = p.screen_vertices.data + b * p.screen_vertices.stride();
+    int32_t const* const faces = p.faces.data;
+    std::vector<int8_t> turns(face_count);
+    for (int64_t face = 0; face < face_count; ++face) turns[face] = find_turn(vertices, faces + 3 * face);
+    for (Seam const& seam : seams) {
+        int32_t const face = seam.corner / 3;
+        if (seam.other_face >= 0 && turns[face] != 0 && turns[face] == seam.sign * turns[seam.other_face]) continue;
+        int32_t const start = faces[3 * face + (seam.corner + 1) % 3], end = faces[3 * face + (seam.corner + 2) % 3];
+        mark_line(vertices + int64_t(3) * start, vertices + int64_t(3) * end, height, width, marks);
+    }
+}
 
 // Whether an edge passes between a pixel and one of its neighbours; the others keep their values.
 template <typename P>
@@ -38,10 +115,16 @@ void for_blended_pixels(P const& p, T const* from, T* to, int threads, Blend con
 template <typename T>
 void antialias_cpu(AntialiasParameters<T> const& p, int threads) {
     int64_t const height = p.face_index.size[1], width = p.face_index.size[2], rows = p.face_index.size[0] * height;
+    std::vector<uint8_t> marks(rows * width, 0);
+    std::vector<Seam> const seams = find_seams(p.faces, p.neighbors);
+    parallel_for(p.face_index.size[0], threads, [&](int64_t b) { mark_outlines(p, seams, b, marks.data() + b * height * width); });
     parallel_for(rows, threads, [&](int64_t row) {
+        uint8_t const* const marked = marks.data() + row * width;
         for (int axis = 0; axis < 2; ++axis) {
             int32_t* const edges = p.edges.data + (2 * row + axis) * width;
-            for (int x = 0; x < width; ++x) edges[x] = find_edge(p, row / height, x, static_cast<int>(row % height), axis);
+            for (int x = 0; x < width; ++x) {
+                edges[x] = marked[x] ? find_edge(p, row / height, x, static_cast<int>(row % height), axis) : kNoEdge;
+            }
         }
     });
     for_blended_pixels(p, p.image.data, p.values.data, threads, [&](int64_t b, int x, int y) { antialias_pixel(p, b, x, y); });
