@@ -205,6 +205,15 @@ def _damaged() -> tuple[torch.Tensor, ...]:
     return image, vertices.float(), faces, index
 
 
+def _stretched(factor: float) -> tuple[torch.Tensor, ...]:
+    """An edge through 12 x 14 pixels, and others, rounded to whole pixels: vertices on the rows and columns of pixel
+    centres, and far outside of the image."""
+    image, vertices, faces, _ = _scene(5, torch.float32)
+    middle = vertices[:, :2].mean(1, keepdim=True) * torch.tensor([1, 1, 0])
+    vertices = ((vertices - middle) * torch.tensor([factor, factor, 1]) + torch.tensor([7, 6, 1])).round()
+    return image, vertices, faces, ops.rasterize(vertices, faces, (12, 14)).face_index
+
+
 def test_a_face_without_area_is_no_outline() -> None:
     """Vertex 2 lies on the edge from 0 to 1 of the face on the left; the face of the three fills the crack."""
     points = [(4.3, -9.0), (4.3, 19.0), (4.3, 5.0), (-20.0, 5.0), (30.0, 5.0)]
@@ -255,7 +264,13 @@ def test_the_same_bits_for_every_thread_count() -> None:
     assert all(torch.equal(a, b) for result in results[1:] for a, b in zip(results[0], result, strict=True))
 
 
-@pytest.mark.parametrize("scene", [lambda: _scene(1, torch.float32), lambda: _dense(0), lambda: _dense(1), _damaged])
+@pytest.mark.parametrize(
+    "scene",
+    [
+        *(lambda: _scene(1, torch.float32), lambda: _dense(0), lambda: _dense(1), _damaged),
+        *(lambda: _stretched(1.0), lambda: _stretched(30.0), lambda: _stretched(1e5)),
+    ],
+)
 def test_every_implementation_agrees_with_the_twin(
     kernel_device: torch.device, scene: Callable[[], tuple[torch.Tensor, ...]]
 ) -> None:

@@ -6,6 +6,7 @@ Slow, differentiable, on any device. Arguments and results are those of the oper
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -302,31 +303,33 @@ def _follow(
     axis: int,
 ) -> tuple[int, int] | Literal["arrived"] | None:
     """From pixel p, which shows `face`, through one face after another to pixel n, which shows `target`."""
-    direction, came_from = n[axis] - p[axis], None
+
+    def side(upper: int, lower: int, point: Sequence[float]) -> float:
+        """> 0 where a point lies beyond an edge that the way from p to n crosses, < 0 before it."""
+        way, to = ([end[i] - points[upper][i] for i in (axis, 1 - axis)] for end in (points[lower], point))
+        return (n[axis] - p[axis]) * (way[1] * to[0] - way[0] * to[1])
+
+    edge: tuple[int, int] | None = None
     for _ in range(64):
-        crossings = {}
+        below = [points[v][1 - axis] > p[1 - axis] for v in faces[face]]
+        came_from, edge = edge, None
         for k in range(3):
-            a, b = sorted((faces[face][k - 2], faces[face][k - 1]), key=lambda v: points[v][1 - axis])
-            if points[a][1 - axis] <= p[1 - axis] < points[b][1 - axis] and {a, b} != came_from:
-                w = (p[1 - axis] - points[a][1 - axis]) / (points[b][1 - axis] - points[a][1 - axis])
-                crossings[a, b] = direction * (points[a][axis] + w * (points[b][axis] - points[a][axis]) - p[axis])
-        if not crossings or not max(crossings.values()) <= 1:
+            if below[k - 2] != below[k - 1]:
+                a, b = sorted((faces[face][k - 2], faces[face][k - 1]), key=lambda v: points[v][1 - axis])
+                leaves = side(a, b, points[faces[face][k]]) < 0 if came_from is None else {a, b} != set(came_from)
+                edge = (a, b) if leaves else edge
+        if edge is None or not side(*edge, n) >= 0:
             return None
-        a, b = max(crossings, key=lambda edge: crossings[edge])
         flat: list[int] = []
         beyond: list[int] = []
-        others = sharing[frozenset((a, b))]
+        others = sharing[frozenset(edge)]
         for other in (*(f for f in others if f > face), *(f for f in others if f < face)):
-            apex = points[next((v for v in faces[other] if v not in (a, b)), a)]
-            way, to = ([end[i] - points[a][i] for i in (axis, 1 - axis)] for end in (points[b], apex))
-            side = direction * (way[1] * to[0] - way[0] * to[1])
-            if len(set(faces[other])) == 3 and math.isfinite(sum(apex)) and apex[2] > 0 and side >= 0:
-                (beyond if side > 0 else flat).append(other)
+            apex = points[next((v for v in faces[other] if v not in edge), edge[0])]
+            if len(set(faces[other])) == 3 and math.isfinite(sum(apex)) and apex[2] > 0 and side(*edge, apex) >= 0:
+                (beyond if side(*edge, apex) > 0 else flat).append(other)
         if not beyond and not flat:
-            return a, b
-        if target in beyond:
-            return "arrived"
-        face, came_from = (beyond or flat)[0], {a, b}
+            return edge
+        face = target if target in beyond else (beyond or flat)[0]
         if face == target:
             return "arrived"
     return None
