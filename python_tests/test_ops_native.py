@@ -190,6 +190,24 @@ def test_thread_counts_that_make_no_sense(threads: int) -> None:
     _C.vertex_normals(*(to_dlpack(t) for t in _triangle().values()), threads, 0)
 
 
+def test_images_without_channels() -> None:
+    """Which the public function refuses: the module measures distances of 0 in them, and no memory beyond its own."""
+    images, plane = torch.zeros(2, 0, 5, 70), torch.ones(2, 5, 70)
+    argmin, loss, sums = (
+        torch.full((2, 5, 70), 99, dtype=torch.uint8),
+        torch.ones(1),
+        torch.ones(2, 1, 3, dtype=torch.float64),
+    )
+    shared = [images, images, plane[:, None], 3, 1, True, argmin]
+    call = [to_dlpack(a) if isinstance(a, torch.Tensor) else a for a in (*shared, plane, loss, sums)]
+    _C.neighbor_min(*call, 1, 0)
+    assert loss.item() == plane.abs().sum() == 0
+    mask_gradient = torch.ones(2, 1, 5, 70)
+    call = [to_dlpack(a) if isinstance(a, torch.Tensor) else a for a in (*shared, None, torch.ones(1), images, images)]
+    _C.neighbor_min_backward(*call, to_dlpack(mask_gradient), 1, 0)
+    assert not mask_gradient.any()
+
+
 def test_two_billion_rows_without_a_pixel_are_no_work() -> None:
     size, faces = (2**31 - 1, 0), torch.tensor([[0, 1, 2]])
     vertices, attributes = torch.rand(1, 3, 3).requires_grad_(), torch.rand(1, 3, 3).requires_grad_()

@@ -38,6 +38,12 @@ using CodeOf = std::conditional_t<sizeof(T) == 8, int64_t, int32_t>;
 // Room for a row that is worked on in whole registers.
 FOCUS_HD int64_t padded(int64_t width) { return (width + 7) / 8 * 8; }
 
+// A row of an image with its ends repeated; of one without channels there are distances all the same.
+template <typename Parameters>
+int64_t row_room(Parameters const& p) {
+    return std::max<int64_t>(1, p.target.size[1]) * (padded(p.target.size[3]) + p.window - 1);
+}
+
 // Calls body(c) for every channel: Channels is 3, or 0 for `channels` known at run time.
 template <int Channels, typename Body>
 FOCUS_HD void for_channels(int64_t channels, Body const& body) {
@@ -136,12 +142,7 @@ FOCUS_HD void add_to_tiles(NeighborMinParameters<T> const& p, T const* distances
 template <typename T>
 struct ForwardScratch {
     explicit ForwardScratch(NeighborMinParameters<T> const& p)
-        : row(p.target.size[1] * (padded(p.target.size[3]) + p.window - 1)),
-          ring(p.window * row),
-          own(row),
-          nearest(row),
-          ones(p.target.size[3], T(1)),
-          codes(row) {}
+        : row(row_room(p)), ring(p.window * row), own(row), nearest(row), ones(p.target.size[3], T(1)), codes(row) {}
 
     int64_t row;
     std::vector<T> ring, own, nearest, ones;  // ring: masked rows of the reconstruction, row y at y % window
@@ -291,7 +292,7 @@ FOCUS_HD void finish_row(ImageRows<T> const& image, int64_t y, T* sums, T* grad_
 template <typename T>
 struct BackwardScratch {
     explicit BackwardScratch(NeighborMinBackwardParameters<T> const& p)
-        : row(p.target.size[1] * (padded(p.target.size[3]) + p.window - 1)),
+        : row(row_room(p)),
           ring(p.window * row),
           sums(p.window * row),
           grad_mask(p.window * row),
