@@ -208,6 +208,17 @@ def test_images_without_channels() -> None:
     assert not mask_gradient.any()
 
 
+def test_edges_of_pairs_that_leave_the_image_count_as_none() -> None:
+    mesh = _triangle()
+    image, edges = torch.rand(1, 2, 2, 2), torch.full((1, 2, 2, 2), -1, dtype=torch.int32)
+    edges[:, :, 0, 1] = edges[:, 1, 1] = 0  # with what lies right of the last column, and below the last row
+    gradients = torch.rand_like(image), torch.ones_like(image), torch.ones_like(mesh["vertices"])
+    call = [image, *(mesh[name] for name in ("vertices", "faces", "offsets", "corners")), edges, gradients[0]]
+    _C.antialias_backward(*map(to_dlpack, call), *[None] * 4, *map(to_dlpack, gradients[1:]), 1, 0)
+    assert torch.equal(gradients[1], gradients[0])
+    assert not gradients[2].any()
+
+
 def test_two_billion_rows_without_a_pixel_are_no_work() -> None:
     size, faces = (2**31 - 1, 0), torch.tensor([[0, 1, 2]])
     vertices, attributes = torch.rand(1, 3, 3).requires_grad_(), torch.rand(1, 3, 3).requires_grad_()

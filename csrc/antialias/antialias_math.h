@@ -168,6 +168,12 @@ FOCUS_HD Crossing locate_crossing(P const& p, int64_t b, int32_t edge, int x, in
     return crossing;
 }
 
+// Whether the second pixel of a pair lies in the image. An edge that is stored for another pair is none of find_edge's: it counts as none.
+template <typename P>
+FOCUS_HD bool has_pair(P const& p, int x, int y, int axis) {
+    return axis == 0 ? x + 1 < p.edges.size[3] : y + 1 < p.edges.size[1];
+}
+
 // The pairs of a pixel with its neighbours left, right, above and below; 0 where no edge passes.
 struct Blend {
     double in[4];   // share of the neighbour's colour in this pixel
@@ -184,7 +190,7 @@ FOCUS_HD bool find_blend(P const& p, int64_t b, int x, int y, Blend* blend) {
         int const axis = n / 2, own = n % 2;  // own: this pixel is the first of the pair
         int const px = axis == 0 && !own ? x - 1 : x, py = axis == 1 && !own ? y - 1 : y;
         blend->in[n] = blend->out[n] = 0.0;
-        if (px < 0 || py < 0) continue;
+        if (px < 0 || py < 0 || !has_pair(p, px, py, axis)) continue;
         int32_t const edge = p.edges.data[b * p.edges.stride() + (int64_t(2) * py + axis) * width + px];
         if (edge < 0 || edge / 3 >= p.faces.size[0]) continue;
         double const share = locate_crossing(p, b, edge, px, py, axis).share;
@@ -233,6 +239,7 @@ FOCUS_HD void antialias_image_gradient(AntialiasBackwardParameters<T> const& p, 
 template <typename T>
 FOCUS_HD void add_crossing_gradient(AntialiasBackwardParameters<T> const& p, int64_t b, int32_t edge, int x, int y, int axis,
                                     double* grad) {
+    if (!has_pair(p, x, y, axis)) return;
     int64_t const width = p.edges.size[3], area = p.edges.size[1] * width, channels = p.image.size[1];
     Crossing const crossing = locate_crossing(p, b, edge, x, y, axis);
     int64_t const first = b * channels * area + y * width + x, second = first + (axis == 0 ? 1 : width);

@@ -90,24 +90,19 @@ FOCUS_INLINE inline void unrolled(Body const& body) {
 // 32 bytes of T: one register with AVX2, two with SSE2. The usual operators work lane by lane; a comparison yields a vector of integers
 // as wide as T, all bits set where it holds, and `holds ? a : b` selects by it.
 template <typename T>
-struct LanesOf {
-    static constexpr int kCount = 32 / sizeof(T);
-    typedef T Type __attribute__((vector_size(32)));
-};
+using LanesOf = RegisterOf<T, 32>;
 
 template <typename T>
-using Lanes = typename LanesOf<T>::Type;
+using Lanes = Register<T, 32>;
 
 template <typename T>
 FOCUS_INLINE inline Lanes<T> load_lanes(T const* from) {
-    Lanes<T> lanes;
-    std::memcpy(&lanes, from, sizeof(lanes));
-    return lanes;
+    return load_register<32>(from);
 }
 
 template <typename T>
 FOCUS_INLINE inline void store_lanes(T* to, Lanes<T> lanes) {
-    std::memcpy(to, &lanes, sizeof(lanes));
+    store_register<32>(to, lanes);
 }
 
 template <typename T>
@@ -171,24 +166,16 @@ FOCUS_INLINE inline void store3_lanes(T* to, int64_t stride, int64_t count, Vect
 
 // A Vector3 in one register: the fourth component stands for nothing, and arrays of these leave room for it.
 template <typename T>
-struct PaddedOf {
-    typedef T Type __attribute__((vector_size(4 * sizeof(T))));
-    typedef decltype(Type{} < Type{}) Index;
-};
-
-template <typename T>
-using Padded = typename PaddedOf<T>::Type;
+using Padded = Register<T, 4 * sizeof(T)>;
 
 template <typename T>
 FOCUS_INLINE inline Padded<T> load_padded(T const* from) {
-    Padded<T> a;
-    std::memcpy(&a, from, sizeof(a));
-    return a;
+    return load_register<4 * sizeof(T)>(from);
 }
 
 template <typename T>
 FOCUS_INLINE inline void store_padded(T* to, Padded<T> a) {
-    std::memcpy(to, &a, sizeof(a));
+    store_register<4 * sizeof(T)>(to, a);
 }
 
 template <typename T, int... kFrom>
@@ -196,7 +183,7 @@ FOCUS_INLINE inline Padded<T> shuffled(Padded<T> a) {
 #if defined(__clang__)
     return __builtin_shufflevector(a, a, kFrom...);
 #else
-    return __builtin_shuffle(a, typename PaddedOf<T>::Index{kFrom...});  // GCC has the other one from version 12 on
+    return __builtin_shuffle(a, decltype(a < a){kFrom...});  // GCC has the other one from version 12 on
 #endif
 }
 
