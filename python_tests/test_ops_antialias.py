@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from focus import ops
+from focus.ops import reference
 from focus.ops.rasterize import Cull
 
 
@@ -303,3 +305,34 @@ def test_misuse_is_named() -> None:
         ops.antialias(image, vertices, faces, index.long())
     with pytest.raises(ValueError, match="image"):
         ops.antialias(image[..., 1:], vertices, faces, index)
+
+
+@pytest.mark.parametrize("cells", [1, 2, 4])
+def test_vertices_on_pixel_centres_blend_alike_for_every_subdivision_and_face_order(cells: int) -> None:
+    """Pixels on the outline belong half to a square, but for those at its corners, whose outline is along neither axis."""
+    line = torch.linspace(2, 6, cells + 1, dtype=torch.float64)
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    vertices = torch.stack([x, y, torch.ones_like(x)], -1).reshape(1, -1, 3).requires_grad_()
+    index = torch.arange(len(line) ** 2).view(len(line), len(line))
+    a, b, c, d = (part.flatten() for part in (index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]))
+    faces = torch.cat([torch.stack([a, b, c], -1), torch.stack([b, d, c], -1)])
+    expected = torch.zeros(9, 9, dtype=torch.float64)
+    expected[2:7, 3:6] = expected[3:6, 2:7] = 0.5
+    expected[3:6, 3:6] = 1.0
+    for seed in range(4):
+        order = torch.randperm(len(faces), generator=torch.Generator().manual_seed(seed))
+        _, mask, face_index = ops.render(vertices.detach(), vertices.detach(), faces[order], (9, 9))
+        for module in (ops, reference):
+            blended = module.antialias(mask, vertices, faces[order], face_index)
+            assert torch.equal(blended[0, 0], expected)
+            (gradient,) = torch.autograd.grad(blended.sum(), vertices)
+            for axis, sign, end in ((0, -1, 2), (0, 1, 6), (1, -1, 2), (1, 1, 6)):
+                side = vertices[0, :, axis] == end
+                assert gradient[0, side, axis].sum().item() == pytest.approx(5 * sign)
+
+
+def test_a_topology_keeps_no_neighbors_that_only_stand_for_tensors() -> None:
+    topology = ops.Topology(torch.tensor([[0, 1, 2], [2, 1, 3]]), 4)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert isinstance(topology.neighbors, FakeTensor)
+    assert topology.neighbors.tolist() == [3 + 2, 1, 2, 3, 4, 0]

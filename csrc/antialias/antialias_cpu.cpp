@@ -29,8 +29,8 @@ void mark_line(T const* a, T const* b, int64_t height, int64_t width, uint8_t* m
     double const left = std::min(ax, bx) - kSlack, right = std::max(ax, bx) + kSlack;
     double const top = std::min(ay, by) - kSlack, bottom = std::max(ay, by) + kSlack;
     if (!(right >= 0.0 && bottom >= 0.0 && left <= width && top <= height)) return;  // NaN, too
-    bool const exact = left > -kLargest && right < kLargest && top > -kLargest && bottom < kLargest && ay != by;
     double const slope = (bx - ax) / (by - ay);
+    bool const exact = left > -kLargest && right < kLargest && top > -kLargest && bottom < kLargest && slope - slope == 0.0;
     auto const last = static_cast<int64_t>(std::min(height - 1.0, bottom));
     for (auto y = static_cast<int64_t>(ceil(std::max(0.0, top - 1.0))); y <= last; ++y) {
         // Where the line is from this row to the next.
@@ -114,6 +114,7 @@ void for_blended_pixels(P const& p, T const* from, T* to, int threads, Blend con
 
 template <typename T>
 void antialias_cpu(AntialiasParameters<T> const& p, int threads) {
+    if (p.face_index.count() == 0) return;
     int64_t const height = p.face_index.size[1], width = p.face_index.size[2], rows = p.face_index.size[0] * height;
     std::vector<uint8_t> marks(rows * width, 0);
     std::vector<Seam> const seams = find_seams(p.faces, p.neighbors);
@@ -132,8 +133,8 @@ void antialias_cpu(AntialiasParameters<T> const& p, int threads) {
 
 template <typename T>
 void antialias_backward_cpu(AntialiasBackwardParameters<T> const& p, int threads) {
-    int64_t const batch = p.edges.size[0], height = p.edges.size[1], width = p.edges.size[3];
-    if (p.grad_image) {
+    int64_t const batch = p.edges.size[0], width = p.edges.size[3], height = width ? p.edges.size[1] : 0;
+    if (p.grad_image && height) {
         for_blended_pixels(p, p.grad_values.data, p.grad_image.data, threads,
                            [&](int64_t b, int x, int y) { antialias_image_gradient(p, b, x, y); });
     }

@@ -30,8 +30,8 @@ FOCUS_HD double screen_depth(T const* vertices, int32_t const* face, int x, int 
     return z0 + e[1] / sum * (vertices[int64_t(3) * face[1] + 2] - z0) + e[2] / sum * (vertices[int64_t(3) * face[2] + 2] - z0);
 }
 
-// The line of pixel centres from one pixel to the next, along +-u. Vertices at its v count as below it (on the side of larger v): so it
-// passes through no vertex, and crosses no edge of a triangle, or two.
+// The line of pixel centres from one pixel to the next, along +-u. All vertices at its v count as above it, or all as below (on the side of
+// larger v): so it passes through no vertex, and crosses no edge of a triangle, or two.
 template <typename T>
 struct Line {
     struct End {
@@ -43,10 +43,14 @@ struct Line {
     int axis;          // u: 0 along x, 1 along y
     double direction;  // +1 or -1
     double u, v;       // of the other pixel's centre
-    End end[2];        // of the edge that the line crosses now: the one above it, and the one below
+    bool level_is_below;
+    End end[2];  // of the edge that the line crosses now: the one above it, and the one below
 
     FOCUS_HD T const* at(int32_t vertex) const { return vertices + int64_t(3) * vertex; }
-    FOCUS_HD int is_below(int32_t vertex) const { return at(vertex)[1 - axis] > v; }
+    FOCUS_HD int is_below(int32_t vertex) const {
+        double const vertex_v = at(vertex)[1 - axis];
+        return vertex_v > v || (level_is_below && vertex_v == v);
+    }
 
     FOCUS_HD void set_end(int below, int32_t vertex) { end[below] = {vertex, double(at(vertex)[axis]), double(at(vertex)[1 - axis])}; }
 
@@ -69,6 +73,9 @@ template <typename P, typename T>
 FOCUS_HD int32_t follow_surface(P const& p, Line<T> line, int32_t face, int32_t target) {
     // The line crosses the two edges at the corner that is alone on its side, and leaves by the one that the third corner lies before.
     int32_t const* const start = p.faces.data + int64_t(3) * face;
+    // A pixel on the lowest edge or corner of its face is in it only if what is level counts as below.
+    line.level_is_below = false;
+    line.level_is_below = !line.is_below(start[0]) && !line.is_below(start[1]) && !line.is_below(start[2]);
     int const below[3] = {line.is_below(start[0]), line.is_below(start[1]), line.is_below(start[2])};
     if (below[0] == below[1] && below[1] == below[2]) return kNoEdge;
     int const alone = below[1] == below[2] ? 0 : below[0] == below[2] ? 1 : 2, one = (alone + 1) % 3, two = (alone + 2) % 3;
@@ -159,8 +166,10 @@ FOCUS_HD Crossing locate_crossing(P const& p, int64_t b, int32_t edge, int x, in
     auto const* const va = vertices + int64_t(3) * p.faces.data[int64_t(3) * face + crossing.corner[0]];
     auto const* const vb = vertices + int64_t(3) * p.faces.data[int64_t(3) * face + crossing.corner[1]];
     double const du = double(vb[axis]) - va[axis], dv = double(vb[1 - axis]) - va[1 - axis];
-    double const w = ((axis == 0 ? y : x) - double(va[1 - axis])) / dv;
-    double const position = va[axis] + w * du - (axis == 0 ? x : y);
+    double const from_a = (axis == 0 ? y : x) - double(va[1 - axis]), to_b = double(vb[1 - axis]) - (axis == 0 ? y : x), w = from_a / dv;
+    // From the nearer end: the other may be so far away that nothing but rounding is left.
+    double const crossing_u = fabs(from_a) <= fabs(to_b) ? va[axis] + w * du : vb[axis] - to_b / dv * du;
+    double const position = crossing_u - (axis == 0 ? x : y);
     crossing.share = (position < 0.0 ? 0.0 : position > 1.0 ? 1.0 : position) - 0.5;  // outside by rounding only
     crossing.grad[0][axis] = 1.0 - w;
     crossing.grad[1][axis] = w;
@@ -227,7 +236,7 @@ FOCUS_HD void antialias_image_gradient(AntialiasBackwardParameters<T> const& p, 
         int64_t const i = (b * channels + c) * area + y * width + x;
         double grad = p.grad_values.data[i];
         for (int n = 0; any && n < 4; ++n) {
-            grad -= blend.in[n] * p.grad_values.data[i];
+            if (blend.in[n] > 0.0) grad -= blend.in[n] * p.grad_values.data[i];
             if (blend.out[n] > 0.0) grad += blend.out[n] * p.grad_values.data[i + neighbor_offset(n, width)];
         }
         p.grad_image.data[i] = static_cast<T>(grad);

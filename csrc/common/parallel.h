@@ -76,9 +76,4 @@ constexpr int64_t kChunk = 1024;
 
 inline int64_t chunk_count(int64_t count) { return (count + kChunk - 1) / kChunk; }
 
-template <typename Body>
-void parallel_for_chunks(int64_t count, int threads, Body const& body) {
-    parallel_for(chunk_count(count), threads, [&](int64_t chunk) { body(chunk * kChunk, std::min(count, (chunk + 1) * kChunk), chunk); });
-}
-
 }  // namespace focus

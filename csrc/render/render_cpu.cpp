@@ -45,36 +45,56 @@ FOCUS_HD void add_image(RenderBackwardParameters<T> const& p, int64_t b, double*
     }
 }
 
+template <typename T, int kRank>
+TensorView<T, kRank> images_of(TensorView<T, kRank> view, int64_t first, int64_t count) {
+    view.data += first * view.stride();
+    view.size[0] = count;
+    return view;
+}
+
+// Images [first, first + count).
+template <typename T>
+void render_images(RenderParameters<T> const& p, int64_t first, int64_t count, int threads) {
+    int64_t const channels = p.image.size[1], height = p.image.size[2], width = p.image.size[3], area = height * width;
+    std::unique_ptr<T[]> const barycentric(new T[3 * count * area]), depth(new T[count * area]);
+    RasterizeParameters<T> found{};
+    found.screen_vertices = images_of(p.screen_vertices, first, count);
+    found.faces = p.faces;
+    found.cull = p.cull;
+    found.perspective_correct = p.perspective_correct;
+    found.barycentric = {barycentric.get(), {count, height, width, 3}};
+    found.depth = {depth.get(), {count, height, width}};
+    found.face_index = images_of(p.face_index, first, count);
+    rasterize_cpu(found, threads);
+    parallel_for(count * height, threads, [&](int64_t row) {
+        int64_t const b = first + row / height, begin = row % height * width;
+        T const* const attributes = attributes_of(p, b);
+        int32_t const* const face_index = p.face_index.data + b * area;
+        T const* const coordinates = barycentric.get() + 3 * (b - first) * area;
+        for (int64_t pixel = begin; pixel < begin + width; ++pixel) {
+            int32_t const f = face_index[pixel];
+            p.mask.data[b * area + pixel] = f < 0 ? T(0) : T(1);
+            T* const values = p.image.data + b * channels * area + pixel;
+            for (int64_t c = 0; c < channels; ++c) {
+                values[c * area] =
+                    f < 0 ? T(0) : interpolate_channel(attributes, channels, p.faces.data + int64_t(3) * f, coordinates + 3 * pixel, c);
+            }
+        }
+    });
+}
+
 }  // namespace
 
 template <typename T>
 void render_cpu(RenderParameters<T> const& p, int threads) {
-    int64_t const batch = p.image.size[0], channels = p.image.size[1], height = p.image.size[2], width = p.image.size[3];
-    int64_t const area = height * width;
-    std::unique_ptr<T[]> const barycentric(new T[3 * batch * area]), depth(new T[batch * area]);
-    RasterizeParameters<T> found{};
-    found.screen_vertices = p.screen_vertices;
-    found.faces = p.faces;
-    found.cull = p.cull;
-    found.perspective_correct = p.perspective_correct;
-    found.barycentric = {barycentric.get(), {batch, height, width, 3}};
-    found.depth = {depth.get(), {batch, height, width}};
-    found.face_index = p.face_index;
-    rasterize_cpu(found, threads);
-    parallel_for(area ? batch * height : 0, threads, [&](int64_t row) {
-        int64_t const b = row / height, first = row % height * width;
-        T const* const attributes = attributes_of(p, b);
-        for (int64_t pixel = first; pixel < first + width; ++pixel) {
-            int32_t const f = p.face_index.data[b * area + pixel];
-            p.mask.data[b * area + pixel] = f < 0 ? T(0) : T(1);
-            T* const values = p.image.data + b * channels * area + pixel;
-            for (int64_t c = 0; c < channels; ++c) {
-                values[c * area] = f < 0 ? T(0)
-                                         : interpolate_channel(attributes, channels, p.faces.data + int64_t(3) * f,
-                                                               barycentric.get() + 3 * (b * area + pixel), c);
-            }
-        }
-    });
+    int64_t const batch = p.face_index.size[0];
+    if (p.face_index.count() == 0) return;
+    // As few images at a time as keep the threads busy: their coordinates are still near the processor when they are read.
+    if (batch < threads) {
+        render_images(p, 0, batch, threads);
+    } else {
+        parallel_for(batch, threads, [&](int64_t b) { render_images(p, b, 1, 1); });
+    }
 }
 
 template <typename T>

@@ -262,7 +262,11 @@ def antialias(
             if (abs(way[0]) > abs(way[1])) if axis == 0 else (abs(way[0]) <= abs(way[1])):
                 continue
             w = (first[1 - axis] - start[1 - axis]) / way[1 - axis]
-            share = (start[axis] + w * way[axis] - first[axis]).clamp(0, 1) - 0.5
+            rest = (start[1 - axis] + way[1 - axis] - first[1 - axis]) / way[1 - axis]
+            crossing = (
+                start[axis] + w * way[axis] if abs(w) <= abs(rest) else vertices[outline[1]][axis] - rest * way[axis]
+            )
+            share = (crossing - first[axis]).clamp(0, 1) - 0.5
             changed = second if share > 0 else first
             difference = image[b, :, first[1], first[0]].double() - image[b, :, second[1], second[0]].double()
             values[b, :, changed[1], changed[0]] += share * difference
@@ -310,8 +314,10 @@ def _follow(
         return (n[axis] - p[axis]) * (way[1] * to[0] - way[0] * to[1])
 
     edge: tuple[int, int] | None = None
+    level_is_below = all(points[v][1 - axis] <= p[1 - axis] for v in faces[face])
     for _ in range(64):
-        below = [points[v][1 - axis] > p[1 - axis] for v in faces[face]]
+        heights = [points[v][1 - axis] - p[1 - axis] for v in faces[face]]
+        below = [height > 0 or (level_is_below and height == 0) for height in heights]
         came_from, edge = edge, None
         for k in range(3):
             if below[k - 2] != below[k - 1]:

@@ -98,9 +98,14 @@ class Topology:
 
     @property
     def neighbors(self) -> torch.Tensor:
-        if self._neighbors is None:
-            self._neighbors = _find_neighbors(self.faces, self.vertex_count)
-        return self._neighbors
+        if self._neighbors is not None:
+            return self._neighbors
+        neighbors = _find_neighbors(self.faces, self.vertex_count)
+        # Not to be kept: what stands for a tensor while torch traces, and memory that a CUDA graph fills only when it is replayed.
+        captured = neighbors.is_cuda and torch.cuda.is_current_stream_capturing()
+        if type(neighbors) is torch.Tensor and not torch.compiler.is_compiling() and not captured:
+            self._neighbors = neighbors
+        return neighbors
 
     def to(self, device: torch.device | str) -> Topology:
         """This topology on another device; itself where it is there already."""
