@@ -309,7 +309,7 @@ def test_misuse_is_named() -> None:
 
 @pytest.mark.parametrize("cells", [1, 2, 4])
 def test_vertices_on_pixel_centres_blend_alike_for_every_subdivision_and_face_order(cells: int) -> None:
-    """Pixels on the outline belong half to a square, but for those at its corners, whose outline is along neither axis."""
+    """Pixels on the outline belong half to a square, but for its corners, whose outline is along neither axis."""
     line = torch.linspace(2, 6, cells + 1, dtype=torch.float64)
     y, x = torch.meshgrid(line, line, indexing="ij")
     vertices = torch.stack([x, y, torch.ones_like(x)], -1).reshape(1, -1, 3).requires_grad_()

@@ -11,6 +11,7 @@ template <typename T, typename P>
 void view_image(Arguments& arguments, P& p, py::object image, py::object screen_vertices) {
     p.image = arguments.view<T const, 4>("image", image, {kAny, kAny, kAny, kAny});
     arguments.check_sides("image", p.image.size[2], p.image.size[3]);
+    arguments.check_sides("image", 2 * p.image.size[2], p.image.size[3]);  // the rows of its pairs
     p.screen_vertices = arguments.view<T const, 3>("screen_vertices", screen_vertices, {p.image.size[0], kAny, 3});
 }
 

@@ -47,7 +47,7 @@ def define(
 
     Args:
         schema: as in torch, for example ``"scale(Tensor x, float s) -> Tensor"``. Floating outputs come first.
-        kernel: for the CPU and CUDA. Its tensors may have any layout.
+        kernel: for the CPU and CUDA. The public function has checked its arguments.
         fake: the same without values, for shape propagation.
         backward, setup_context: as `torch.library.register_autograd` takes them. An operator without them is a backward
             operator: to differentiate through it is an error.

@@ -138,7 +138,7 @@ _rasterize = _native.define(
 def image_sides(op: str, image_size: tuple[int, int]) -> tuple[int, int]:
     """Height and width, checked for operator `op`."""
     sides = tuple(image_size) if isinstance(image_size, (tuple, list)) else ()
-    if len(sides) != 2 or not all(isinstance(side, (int, torch.SymInt)) for side in sides):
+    if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, (int, torch.SymInt)) for side in sides):
         raise TypeError(f"focus.ops.{op}: image_size expected two integers (H, W), got {image_size!r}")
     height, width = sides
     if height < 0 or width < 0:

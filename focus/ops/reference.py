@@ -263,9 +263,8 @@ def antialias(
                 continue
             w = (first[1 - axis] - start[1 - axis]) / way[1 - axis]
             rest = (start[1 - axis] + way[1 - axis] - first[1 - axis]) / way[1 - axis]
-            crossing = (
-                start[axis] + w * way[axis] if abs(w) <= abs(rest) else vertices[outline[1]][axis] - rest * way[axis]
-            )
+            end = vertices[outline[1]]
+            crossing = start[axis] + w * way[axis] if abs(w) <= abs(rest) else end[axis] - rest * way[axis]
             share = (crossing - first[axis]).clamp(0, 1) - 0.5
             changed = second if share > 0 else first
             difference = image[b, :, first[1], first[0]].double() - image[b, :, second[1], second[0]].double()
