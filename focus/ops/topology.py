@@ -101,8 +101,8 @@ class Topology:
         if self._neighbors is not None:
             return self._neighbors
         neighbors = _find_neighbors(self.faces, self.vertex_count)
-        # Not to be kept: what stands for a tensor while torch traces, and memory that a CUDA graph fills only when it is
-        # replayed.
+        # Not to be kept: what stands for a tensor while torch traces, and memory that a CUDA graph fills only when it
+        # is replayed.
         captured = neighbors.is_cuda and torch.cuda.is_current_stream_capturing()
         if type(neighbors) is torch.Tensor and not torch.compiler.is_compiling() and not captured:
             self._neighbors = neighbors
