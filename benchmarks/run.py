@@ -38,6 +38,8 @@ def main(benchmarks: Iterable[_harness.Cases] | None = None, arguments: list[str
     parser.add_argument("--quick", action="store_true", help="tiny inputs, once: does it run?")
     parser.add_argument("--sweep", action="store_true", help="the cost against size, without the twins' times")
     options = parser.parse_args(arguments)
+    if options.json:  # a folder that cannot be made should show before all the timing
+        options.json.parent.mkdir(parents=True, exist_ok=True)
     if benchmarks is None:
         benchmarks = [_sweep.cases] if options.sweep else load_cases()
     before = torch.get_num_threads()

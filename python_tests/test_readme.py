@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import runpy
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +97,18 @@ def test_scripts_run(page: str, line: str, capsys: pytest.CaptureFixture[str]) -
     quick = ["--faces", "1", "--size", "64", "--steps", "1", "--iterations", "1"]
     runpy.run_path(str(ROOT / script))["main"]([*arguments, *quick])
     assert "on - off" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_benchmark_commands_run(tmp_path: Path) -> None:
+    """Of all pages, one after the other in one folder: the picture is drawn from what the runs wrote."""
+    pytest.importorskip("matplotlib")
+    for _, line in command_lines(r"python benchmarks/\S+"):
+        script, *arguments = shlex.split(line, comments=True)[1:]
+        quick = ["--quick"] if script.endswith("run.py") else []
+        command = [sys.executable, str(ROOT / script), *arguments, *quick]
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, f"{line}\n{result.stderr}"
 
 
 @pytest.mark.parametrize(("page", "line"), command_lines("make"))
