@@ -58,29 +58,4 @@ FOCUS_HD void with_channels(int64_t channels, Body const& body) {
     }
 }
 
-// Time that a pass over two images takes one thread of a CPU, roughly, for each of its colours.
-constexpr double kNanosecondsForward = 0.2, kNanosecondsBackward = 0.4;
-
-// Writes the gradients of the pixels [begin, begin + count) of an image; either image of gradients may be null.
-template <typename T>
-FOCUS_HD void store_color_gradients(ColorPair<T> const& pair, int64_t begin, int64_t count, T const* factors, T* grad_target,
-                                    T* grad_reconstruction) {
-    for (int64_t c = 0; c < pair.channels; ++c) {
-        int64_t const first = c * pair.area + begin;
-        T const *const target = pair.target + first, *const reconstruction = pair.reconstruction + first;
-        if (grad_target && grad_reconstruction) {  // in one loop: both are seldom in the cache
-            T *const to_target = grad_target + first, *const to_reconstruction = grad_reconstruction + first;
-            for (int64_t i = 0; i < count; ++i) {
-                to_target[i] = factors[i] * (target[i] - reconstruction[i]);
-                to_reconstruction[i] = factors[i] * (reconstruction[i] - target[i]);
-            }
-            continue;
-        }
-        for (int64_t i = 0; grad_target && i < count; ++i) grad_target[first + i] = factors[i] * (target[i] - reconstruction[i]);
-        for (int64_t i = 0; grad_reconstruction && i < count; ++i) {
-            grad_reconstruction[first + i] = factors[i] * (reconstruction[i] - target[i]);
-        }
-    }
-}
-
 }  // namespace focus

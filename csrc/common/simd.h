@@ -120,16 +120,17 @@ struct ScalarOf<Lanes<double>> {
     using Type = double;
 };
 
-template <typename T>
-FOCUS_INLINE inline Lanes<T> square_root_of_lanes(Lanes<T> lanes) {
-    T roots[LanesOf<T>::kCount];
-    store_lanes(roots, lanes);
+template <typename T, int bytes>
+FOCUS_INLINE inline Register<T, bytes> square_root_of_register(Register<T, bytes> squares) {
+    T roots[bytes / sizeof(T)];
+    store_register<bytes>(roots, squares);
     for (T& root : roots) root = sqrt(root);
-    return load_lanes(roots);
+    return load_register<bytes>(roots);
 }
 
-FOCUS_INLINE inline Lanes<float> square_root(Lanes<float> lanes) { return square_root_of_lanes<float>(lanes); }
-FOCUS_INLINE inline Lanes<double> square_root(Lanes<double> lanes) { return square_root_of_lanes<double>(lanes); }
+FOCUS_INLINE inline Register<float, 16> square_root(Register<float, 16> squares) { return square_root_of_register<float, 16>(squares); }
+FOCUS_INLINE inline Register<float, 32> square_root(Register<float, 32> squares) { return square_root_of_register<float, 32>(squares); }
+FOCUS_INLINE inline Register<double, 32> square_root(Register<double, 32> squares) { return square_root_of_register<double, 32>(squares); }
 
 // One vector in each lane, from `from + lane * stride` on; 0 in the lanes from `count` on.
 template <typename T>
@@ -176,6 +177,45 @@ FOCUS_INLINE inline Padded<T> load_padded(T const* from) {
 template <typename T>
 FOCUS_INLINE inline void store_padded(T* to, Padded<T> a) {
     store_register<4 * sizeof(T)>(to, a);
+}
+
+// The first `count` of four numbers; 0 for the others.
+template <typename T, typename Count>
+FOCUS_INLINE inline Padded<T> load_first(T const* from, Count count) {
+    if (count == 4) return load_padded(from);
+    T values[4] = {};
+    for (int i = 0; i < 3; ++i) {
+        if (i < count) values[i] = from[i];
+    }
+    return load_padded(values);
+}
+
+template <typename T, typename Count>
+FOCUS_INLINE inline void store_first(T* to, Padded<T> a, Count count) {
+    if (count == 4) return store_padded<T>(to, a);
+    for (int i = 0; i < 3; ++i) {
+        if (i < count) to[i] = a[i];
+    }
+}
+
+// Takes components of a, 0 to 3, and of b, 4 to 7.
+template <typename T, int... kFrom>
+FOCUS_INLINE inline Padded<T> merged(Padded<T> a, Padded<T> b) {
+#if defined(__clang__)
+    return __builtin_shufflevector(a, b, kFrom...);
+#else
+    return __builtin_shuffle(a, b, decltype(a < a){kFrom...});
+#endif
+}
+
+template <typename T>
+FOCUS_INLINE inline void transpose(Padded<T> (&rows)[4]) {
+    Padded<T> const low = merged<T, 0, 4, 1, 5>(rows[0], rows[1]), high = merged<T, 2, 6, 3, 7>(rows[0], rows[1]),
+                    next_low = merged<T, 0, 4, 1, 5>(rows[2], rows[3]), next_high = merged<T, 2, 6, 3, 7>(rows[2], rows[3]);
+    rows[0] = merged<T, 0, 1, 4, 5>(low, next_low);
+    rows[1] = merged<T, 2, 3, 6, 7>(low, next_low);
+    rows[2] = merged<T, 0, 1, 4, 5>(high, next_high);
+    rows[3] = merged<T, 2, 3, 6, 7>(high, next_high);
 }
 
 template <typename T, int... kFrom>

@@ -1,5 +1,4 @@
-#include "common/parallel.h"
-#include "common/simd.h"
+#include "common/color_loss_cpu.h"
 #include "common/sum.h"
 #include "masked_photometric/masked_photometric_math.h"
 
@@ -10,16 +9,6 @@ namespace {
 template <int Channels, typename T>
 FOCUS_HD void distances(ColorPair<T> const& pair, T const* mask, int64_t begin, int64_t count, T* __restrict out) {
     for (int64_t i = 0; i < count; ++i) out[i] = photometric_distance(mask[begin + i], squared_difference<Channels>(pair, begin + i));
-}
-
-template <int Channels, typename T>
-FOCUS_HD void factors(ColorPair<T> const& pair, T const* mask, int64_t begin, int64_t count, PhotometricGradients<T> grads,
-                      T* __restrict color_factors, T* __restrict grad_mask) {
-    for (int64_t i = 0; i < count; ++i) {
-        T const squared = squared_difference<Channels>(pair, begin + i);
-        color_factors[i] = photometric_color_factor(mask[begin + i], squared, grads.distance);
-        grad_mask[i] = photometric_mask_gradient(mask[begin + i], squared, grads.distance, grads.sum);
-    }
 }
 
 }  // namespace
@@ -45,23 +34,10 @@ void masked_photometric_cpu(MaskedPhotometricParameters<T> const& p, int threads
 
 template <typename T>
 void masked_photometric_backward_cpu(MaskedPhotometricBackwardParameters<T> const& p, int threads) {
-    PixelChunks const chunks(p.mask.size[0], p.mask.stride());
     PhotometricGradients<T> const grads(p);
-    parallel_for(chunks.count, worthwhile_threads(threads, kNanosecondsBackward * p.target.count()), [&](int64_t chunk) {
-        int64_t const b = chunk / chunks.per_image, begin = chunks.begin(chunk, b), count = chunks.size(begin);
-        T color_factors[kPixelChunk], mask_scratch[kPixelChunk];
-        vectorized([&]() FOCUS_INLINE {
-            ColorPair<T> const pair(p, b);
-            int64_t const image = b * pair.channels * pair.area;
-            T const* const mask = p.mask.data + b * chunks.area;
-            T* const grad_mask = p.grad_mask ? p.grad_mask.data + b * chunks.area + begin : mask_scratch;
-            with_channels(pair.channels, [&](auto channels) FOCUS_INLINE {
-                factors<channels>(pair, mask, begin, count, grads, color_factors, grad_mask);
-            });
-            store_color_gradients(pair, begin, count, color_factors, p.grad_target ? p.grad_target.data + image : nullptr,
-                                  p.grad_reconstruction ? p.grad_reconstruction.data + image : nullptr);
-        });
-    });
+    color_gradients_cpu<T>(
+        p, threads, [&](T mask, T squared) FOCUS_INLINE { return photometric_color_factor(mask, squared, grads.distance); },
+        [&](T mask, T squared) FOCUS_INLINE { return photometric_mask_gradient(mask, squared, grads.distance, grads.sum); });
 }
 
 template void masked_photometric_cpu(MaskedPhotometricParameters<float> const&, int);

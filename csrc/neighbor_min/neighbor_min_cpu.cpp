@@ -92,7 +92,7 @@ struct ImageRows : MaskedPair<T> {
         auto const row = [&](T const* plane, int64_t y) FOCUS_INLINE {
             if (y >= this->height) return;
             constexpr int64_t kLine = 64 / sizeof(T);
-            for (int64_t x = 0; x < this->width; x += kLine) __builtin_prefetch(plane + y * this->width + x);
+            for (int64_t x = 0; x < this->width; x += kLine) __builtin_prefetch(plane + y * this->width + x, 0, 2);
         };
         if (c == 0 && this->mask) row(this->mask, reconstruction_y);
         if (c >= this->channels) return;
@@ -200,125 +200,175 @@ void forward_band(NeighborMinParameters<T> const& p, int64_t b, int64_t row_begi
     vectorized_by_register([&](auto bytes) FOCUS_INLINE { forward_rows<bytes, Channels, Together>(p, b, row_begin, row_end, scratch); });
 }
 
-// The masked colours of the reconstruction that the codes of one row lead to, in a window of 3 x 3.
-template <int Bytes, typename T>
-FOCUS_HD void select_ends(T const* above, T const* beside, T const* below, CodeOf<T> const* codes, int64_t stride, int64_t width, T* ends) {
-    for (int64_t x = 0; x < width; x += Bytes / sizeof(T)) {
-        Register<CodeOf<T>, Bytes> const code = load_register<Bytes>(codes + x);
-        Register<T, Bytes> end[3];
-        unrolled<3>([&](auto c) FOCUS_INLINE { end[c] = load_register<Bytes>(above + c * stride + x); });
-        unrolled<8>([&](auto k) FOCUS_INLINE {
-            constexpr int kCode = k + 1;
-            T const* const row = (kCode < 3 ? above : kCode < 6 ? beside : below) + x + kCode % 3;
-            auto const here = code == kCode;
-            unrolled<3>([&](auto c) FOCUS_INLINE { end[c] = here ? load_register<Bytes>(row + c * stride) : end[c]; });
-        });
-        unrolled<3>([&](auto c) FOCUS_INLINE { store_register<Bytes>(ends + c * stride + x, end[c]); });
-    }
-}
+// Rows of an image with four colours of each pixel side by side, [ceil(C / 4), stride, 4], and pixel x at radius + x: where a pixel's
+// nearest neighbour lies is known only when its argmin is read, and this way its colours take one load, whatever the window.
+template <typename T, int Channels>
+struct QuadRows : ImageRows<T> {
+    using ImageRows<T>::ImageRows;
 
-// The same for any window: `places` has the place in the ring that each code leads to from x = 0.
-template <typename T>
-FOCUS_HD void look_up_ends(T const* ring, int64_t const* places, CodeOf<T> const* codes, int64_t channels, int64_t stride, int64_t width,
-                           T* ends) {
-    for (int64_t x = 0; x < width; ++x) {
-        T const* const end = ring + places[codes[x]] + x;
-        for (int64_t c = 0; c < channels; ++c) ends[c * stride + x] = end[c * stride];
-    }
-}
+    FOCUS_HD int64_t groups() const { return Channels ? (Channels + 3) / 4 : (this->channels + 3) / 4; }
+    FOCUS_HD int64_t group_size() const { return 4 * this->stride; }
+    FOCUS_HD int64_t row_size() const { return groups() * group_size(); }
 
-// Makes forces of the ends, and the part of the gradient of the mask that comes from the target. One channel after the other: planes often
-// lie a multiple of 4096 bytes apart, and the cache next to the processor holds few lines of such addresses.
-template <typename T>
-FOCUS_HD void find_forces(ImageRows<T> const& image, int64_t y, T const* grad, int power, T* weights, T* forces, T* grad_target,
-                          int64_t grad_stride, T* grad_mask) {
-    int64_t const width = image.width, channels = image.channels;
-    T const *const mask = image.mask_row(y), *const target = image.target + y * width;
-    for (int64_t x = 0; x < width; ++x) grad_mask[x] = weights[x] = T(0);
-    for (int64_t c = 0; power == 1 && c < channels; ++c) {
-        T const *const colors = target + c * image.area, *const ends = forces + c * image.stride;
-#pragma GCC ivdep
-        for (int64_t x = 0; x < width; ++x) {
-            T const difference = mask[x] * colors[x] - ends[x];
-            weights[x] += difference * difference;
+    // Calls body(i, c) for the channels c = 4 * group + i.
+    template <typename Body>
+    FOCUS_HD void for_channels_of(int64_t group, Body const& body) const {
+        if constexpr (Channels > 0 && Channels <= 4) {
+            unrolled<Channels>([&](auto i) FOCUS_INLINE { body(i, int64_t(i)); });
+        } else {
+            for (int64_t c = 4 * group; c < std::min(this->channels, 4 * group + 4); ++c) body(c - 4 * group, c);
         }
     }
-#pragma GCC ivdep
-    for (int64_t x = 0; x < width; ++x) weights[x] = pull(weights[x], grad[x], power);
-    for (int64_t c = 0; c < channels; ++c) {
-        T const* const colors = target + c * image.area;
-        T *const force = forces + c * image.stride, *const out = grad_target + c * grad_stride;
-#pragma GCC ivdep
-        for (int64_t x = 0; x < width; ++x) {
-            T const pulling = weights[x] * (mask[x] * colors[x] - force[x]);
-            force[x] = pulling;
-            grad_mask[x] += colors[x] * pulling;
-            out[x] = mask[x] * pulling;
+
+    // Calls body(x, count) for every four pixels of a row, and for the last count < 4.
+    template <typename Body>
+    FOCUS_HD void for_quads(Body const& body) const {
+        int64_t x = 0;
+        for (; x + 4 <= this->width; x += 4) body(x, std::integral_constant<int64_t, 4>{});
+        if (x < this->width) body(x, this->width - x);
+    }
+
+    // Asks for what lies one row further on. Rows of several planes at once are more than the processor foresees; the cache next to it
+    // would not hold them either, since planes often lie a multiple of 4096 bytes apart.
+    template <bool ForWriting>
+    FOCUS_HD void prefetch_next_row(T const* row, int64_t x) const {
+        if (x % int64_t(64 / sizeof(T)) == 0) __builtin_prefetch(row + x + this->width, ForWriting, 2);
+    }
+
+    // Row y of the reconstruction times the mask, its ends repeated as by `load`.
+    FOCUS_HD void load_quads(int64_t y, T* out) const {
+        T const* const mask = this->mask_row(y);
+        for (int64_t group = 0; group < groups(); ++group) {
+            T* const to = out + group * group_size() + 4 * this->radius;
+            for_quads([&](int64_t x, auto count) FOCUS_INLINE {
+                Padded<T> const masks = load_first(mask + x, count);
+                Padded<T> quads[4] = {};
+                for_channels_of(group, [&](auto i, int64_t c) FOCUS_INLINE {
+                    T const* const row = this->reconstruction + c * this->area + y * this->width;
+                    prefetch_next_row<false>(row, x);
+                    quads[i] = masks * load_first(row + x, count);
+                });
+                transpose<T>(quads);
+                for (int i = 0; i < 4; ++i) store_padded<T>(to + 4 * (x + i), quads[i]);
+            });
+            for (int64_t x = 1; x <= this->radius; ++x) {
+                store_padded<T>(to - 4 * x, load_padded(to));
+                store_padded<T>(to + 4 * (this->width - 1 + x), load_padded(to + 4 * (this->width - 1)));
+            }
         }
     }
-}
-
-// Adds to the sums of one row the forces from another that end there: of Together pixels side by side, whose codes descend from `code`.
-template <int Bytes, int Channels, int Together, typename T>
-FOCUS_HD void add_forces(T const* force, CodeOf<T> const* codes, int64_t channels, int64_t stride, int64_t width, CodeOf<T> code, T* sums) {
-    for (int64_t x = 0; x < width; x += Bytes / sizeof(T)) {
-        Register<CodeOf<T>, Bytes> here[Together];
-        unrolled<Together>([&](auto k) FOCUS_INLINE { here[k] = load_register<Bytes>(codes + x + k) == code - k; });
-        for_channels<Channels>(channels, [&](auto c) FOCUS_INLINE {
-            Register<T, Bytes> sum = load_register<Bytes>(sums + c * stride + x);
-            unrolled<Together>(
-                [&](auto k) FOCUS_INLINE { sum += here[k] ? load_register<Bytes>(force + c * stride + x + k) : Register<T, Bytes>{}; });
-            store_register<Bytes>(sums + c * stride + x, sum);
-        });
-    }
-}
-
-// The gradients of row y from the sums of all forces that end there; clears the sums.
-template <typename T>
-FOCUS_HD void finish_row(ImageRows<T> const& image, int64_t y, T* sums, T* grad_reconstruction, int64_t grad_stride, T* grad_mask) {
-    T const* const mask = image.mask_row(y);
-    for (int64_t c = 0; c < image.channels; ++c) {
-        T const* const colors = image.reconstruction + c * image.area + y * image.width;
-        T *const sum = sums + c * image.stride, *const out = grad_reconstruction + c * grad_stride;
-#pragma GCC ivdep
-        for (int64_t x = 0; x < image.width; ++x) {
-            out[x] = -mask[x] * sum[x];
-            grad_mask[x] -= colors[x] * sum[x];
-            sum[x] = T(0);
-        }
-    }
-}
+};
 
 template <typename T>
 struct BackwardScratch {
     explicit BackwardScratch(NeighborMinBackwardParameters<T> const& p)
-        : row(row_room(p)),
-          ring(p.window * row),
-          sums(p.window * row),
+        : quads((p.target.size[1] + 3) / 4 * 4 * (padded(p.target.size[3]) + p.window - 1)),
+          row(padded(p.target.size[3])),
+          ring(p.window * quads),
+          sums((p.window + 1) * quads),
           grad_mask(p.window * row),
-          forces(row),
-          weights(row),
-          unused(row),
-          ones(p.target.size[3], T(1)),
-          grad(p.target.size[3], p.grad_loss ? loss_gradient(p) : T(0)),
-          codes(row, -1),
-          places(p.window * p.window) {}
+          ones(row, T(1)),
+          grad(row, p.grad_loss ? loss_gradient(p) : T(0)),
+          ends(p.window * p.window),
+          pulled(p.window * p.window) {}
 
-    int64_t row;
-    std::vector<T> ring, sums, grad_mask;  // by rows, row y at y % window: the masked reconstruction, forces that end there, gradient
-    std::vector<T> forces, weights, unused, ones, grad;
-    std::vector<CodeOf<T>> codes;  // -1 beyond the image
-    std::vector<int64_t> places;
+    int64_t quads, row;
+    std::vector<T> ring, sums;  // row y at y % window: the masked reconstruction, and the sums of the forces that end there; one row more
+                                // takes the forces that end outside the band
+    std::vector<T> grad_mask, ones, grad;
+    std::vector<int64_t> ends,
+        pulled;  // by argmin: where in `ring` the colours lie that a pixel at x = 0 is nearest to, and where in `sums`
 };
 
-template <int Bytes, int Channels, int Together, typename T>
+// Finds the forces of the pixels of row y of image b, and adds them to the sums of the pixels where they end.
+template <int Channels, typename T>
+FOCUS_HD void pull_row(NeighborMinBackwardParameters<T> const& p, QuadRows<T, Channels> const& image, int64_t b, int64_t y,
+                       BackwardScratch<T>& scratch, T* grad_target, bool pulled) {
+    int64_t const area = image.area, row = b * area + y * image.width;
+    T const *const mask = image.mask_row(y), *const target = image.target + y * image.width;
+    T const* const grad = p.grad_distance ? p.grad_distance.data + row : scratch.grad.data();
+    T* const grad_mask = scratch.grad_mask.data() + y % image.window * scratch.row;
+    uint8_t const* const argmin = p.argmin.data + row;
+    int const last_code = p.window * p.window - 1, power = p.power;
+    T *const ring = scratch.ring.data(), *const sums = scratch.sums.data();
+    int64_t const *const ends_at = scratch.ends.data(), *const pulled_at = scratch.pulled.data();
+    image.for_quads([&](int64_t x, auto count) FOCUS_INLINE {
+        int codes[4];
+        for (int64_t i = 0; i < 4; ++i) codes[i] = std::min<int>(argmin[x + (i < count ? i : 0)], last_code);
+        Padded<T> const masks = load_first(mask + x, count);
+        Padded<T> colors[4], forces[4];
+        // e of neighbor_min_math.h for the channels of one group.
+        auto const differences = [&](int64_t group) FOCUS_INLINE {
+            for (int64_t i = 0; i < 4; ++i) {
+                forces[i] = load_padded(ring + ends_at[codes[i]] + group * image.group_size() + 4 * (x + i));
+            }
+            transpose<T>(forces);
+            image.for_channels_of(group, [&](auto i, int64_t c) FOCUS_INLINE {
+                image.template prefetch_next_row<false>(target + c * area, x);
+                colors[i] = load_first(target + c * area + x, count);
+                forces[i] = masks * colors[i] - forces[i];
+            });
+        };
+        Padded<T> squared = {};
+        for (int64_t group = 0; power == 1 && group < image.groups(); ++group) {
+            differences(group);
+            image.for_channels_of(group, [&](auto i, int64_t) FOCUS_INLINE { squared += forces[i] * forces[i]; });
+        }
+        Padded<T> const grads = load_first(grad + x, count), zero = {};
+        Padded<T> const weights = power == 2 ? T(2) * grads : squared == zero ? zero : grads / square_root(squared);  // as `pull`
+        Padded<T> mask_gradient = zero;
+        for (int64_t group = 0; group < image.groups(); ++group) {
+            differences(group);
+            image.for_channels_of(group, [&](auto i, int64_t c) FOCUS_INLINE {
+                forces[i] = weights * forces[i];
+                mask_gradient += colors[i] * forces[i];
+                if (!grad_target) return;
+                image.template prefetch_next_row<true>(grad_target + c * area, x);
+                store_first<T>(grad_target + c * area + x, masks * forces[i], count);
+            });
+            transpose<T>(forces);
+            for (int64_t i = 0; pulled && i < count; ++i) {
+                T* const sum = sums + pulled_at[codes[i]] + group * image.group_size() + 4 * (x + i);
+                store_padded<T>(sum, load_padded(sum) + forces[i]);
+            }
+        }
+        store_padded<T>(grad_mask + x, mask_gradient);
+    });
+}
+
+// The gradients of row y from the sums of all forces that end there; clears the sums.
+template <int Channels, typename T>
+FOCUS_HD void finish_row(QuadRows<T, Channels> const& image, int64_t y, T* sums, T const* pulling, T* grad_reconstruction, T* grad_mask) {
+    T const *const mask = image.mask_row(y), *const reconstruction = image.reconstruction + y * image.width;
+    image.for_quads([&](int64_t x, auto count) FOCUS_INLINE {
+        Padded<T> const masks = load_first(mask + x, count);
+        Padded<T> mask_gradient = load_padded(pulling + x);
+        for (int64_t group = 0; group < image.groups(); ++group) {
+            T* const from = sums + group * image.group_size() + 4 * (image.radius + x);
+            Padded<T> forces[4];
+            for (int i = 0; i < 4; ++i) {
+                forces[i] = load_padded(from + 4 * i);
+                store_padded<T>(from + 4 * i, Padded<T>{});
+            }
+            transpose<T>(forces);
+            image.for_channels_of(group, [&](auto i, int64_t c) FOCUS_INLINE {
+                mask_gradient -= load_first(reconstruction + c * image.area + x, count) * forces[i];
+                if (!grad_reconstruction) return;
+                image.template prefetch_next_row<true>(grad_reconstruction + c * image.area, x);
+                store_first<T>(grad_reconstruction + c * image.area + x, -masks * forces[i], count);
+            });
+        }
+        if (grad_mask) store_first<T>(grad_mask + x, mask_gradient, count);
+    });
+}
+
+template <int Channels, typename T>
 FOCUS_HD void backward_rows(NeighborMinBackwardParameters<T> const& p, int64_t b, int64_t row_begin, int64_t row_end,
                             BackwardScratch<T>& scratch) {
-    ImageRows<T> const image(p, b, scratch.ones.data());
-    int64_t const window = image.window, radius = image.radius, channels = image.channels, height = image.height, width = image.width,
-                  area = image.area, size = image.size();
-    T *const ring = scratch.ring.data(), *const sums = scratch.sums.data(), *const forces = scratch.forces.data();
-    CodeOf<T>* const codes = scratch.codes.data();
+    QuadRows<T, Channels> const image(p, b, scratch.ones.data());
+    int64_t const window = image.window, radius = image.radius, height = image.height, width = image.width, area = image.area,
+                  size = image.row_size(), plane = b * image.channels * area;
+    T *const ring = scratch.ring.data(), *const sums = scratch.sums.data();
     // What pulls at the pixels of this band may start from rows outside it; without such gradients those rows need not be looked at.
     bool const pulled = p.grad_reconstruction || p.grad_mask;
     int64_t const halo = pulled ? radius : 0;
@@ -326,53 +376,28 @@ FOCUS_HD void backward_rows(NeighborMinBackwardParameters<T> const& p, int64_t b
     int64_t loaded = std::max<int64_t>(0, first - radius);
     for (int64_t y = first; y < row_end + halo; ++y) {
         if (y < height) {
-            for (; loaded <= std::min(height - 1, y + radius); ++loaded) {
-                image.load(image.reconstruction, loaded, ring + loaded % window * size);
+            for (; loaded <= std::min(height - 1, y + radius); ++loaded) image.load_quads(loaded, ring + loaded % window * size);
+            for (int64_t code = 0; code < window * window; ++code) {
+                Offset const offset = offset_of(int(code), p.window);
+                int64_t const end_y = y + offset.y, column = 4 * (radius + offset.x);
+                scratch.ends[code] = clamped(end_y, height) % window * size + column;
+                scratch.pulled[code] = (end_y >= row_begin && end_y < row_end ? end_y % window : window) * size + column;
             }
-            int64_t const row = b * area + y * width;
-            uint8_t const* const argmin = p.argmin.data + row;
-            CodeOf<T> const last_code = CodeOf<T>(window * window - 1);
-#pragma GCC ivdep
-            for (int64_t x = 0; x < width; ++x) codes[radius + x] = std::min(CodeOf<T>(argmin[x]), last_code);
-            auto const there = [&](int64_t dy) FOCUS_INLINE { return ring + clamped(y + dy, height) % window * size; };
-            if constexpr (Channels == 3 && Together == 3) {
-                select_ends<Bytes>(there(-1), there(0), there(1), codes + radius, image.stride, width, forces + radius);
-            } else {
-                for (int64_t i = 0; i < window * window; ++i) {
-                    Offset const offset = offset_of(int(i), p.window);
-                    scratch.places[i] = there(offset.y) - ring + radius + offset.x;
-                }
-                look_up_ends(ring, scratch.places.data(), codes + radius, channels, image.stride, width, forces + radius);
-            }
-            bool const store = p.grad_target && y >= row_begin && y < row_end;
-            find_forces(image, y, p.grad_distance ? p.grad_distance.data + row : scratch.grad.data(), p.power, scratch.weights.data(),
-                        forces + radius, store ? p.grad_target.data + b * channels * area + y * width : scratch.unused.data(),
-                        store ? area : 0, scratch.grad_mask.data() + y % window * size);
-            int64_t const last = pulled ? std::min(row_end - 1, y + radius) : -1;
-            for (int64_t end_y = std::max(row_begin, y - radius); end_y <= last; ++end_y) {
-                image.prefetch(end_y - y + radius, y + 1, loaded);
-                for (int j = 0; j < int(window); j += Together) {
-                    add_forces<Bytes, Channels, Together>(forces + j, codes + j, channels, image.stride, width,
-                                                          CodeOf<T>((end_y - y + radius + 1) * window - 1 - j),
-                                                          sums + end_y % window * size);
-                }
-            }
+            pull_row(p, image, b, y, scratch,
+                     p.grad_target && y >= row_begin && y < row_end ? p.grad_target.data + plane + y * width : nullptr, pulled);
         }
         int64_t const done = y - halo;  // the last row of pixels that could pull at this one was y
         if (!pulled || done < row_begin) continue;
-        T* const grad_mask = scratch.grad_mask.data() + done % window * size;
-        bool const store = bool(p.grad_reconstruction);
-        finish_row(image, done, sums + done % window * size,
-                   store ? p.grad_reconstruction.data + b * channels * area + done * width : scratch.unused.data(), store ? area : 0,
-                   grad_mask);
-        if (p.grad_mask) std::memcpy(p.grad_mask.data + b * area + done * width, grad_mask, width * sizeof(T));
+        finish_row(image, done, sums + done % window * size, scratch.grad_mask.data() + done % window * scratch.row,
+                   p.grad_reconstruction ? p.grad_reconstruction.data + plane + done * width : nullptr,
+                   p.grad_mask ? p.grad_mask.data + b * area + done * width : nullptr);
     }
 }
 
-template <int Channels, int Together, typename T>
+template <int Channels, typename T>
 void backward_band(NeighborMinBackwardParameters<T> const& p, int64_t b, int64_t row_begin, int64_t row_end) {
     BackwardScratch<T> scratch(p);
-    vectorized_by_register([&](auto bytes) FOCUS_INLINE { backward_rows<bytes, Channels, Together>(p, b, row_begin, row_end, scratch); });
+    vectorized([&]() FOCUS_INLINE { backward_rows<Channels>(p, b, row_begin, row_end, scratch); });
 }
 
 // Of the forward pass on one thread, roughly.
@@ -402,10 +427,7 @@ void neighbor_min_cpu(NeighborMinParameters<T> const& p, int threads) {
 template <typename T>
 void neighbor_min_backward_cpu(NeighborMinBackwardParameters<T> const& p, int threads) {
     if (p.argmin.count() == 0) return;
-    auto const backward = p.target.size[1] != 3 ? backward_band<0, 1, T>
-                          : p.window == 3       ? backward_band<3, 3, T>
-                          : p.window == 5       ? backward_band<3, 5, T>
-                                                : backward_band<3, 1, T>;
+    auto const backward = p.target.size[1] == 3 ? backward_band<3, T> : backward_band<0, T>;
     threads = worthwhile_threads(threads, 2 * nanoseconds(p));
     Bands const bands(p.argmin.size[0], p.argmin.size[1], threads);
     parallel_for(bands.count, threads, [&](int64_t task) { backward(p, bands.image(task), bands.begin(task), bands.end(task)); });

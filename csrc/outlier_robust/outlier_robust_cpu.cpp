@@ -1,5 +1,4 @@
-#include "common/parallel.h"
-#include "common/simd.h"
+#include "common/color_loss_cpu.h"
 #include "common/sum.h"
 #include "outlier_robust/outlier_robust_math.h"
 
@@ -14,16 +13,6 @@ FOCUS_HD void terms(ColorPair<T> const& pair, T const* mask, int64_t begin, int6
         T const squared = squared_difference<Channels>(pair, begin + i);
         inlier[i] = mask[begin + i] * model.selected(squared);
         out[i] = inlier[i] * model.log_likelihood(squared);
-    }
-}
-
-template <int Channels, typename T>
-FOCUS_HD void factors(ColorPair<T> const& pair, T const* mask, int64_t begin, int64_t count, OutlierModel<T> model, T grad,
-                      T* __restrict color_factors, T* __restrict grad_mask) {
-    for (int64_t i = 0; i < count; ++i) {
-        T const squared = squared_difference<Channels>(pair, begin + i);
-        color_factors[i] = model.color_factor(mask[begin + i], squared, grad);
-        grad_mask[i] = model.mask_gradient(squared, grad);
     }
 }
 
@@ -50,23 +39,11 @@ void outlier_robust_cpu(OutlierRobustParameters<T> const& p, int threads) {
 
 template <typename T>
 void outlier_robust_backward_cpu(OutlierRobustBackwardParameters<T> const& p, int threads) {
-    PixelChunks const chunks(p.mask.size[0], p.mask.stride());
     OutlierModel<T> const model(p.sigma, p.cutoff, p.target.size[1]);
     T const grad = outlier_term_gradient(p);
-    parallel_for(chunks.count, worthwhile_threads(threads, kNanosecondsBackward * p.target.count()), [&](int64_t chunk) {
-        int64_t const b = chunk / chunks.per_image, begin = chunks.begin(chunk, b), count = chunks.size(begin), plane = b * chunks.area;
-        T color_factors[kPixelChunk], mask_scratch[kPixelChunk];
-        vectorized([&]() FOCUS_INLINE {
-            ColorPair<T> const pair(p, b);
-            int64_t const image = plane * pair.channels;
-            T* const grad_mask = p.grad_mask ? p.grad_mask.data + plane + begin : mask_scratch;
-            with_channels(pair.channels, [&](auto channels) FOCUS_INLINE {
-                factors<channels>(pair, p.mask.data + plane, begin, count, model, grad, color_factors, grad_mask);
-            });
-            store_color_gradients(pair, begin, count, color_factors, p.grad_target ? p.grad_target.data + image : nullptr,
-                                  p.grad_reconstruction ? p.grad_reconstruction.data + image : nullptr);
-        });
-    });
+    color_gradients_cpu<T>(
+        p, threads, [&](T mask, T squared) FOCUS_INLINE { return model.color_factor(mask, squared, grad); },
+        [&](T, T squared) FOCUS_INLINE { return model.mask_gradient(squared, grad); });
 }
 
 template void outlier_robust_cpu(OutlierRobustParameters<float> const&, int);
