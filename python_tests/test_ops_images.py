@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -94,6 +97,25 @@ def test_neither_vector_code_nor_threads_change_a_bit(name: str, either_vector_c
             results.append([*gradients, value] if name.endswith("loss") else gradients)  # else torch sums the value
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork processes")
+def test_several_threads_in_a_forked_process() -> None:
+    """The threads of torch's OpenMP runtime are not forked with the process that used them: to wait for them would never end."""
+    code = """
+import os, torch
+from focus import ops
+torch.set_num_threads(2)
+images = torch.rand(2, 3, 400, 400), torch.rand(2, 3, 400, 400)
+loss = lambda: float(ops.neighbor_min_loss(*images))
+before = loss()
+child = os.fork()
+if child == 0:
+    os._exit(0 if loss() == before else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert loss() == before
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 @every_loss

@@ -1,6 +1,11 @@
 // The one way in which CPU kernels use several threads.
 #pragma once
 
+#if defined(__linux__)
+#include <dlfcn.h>
+#include <unistd.h>
+#endif
+
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
@@ -9,6 +14,35 @@
 #include <vector>
 
 namespace focus {
+
+// The entry of the OpenMP runtime that torch runs its own operators on; null where there is none, or in a process forked from the one that
+// loaded this module, in which the runtime waits for threads that were not forked with it. After an operator, the threads of the runtime
+// wait for the next one by going in circles: threads of ours would have to share processors with them, and take longer to start.
+using OpenMpParallel = void (*)(void (*work)(void*), void* data, unsigned threads, unsigned flags);
+#if defined(__linux__)
+inline pid_t const loading_process = getpid();
+
+inline OpenMpParallel openmp_parallel() {
+    static auto const entry = reinterpret_cast<OpenMpParallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+    return getpid() == loading_process ? entry : nullptr;
+}
+#else
+inline OpenMpParallel openmp_parallel() { return nullptr; }
+#endif
+
+// Calls work(data) on at most `threads` threads at once.
+inline void run_on_threads(void (*work)(void*), void* data, int threads) {
+    if (OpenMpParallel const parallel = openmp_parallel()) return parallel(work, data, static_cast<unsigned>(threads), 0);
+    std::vector<std::thread> helpers;
+    helpers.reserve(threads - 1);
+    try {
+        for (int i = 1; i < threads; ++i) helpers.emplace_back(work, data);
+    } catch (...) {
+        // No more threads to be had from the system: those that started, and this one, do all the work.
+    }
+    work(data);
+    for (std::thread& helper : helpers) helper.join();
+}
 
 // Calls body(item) for every item in [0, count), on at most `threads` threads, in no promised order. Which thread runs an item must
 // not change its result: that is how the kernels stay bit-identical for every thread count. An exception of a body is rethrown in
@@ -23,7 +57,7 @@ void parallel_for(int64_t count, int threads, Body const& body) {
     std::atomic<int64_t> next{0};
     std::atomic<bool> failed{false};
     std::exception_ptr failure;
-    auto work = [&] {
+    auto work = [&]() noexcept {
         try {
             for (int64_t item = next++; item < count; item = next++) body(item);
         } catch (...) {
@@ -31,15 +65,7 @@ void parallel_for(int64_t count, int threads, Body const& body) {
             next = count;
         }
     };
-    std::vector<std::thread> helpers;
-    helpers.reserve(threads - 1);
-    try {
-        for (int i = 1; i < threads; ++i) helpers.emplace_back(work);
-    } catch (...) {
-        // No more threads to be had from the system: those that started, and this one, do all the items.
-    }
-    work();
-    for (std::thread& helper : helpers) helper.join();
+    run_on_threads([](void* data) { (*static_cast<decltype(work)*>(data))(); }, &work, threads);
     if (failure) std::rethrow_exception(failure);
 }
 
@@ -63,10 +89,9 @@ void parallel_for(int64_t first_count, First const& first, int64_t second_count,
     });
 }
 
-// As many of the threads as pay for a loop that takes one of them `nanoseconds`, roughly: to start one takes 25 microseconds, and several
-// times that on a busy machine.
+// As many of the threads as pay for a loop that takes one of them `nanoseconds`, roughly: to start one takes up to 25 microseconds.
 inline int worthwhile_threads(int threads, double nanoseconds) {
-    constexpr double kLeastWork = 150'000;
+    constexpr double kLeastWork = 50'000;
     return static_cast<int>(std::min<double>(threads, std::max(1.0, nanoseconds / kLeastWork)));
 }
 
