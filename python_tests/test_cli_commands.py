@@ -155,9 +155,11 @@ def test_train_resume_evaluate_reconstruct(photos: Path, tmp_path: Path, capsys:
     run(["train", "--out", folder, "--stages.joint", 4, "--resume", *source], capsys)
     assert load_checkpoint(folder / "last.safetensors").header.step == 10
 
-    scores = run(["evaluate", exported, "--faces", 2, "--device", "cpu", "--out", tmp_path / "scores"], capsys)
+    scores = run(
+        ["evaluate", "checkpoints", exported, "--faces", 2, "--device", "cpu", "--out", tmp_path / "scores"], capsys
+    )
     assert list(scores["methods"]) == ["MeanFace", "FOCUS"]
-    assert "at least one face" in run(["evaluate", exported, "--faces", 0], capsys, REFUSED)["error"]
+    assert "at least one face" in run(["evaluate", "checkpoints", exported, "--faces", 0], capsys, REFUSED)["error"]
     assert json.loads((tmp_path / "scores" / "metrics.json").read_text())["methods"] == scores["methods"]
 
     options = ["--checkpoint", exported, "--out", tmp_path / "faces", "--device", "cpu"]
@@ -225,7 +227,7 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Round 2" in page
     assert page.count("<svg") >= 8 + 4
     assert read_image(tmp_path / "seed-0" / "faces.png").std() > 20
-    pooled = run(["evaluate", "--runs", tmp_path / "seed-0", tmp_path / "seed-1", "--out", tmp_path / "both"], capsys)
+    pooled = run(["evaluate", "runs", tmp_path / "seed-0", tmp_path / "seed-1", "--out", tmp_path / "both"], capsys)
     assert pooled["claims"] == answer["claims"]
     assert (tmp_path / "both" / "results.md").read_text() == (tmp_path / "results.md").read_text()
     # Every method saw the same faces for the same number of iterations of the reconstruction network.
@@ -256,7 +258,7 @@ def test_masks_against_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str])
             write_image(tmp_path / name / f"{i}.png", true if i or name == "truth" else np.ones_like(true))
     write_image(tmp_path / "masks" / "extra.png", true)
     write_image(tmp_path / "truth" / "lonely.png", true)
-    answer = run(["evaluate", "--masks", tmp_path / "masks", "--truth", tmp_path / "truth"], capsys)
+    answer = run(["evaluate", "masks", tmp_path / "masks", "--truth", tmp_path / "truth"], capsys)
     first, second = answer["images"]
     assert first["outlier_iou"] == 0
     assert first["accuracy"] == pytest.approx(301 / 402, abs=0.01)
@@ -265,15 +267,17 @@ def test_masks_against_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert {skip["name"] for skip in answer["skipped"]} == {"extra.png", "lonely.png"}
 
 
-def test_evaluate_wants_one_kind_of_thing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "got none of them" in run(["evaluate"], capsys, REFUSED)["error"]
-    assert "got 2 of them" in run(["evaluate", "a", "--runs", "b"], capsys, REFUSED)["error"]
-    assert "give both" in run(["evaluate", "--masks", tmp_path], capsys, REFUSED)["error"]
-    assert "no such file" in run(["evaluate", "--runs", tmp_path], capsys, REFUSED)["error"]
+def test_evaluate_refuses_what_it_cannot_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "expected one of checkpoints, runs, masks" in run(["evaluate", "mask"], capsys, REFUSED)["error"]
+    assert "at least one checkpoint" in run(["evaluate", "checkpoints"], capsys, REFUSED)["error"]
+    assert "at least one folder" in run(["evaluate", "runs"], capsys, REFUSED)["error"]
+    missing = tmp_path / "missing"
+    assert "no such folder" in run(["evaluate", "masks", missing, "--truth", tmp_path], capsys, REFUSED)["error"]
+    assert "no such file" in run(["evaluate", "runs", tmp_path], capsys, REFUSED)["error"]
     (tmp_path / "per_image.json").write_text("{}")
     for content in ("[]", "{}", '{"methods": {"FOCUS": 1}}', '{"methods": []}'):
         (tmp_path / "metrics.json").write_text(content)
-        assert "run the demo again" in run(["evaluate", "--runs", tmp_path], capsys, REFUSED)["error"]
+        assert "run the demo again" in run(["evaluate", "runs", tmp_path], capsys, REFUSED)["error"]
 
 
 def test_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

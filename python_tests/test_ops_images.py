@@ -101,7 +101,7 @@ def test_neither_vector_code_nor_threads_change_a_bit(name: str, either_vector_c
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork processes")
 def test_several_threads_in_a_forked_process() -> None:
-    """The threads of torch's OpenMP runtime are not forked with the process that used them: to wait for them would never end."""
+    """The threads of torch's OpenMP runtime are not forked with the process that used them: waiting would not end."""
     code = """
 import os, torch
 from focus import ops

@@ -6,7 +6,7 @@ import importlib
 import json
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from focus._version import __version__
@@ -18,7 +18,7 @@ COMMANDS = {
     "fit": "Reconstruct the faces of photos without a trained network.",
     "reconstruct": "Reconstruct the faces of photos with a trained network.",
     "prepare": "Align and crop photos, and show what training would see.",
-    "evaluate": "Score checkpoints on the synthetic benchmark, masks against true masks, or runs of the demo together.",
+    "evaluate": "Score networks on synthetic faces, masks against true masks, or runs of the demo together.",
     "model": "Describe, convert or draw a face model.",
     "doctor": "Check this installation: versions, CUDA, operators, disk.",
 }
@@ -67,11 +67,15 @@ def _refuse(message: str, as_json: bool) -> int:
 
 
 def _overview() -> str:
-    width = max(map(len, COMMANDS)) + 4
-    lines = ["usage: focus COMMAND [OPTIONS]     focus COMMAND --help     focus --version", ""]
-    lines.append("A 3D face from one photo, and the pixels that are not that face.")
-    lines.append("")
-    for name, text in COMMANDS.items():
-        lines += textwrap.wrap(text, 96, initial_indent=f"  {name:<{width}}", subsequent_indent=" " * (width + 2))
+    return overview("focus", "A 3D face from one photo, and the pixels that are not that face.", COMMANDS)
+
+
+def overview(program: str, text: str, commands: Mapping[str, str]) -> str:
+    """What ``--help`` says of a program that is a choice of commands."""
+    width = max(map(len, commands)) + 4
+    version = "     focus --version" if program == "focus" else ""
+    lines = [f"usage: {program} COMMAND [OPTIONS]     {program} COMMAND --help{version}", "", text, ""]
+    for name, line in commands.items():
+        lines += textwrap.wrap(line, 96, initial_indent=f"  {name:<{width}}", subsequent_indent=" " * (width + 2))
     lines += ["", "Every command takes --json: one JSON object on standard output, everything else on standard error."]
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -72,7 +73,7 @@ class Command:
 
 def parse_as(kind: type[T], name: str, arguments: Sequence[str], default: T | None = None) -> T:
     """Options of a command, by `tyro`; errors and ``--help`` end the process as usual."""
-    program, text = f"focus {name}", COMMANDS[name]
+    program, text = f"focus {name}", COMMANDS.get(name) or inspect.getdoc(kind)
     if default is None:
         return tyro.cli(kind, prog=program, description=text, args=list(arguments))
     return tyro.cli(kind, prog=program, description=text, args=list(arguments), default=default)

@@ -1,0 +1,28 @@
+"""`focus evaluate`: one module for each of its commands."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+
+from focus.cli import overview
+from focus.cli.command import Command
+from focus.errors import FocusError
+
+EVALUATIONS = {
+    "checkpoints": "Score trained networks on synthetic test faces, where the truth is known.",
+    "runs": "One table, and the claims, over several runs of the demo.",
+    "masks": "Score a folder of masks against true masks.",
+}
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """Options of the chosen command. Without one, or with ``--help``, prints what there is and ends the process."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(overview("focus evaluate", "Scores of networks, reconstructions and masks.", EVALUATIONS))
+        raise SystemExit(0 if arguments else 2)
+    name, rest = arguments[0], arguments[1:]
+    if name not in EVALUATIONS:
+        raise FocusError(f"focus evaluate: no command {name!r}; expected one of {', '.join(EVALUATIONS)}")
+    command: Command = importlib.import_module(f"focus.cli.evaluate.{name}").parse(rest)
+    return command

@@ -1,0 +1,84 @@
+"""`focus evaluate checkpoints`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from focus.cli.command import Command, Outcome, bars, parse_as
+from focus.demo.jobs import TRAINED, build_methods, method_of, test_set
+from focus.errors import FocusError
+from focus.eval import evaluate
+from focus.report.results import write_json
+from focus.report.tables import terminal_table
+from focus.train import Trained, load_trained
+from focus.train.run import pick_device
+
+
+@dataclass(kw_only=True)
+class Checkpoints(Command):
+    """Score trained networks on synthetic test faces, where the truth is known."""
+
+    checkpoints: tyro.conf.Positional[tuple[Path, ...]]
+    """Checkpoints to score, with the mask rule of the method that each was trained by."""
+    seed: int = 0
+    """Of the test faces."""
+    faces: int = 500
+    """Number of test faces; each is seen once with and once without an occluder."""
+    device: str = "auto"
+    """cpu, cuda, or auto."""
+    out: Path | None = None
+    """Folder for metrics.json and per_image.json."""
+
+    def run(self) -> Outcome:
+        """Scores all of them on the same pictures."""
+        if not self.checkpoints:
+            raise FocusError("focus evaluate checkpoints: expected at least one checkpoint, got none")
+        device = pick_device(self.device)
+        loaded = [load_trained(path, device=device) for path in self.checkpoints]
+        first = loaded[0]
+        for trained in loaded[1:]:
+            first.checkpoint.check_model(trained.model)
+            if trained.settings.image_size != first.settings.image_size:
+                raise FocusError(
+                    f"{trained.checkpoint.path}: made for {trained.settings.image_size} pixels, "
+                    f"{first.checkpoint.path} for {first.settings.image_size}; score them one by one"
+                )
+        names = _names(loaded)
+        methods = build_methods(first, {})
+        methods += [method_of(trained, name) for trained, name in zip(loaded, names, strict=True)]
+        with bars() as update:
+            result = evaluate(
+                methods,
+                test_set(first, self.seed),
+                self.faces,
+                device=device,
+                progress=lambda done, total: update("test pictures", done, total, ""),
+            )
+        metrics = result.metrics()
+        outcome = Outcome(read=[str(path) for path in self.checkpoints], good=True, shown=[terminal_table(metrics)])
+        outcome.details = {"seed": self.seed, "methods": metrics}
+        if self.out is not None:
+            outcome.written = [
+                write_json(self.out / "metrics.json", outcome.details),
+                write_json(self.out / "per_image.json", {"seed": self.seed, **result.per_image()}),
+            ]
+        return outcome
+
+
+def _names(loaded: Sequence[Trained]) -> list[str]:
+    """The names of the table where each method comes once, else with the path."""
+    titles = {method: title for title, method in TRAINED.items()}
+    own = [titles[trained.settings.method] for trained in loaded]
+    return [
+        name if own.count(name) == 1 else f"{name} {trained.checkpoint.path}"
+        for name, trained in zip(own, loaded, strict=True)
+    ]
+
+
+def parse(arguments: Sequence[str]) -> Checkpoints:
+    """Options of `focus evaluate checkpoints`."""
+    return parse_as(Checkpoints, "evaluate checkpoints", arguments)

@@ -1,0 +1,99 @@
+"""`focus evaluate masks`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from rich.table import Table
+
+from focus.cli.command import Command, Outcome, parse_as
+from focus.data.images import read_image
+from focus.data.landmarks import Skip
+from focus.errors import FocusError
+from focus.eval import mask_scores, outlier_iou
+from focus.report.results import write_json
+
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(kw_only=True)
+class Masks(Command):
+    """Score a folder of masks against true masks."""
+
+    masks: tyro.conf.Positional[Path]
+    """Folder of masks: bright = the face is seen."""
+    truth: Path
+    """Folder of true masks with the same file stems."""
+    region: Path | None = None
+    """Folder of the pixels that count, usually the rendered face; by default the whole picture."""
+    out: Path | None = None
+    """Folder for metrics.json."""
+
+    def run(self) -> Outcome:
+        """Scores every mask that has a true one."""
+        predicted, true = _pictures(self.masks), _pictures(self.truth)
+        region = None if self.region is None else _pictures(self.region)
+        outcome = Outcome(good=True)
+        images: list[dict[str, Any]] = []
+        for stem, path in sorted(predicted.items()):
+            try:
+                images.append({"name": path.name, **_mask_values(path, true.get(stem), region, stem)})
+                outcome.read.append(str(path))
+            except FocusError as error:
+                outcome.skipped.append(Skip(path.name, str(error)))
+        missing = sorted(set(true) - set(predicted))
+        outcome.skipped += [Skip(true[stem].name, "no predicted mask of this name") for stem in missing]
+        if not images:
+            outcome.good = False
+            return outcome
+        keys = [key for key in images[0] if key != "name"]
+        means = {key: float(np.mean([image[key] for image in images])) for key in keys}
+        means["f1_std"] = float(np.std([image["f1"] for image in images]))
+        table = Table("mean of", *keys, box=None, pad_edge=False, header_style="dim")
+        table.add_row(f"{len(images)} masks", *(f"{means[key]:.3f}" for key in keys))
+        outcome.shown, outcome.details = [table], {"mean": means, "images": images}
+        if self.out is not None:
+            outcome.written = [write_json(self.out / "metrics.json", outcome.details)]
+        return outcome
+
+
+def _pictures(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise FocusError(f"{folder}: no such folder of masks")
+    found = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in _PICTURES}
+    if not found:
+        raise FocusError(f"{folder}: expected pictures ({', '.join(_PICTURES)}), found none")
+    return found
+
+
+def _mask_values(path: Path, true: Path | None, region: dict[str, Path] | None, stem: str) -> dict[str, float]:
+    if true is None:
+        raise FocusError("no true mask of this name")
+    if region is not None and stem not in region:
+        raise FocusError("no region of this name")
+    predicted, visible = _read_mask(path), (_read_mask(true) >= 0.5).float()
+    counted = torch.ones_like(visible) if region is None else (_read_mask(region[stem]) >= 0.5).float()
+    if not predicted.shape == visible.shape == counted.shape:
+        sizes = [f"{mask.shape[3]} x {mask.shape[2]}" for mask in (predicted, visible, counted)]
+        raise FocusError(f"mask, true mask and region differ in size: {', '.join(sizes)}")
+    scores = mask_scores(predicted, visible, counted)._asdict()
+    return {
+        **{name: float(value) for name, value in scores.items()},
+        "outlier_iou": float(outlier_iou(predicted, visible, counted)),
+    }
+
+
+def _read_mask(path: Path) -> torch.Tensor:
+    """``[1, 1, H, W]`` in [0, 1]."""
+    return torch.from_numpy(read_image(path)).float().mean(dim=2)[None, None] / 255
+
+
+def parse(arguments: Sequence[str]) -> Masks:
+    """Options of `focus evaluate masks`."""
+    return parse_as(Masks, "evaluate masks", arguments)
