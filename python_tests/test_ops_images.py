@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -100,7 +101,7 @@ def test_neither_vector_code_nor_threads_change_a_bit(name: str, either_vector_c
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork processes")
-def test_several_threads_in_a_forked_process() -> None:
+def test_several_threads_in_a_forked_process(tmp_path: Path) -> None:
     """The threads of torch's OpenMP runtime are not forked with the process that used them: waiting would not end."""
     code = """
 import os, torch
@@ -115,7 +116,9 @@ if child == 0:
 assert os.waitpid(child, 0)[1] == 0
 assert loss() == before
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    # Elsewhere, so that Python finds the package that is tested and not a folder of sources beside it.
+    environment = {**os.environ, "PYTHONPATH": str(Path(ops.__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=tmp_path, env=environment)
 
 
 @every_loss
