@@ -18,7 +18,7 @@ COMMANDS = {
     "fit": "Reconstruct the faces of photos without a trained network.",
     "reconstruct": "Reconstruct the faces of photos with a trained network.",
     "prepare": "Align and crop photos, and show what training would see.",
-    "evaluate": "Score networks on synthetic faces, masks against true masks, or runs of the demo together.",
+    "evaluate": "Score networks on synthetic faces, masks against true masks, meshes against scans, or runs together.",
     "model": "Describe, convert or draw a face model.",
     "doctor": "Check this installation: versions, CUDA, operators, disk.",
 }

@@ -13,6 +13,7 @@ EVALUATIONS = {
     "checkpoints": "Score trained networks on synthetic test faces, where the truth is known.",
     "runs": "One table, and the claims, over several runs of the demo.",
     "masks": "Score a folder of masks against true masks.",
+    "now": "Score meshes against the scans of the NoW challenge.",
 }
 
 

@@ -1,0 +1,264 @@
+"""The folders of the NoW challenge: the image list, scans with their landmarks, and predictions, with what is wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from focus.errors import FocusError
+from focus.eval.now.alignment import face_region
+from focus.eval.now.files import (
+    LANDMARK_SUFFIXES,
+    MESH_SUFFIXES,
+    Mesh,
+    non_manifold_edges,
+    read_landmarks,
+    read_mesh,
+    read_picked_points,
+)
+
+Array = NDArray[np.float64]
+Unit = Literal["mm", "cm", "m"]
+
+MILLIMETRES: dict[Unit, float] = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
+"""Millimetres in each unit that a prediction may have."""
+
+CHALLENGES = ("multiview_neutral", "multiview_expressions", "multiview_occlusions", "selfie")
+"""Folders of the images, in the order of tables; other names are kept after them."""
+
+_EYES_MM = 90.0
+"""Distance of the outer eye corners, about that of any adult; only its order of magnitude is used."""
+_EYES_FACTOR = 3.0
+_AWAY = 0.5
+"""Landmarks lie on the mesh, or near: within this share of the outer eye corners' distance."""
+
+
+class NowImage(NamedTuple):
+    """A line of the image list: ``.../subject/challenge/file``."""
+
+    subject: str
+    challenge: str
+    stem: str
+
+    @property
+    def name(self) -> str:
+        """``subject/challenge/stem``: where predictions have their files."""
+        return f"{self.subject}/{self.challenge}/{self.stem}"
+
+
+class Scan(NamedTuple):
+    """The truth of a subject, in mm."""
+
+    mesh: Mesh
+    landmarks: Array
+    """``[7, 3]``."""
+
+
+class Prediction(NamedTuple):
+    """A method's face for an image, in the unit of its files."""
+
+    mesh: Mesh
+    landmarks: Array
+    """``[7, 3]``."""
+
+
+def read_image_list(path: Path) -> list[NowImage]:
+    """Reads a list of images, one path in a line, such as imagepathsvalidation.txt of the dataset.
+
+    Raises:
+        FocusError: missing, empty, lines that are no such path, or images that would share their predictions' files.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise FocusError(f"{path}: no such file; expected the list of images of the NoW dataset") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise FocusError(f"{path}: cannot be read as a list of images ({error})") from error
+    found: dict[NowImage, int] = {}
+    for number, line in enumerate(lines, start=1):
+        parts = line.strip().split("/")
+        if parts == [""]:
+            continue
+        if len(parts) < 3 or any(part in ("", ".", "..") for part in parts[-3:]):
+            raise FocusError(f"{path}: line {number}: expected .../subject/challenge/image.jpg, got {line.strip()!r}")
+        image = NowImage(parts[-3], parts[-2], Path(parts[-1]).stem)
+        if image in found:
+            raise FocusError(
+                f"{path}: line {number}: {image.name} is in line {found[image]} already; each image is counted once"
+            )
+        found[image] = number
+    if not found:
+        raise FocusError(f"{path}: expected paths of images, one in a line, found none")
+    return list(found)
+
+
+@dataclass(frozen=True)
+class NowDataset:
+    """The scans.
+
+    Args:
+        scans: folder with a folder for each subject, which holds one OBJ file; or the root of the dataset, which holds
+            that folder as ``scans``.
+        landmarks: folder with a folder for each subject, which holds one .pp file; None: ``scans_lmks_onlypp`` beside
+            the scans, or, where there is none, the folder of the scans itself.
+    """
+
+    scans: Path
+    landmarks: Path | None = None
+
+    def folders(self) -> tuple[Path, Path]:
+        """Folders of scans and of landmarks. Raises `FocusError` where one is missing."""
+        scans = self.scans / "scans" if (self.scans / "scans").is_dir() else self.scans
+        beside = scans.parent / "scans_lmks_onlypp"
+        landmarks = self.landmarks or (beside if beside.is_dir() else scans)
+        for folder, what in ((scans, "scans"), (landmarks, "landmarks of the scans")):
+            if not folder.is_dir():
+                raise FocusError(f"{folder}: no such folder of {what}")
+        return scans, landmarks
+
+    def load(self, subject: str) -> Scan:
+        """Reads a scan with its landmarks.
+
+        Raises:
+            FocusError: missing, ambiguous or damaged files, a scan not in millimetres, or not where its landmarks are.
+        """
+        scans, landmarks = self.folders()
+        path = _only(scans / subject, ".obj", "scan")
+        points = read_picked_points(_only(landmarks / subject, ".pp", "landmarks"))
+        unit = detect_unit(points)
+        if unit != "mm":
+            raise FocusError(
+                f"{path}: the outer eye corners are {_eyes(points):.3g} apart, which is {_in_words(unit)}; expected a "
+                "scan in mm, since errors are reported in its unit"
+            )
+        mesh = read_mesh(path)
+        centre, radius = face_region(points)
+        if not (np.linalg.norm(mesh.vertices - centre, axis=1) <= radius).any():
+            raise FocusError(
+                f"{path}: no vertex within {radius:.3g} mm of the face's centre by its landmarks; expected scan and "
+                "landmarks in one place and unit"
+            )
+        return Scan(mesh, points)
+
+
+def scan_notes(scan: Scan) -> list[str]:
+    """What is odd about a scan and does not keep it from being measured."""
+    notes = []
+    if non_manifold_edges(scan.mesh.faces):
+        notes.append("non-manifold scan (edges with more than two faces): measured all the same, at its vertices")
+    if len(np.unique(scan.mesh.faces)) < len(scan.mesh.vertices):
+        notes.append("scan with vertices that no face uses: they are measured, too, as the challenge does")
+    return notes
+
+
+def load_prediction(folder: Path, image: NowImage) -> Prediction:
+    """Reads ``folder/subject/challenge/stem`` .obj or .ply, and .npy or .txt.
+
+    Raises:
+        FocusError: missing files, two where one is expected, or damaged.
+    """
+    mesh = _one_of(folder / image.subject / image.challenge, image.stem, MESH_SUFFIXES, "mesh")
+    landmarks = _one_of(folder / image.subject / image.challenge, image.stem, LANDMARK_SUFFIXES, "landmarks")
+    return Prediction(read_mesh(mesh), read_landmarks(landmarks))
+
+
+def check_prediction(prediction: Prediction, scan: Scan, *, unit: Unit, metrical: bool) -> list[str]:
+    """Refuses what cannot be measured, and returns what is odd about the rest.
+
+    Args:
+        prediction: what a method says.
+        scan: what is true.
+        unit: in which the prediction is said to be.
+        metrical: whether the unit matters.
+
+    Raises:
+        FocusError: landmarks that coincide, mirror those of the scan or are not on the mesh; with `metrical`, another
+            unit.
+    """
+    mesh, landmarks = prediction
+    eyes = _eyes(landmarks)
+    if eyes == 0:
+        raise FocusError("landmarks: both outer eye corners are in one place")
+    if _mirrored(landmarks, scan.landmarks):
+        raise FocusError(
+            "landmarks fit those of the scan best as a mirror image: expected the eye corners from the image's left to "
+            "its right, nose base, mouth corners from left to right; check their order, and the axes of the mesh"
+        )
+    nearest = _nearest(landmarks, mesh.vertices)
+    if nearest.max() > _AWAY * eyes:
+        worst = int(nearest.argmax())
+        raise FocusError(
+            f"landmark {worst} is {nearest[worst] / eyes:.2f} of the eyes' distance away from the mesh; expected "
+            "points on it: are mesh and landmarks in the same unit and place?"
+        )
+    detected, notes = detect_unit(landmarks), []
+    if detected != unit:
+        seen = f"outer eye corners {eyes:.3g} apart: {_in_words(detected)}, not {unit}"
+        if metrical:
+            raise FocusError(f"{seen}; convert the meshes, or say in which unit they are (--units)")
+        notes.append(f"{_in_words(detected)} and not {unit}, by its size: the scale is aligned and does not count")
+    if non_manifold_edges(mesh.faces):
+        notes.append("non-manifold mesh (edges with more than two faces): measured all the same")
+    return notes
+
+
+def detect_unit(landmarks: Array) -> Unit | None:
+    """The unit in which these are landmarks of a face; None: none of them. Only the order of magnitude decides."""
+    for unit, factor in MILLIMETRES.items():
+        if 1 / _EYES_FACTOR <= _eyes(landmarks) * factor / _EYES_MM < _EYES_FACTOR:
+            return unit
+    return None
+
+
+def _nearest(points: Array, vertices: Array) -> Array:
+    """Distance ``[N]`` of each of ``[N, 3]`` to the nearest of ``[V, 3]``."""
+    return np.array([np.linalg.norm(vertices - point, axis=1).min() for point in points])
+
+
+def summarise_notes(notes: Sequence[tuple[str, str]]) -> list[str]:
+    """(image or subject, note) pairs, each note once with how many have it."""
+    counts = Counter(note for _, note in notes)
+    first = {note: name for name, note in reversed(notes)}
+    return [f"{note} ({count}: {first[note]}{', ...' if count > 1 else ''})" for note, count in counts.items()]
+
+
+def _eyes(landmarks: Array) -> float:
+    return float(np.linalg.norm(landmarks[0] - landmarks[3]))
+
+
+def _in_words(unit: Unit | None) -> str:
+    names = {"mm": "in mm", "cm": "in cm", "m": "in m"}
+    return names.get(cast(str, unit), "in none of mm, cm and m")
+
+
+def _mirrored(landmarks: Array, truth: Array) -> bool:
+    """Whether a reflection fits better than any rotation, and clearly: nearly flat landmarks decide nothing."""
+    covariance = (truth - truth.mean(axis=0)).T @ (landmarks - landmarks.mean(axis=0))
+    u, singular, vh = torch.linalg.svd(torch.from_numpy(covariance))
+    return bool(torch.linalg.det(u @ vh) < 0) and bool(singular[2] > 1e-3 * singular[0])
+
+
+def _only(folder: Path, suffix: str, what: str) -> Path:
+    found = sorted(path for path in folder.glob("*") if path.suffix.lower() == suffix) if folder.is_dir() else []
+    if len(found) != 1:
+        names = f": {', '.join(path.name for path in found)}" if found else ""
+        raise FocusError(f"{folder}: expected one {suffix} file ({what}), found {len(found) or 'none'}{names}")
+    return found[0]
+
+
+def _one_of(folder: Path, stem: str, suffixes: Sequence[str], what: str) -> Path:
+    candidates = [folder / f"{stem}{suffix}" for suffix in suffixes]
+    found = [path for path in candidates if path.is_file()]
+    if len(found) > 1:
+        raise FocusError(f"{folder}: both {' and '.join(path.name for path in found)}; which is the {what}? Remove one")
+    if not found:
+        names = " or ".join(path.name for path in candidates)
+        raise FocusError(f"{folder}: no {what}: expected {names}")
+    return found[0]
