@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -229,7 +230,8 @@ def now(dataset: Path, tmp_path: Path) -> Path:
 
 
 def command(folder: Path, *more: object) -> list[str]:
-    arguments = ["--scans", folder, "--images", folder / "images.txt", "--workers", "1", *more]
+    arguments = ["--scans", folder, "--images", folder / "images.txt", "--workers", "1"]
+    arguments += ["--refinement-points", "300", *more]  # the last of two counts
     named = ["--predictions", f"true={folder / 'true'}", f"wide={folder / 'wide'}"]
     return ["evaluate", "now", *map(str, arguments), *named]
 
@@ -399,6 +401,13 @@ def test_metres_are_named_and_never_mended(now: Path, capsys: pytest.CaptureFixt
 )
 def test_options_are_checked(now: Path, more: list[str], pattern: str, capsys: pytest.CaptureFixture[str]) -> None:
     refused(command(now, *more), capsys, pattern)
+
+
+def test_without_libigl_the_extra_is_named(
+    now: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "igl", None)
+    refused(command(now), capsys, r"igl is needed to measure distances .*focus-face\[now\]")
 
 
 def test_a_name_for_each_method(now: Path, capsys: pytest.CaptureFixture[str]) -> None:
