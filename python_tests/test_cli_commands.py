@@ -267,8 +267,40 @@ def test_masks_against_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert {skip["name"] for skip in answer["skipped"]} == {"extra.png", "lonely.png"}
 
 
+def test_segmentation_then_compare_and_pose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    options = ["--faces", 3, "--subsets", "general", "large_pose", "--device", "cpu", "--out", tmp_path]
+    answer = run(["evaluate", "segmentation", *options], capsys)
+    rows = answer["subsets"]["general"]
+    assert list(rows) == ["all face", "skin colour", "outlier-robust"]
+    assert rows["all face"]["halves"]["occluded"]["outlier_iou"] == 0
+    assert rows["all face"]["halves"]["overall"]["recall"] > 0.99
+    assert sum(kind["pictures"] for kind in rows["all face"]["occluders"].values()) >= 6
+    assert "by what is in front of the face" in (tmp_path / "segmentation.md").read_text()
+    run(["evaluate", "segmentation", *options], capsys)  # once more: replaces its own lines
+    results = tmp_path / "results.jsonl"
+    assert len(results.read_text().splitlines()) == 6
+
+    compared = run(["evaluate", "compare", results, "--reference", "skin colour", "--out", tmp_path / "c"], capsys)
+    first = compared["comparisons"][0]
+    assert first["reference"] == "skin colour"
+    assert first["methods"]["all face"]["overall"]["recall"]["difference"]["mean"] >= 0
+    assert "| skin colour |" in (tmp_path / "c" / "comparison.md").read_text()
+    assert "expected one of" in run(["evaluate", "compare", results, "--reference", "x"], capsys, REFUSED)["error"]
+
+    options = ["--subset", "large_pose", "--value", "f1", "--out", tmp_path / "p"]
+    bins = run(["evaluate", "pose", results, *options], capsys)["bins"]
+    assert sum(part["count"] for part in bins["occluded"]["all face"]) == 3
+    assert read_image(tmp_path / "p" / "pose.png").std() > 5
+    missing = run(["evaluate", "pose", results, "--subset", "sunny", "--out", tmp_path / "q"], capsys, REFUSED)
+    assert "there are general, large_pose" in missing["error"]
+    assert not (tmp_path / "q").exists()
+    refused = run(["evaluate", "segmentation", "--subsets", "sunny", "--out", tmp_path / "q"], capsys, REFUSED)
+    assert "expected one of general" in refused["error"]
+
+
 def test_evaluate_refuses_what_it_cannot_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "expected one of checkpoints, runs, masks" in run(["evaluate", "mask"], capsys, REFUSED)["error"]
+    assert "expected one of checkpoints, " in run(["evaluate", "mask"], capsys, REFUSED)["error"]
     assert "at least one checkpoint" in run(["evaluate", "checkpoints"], capsys, REFUSED)["error"]
     assert "at least one folder" in run(["evaluate", "runs"], capsys, REFUSED)["error"]
     missing = tmp_path / "missing"

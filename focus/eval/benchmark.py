@@ -17,6 +17,7 @@ from torch import Tensor
 
 from focus import losses
 from focus.data.batches import FaceBatch
+from focus.data.skin import skin_mask
 from focus.data.synthetic import SyntheticFaces
 from focus.errors import FocusError
 from focus.eval.appearance import appearance_rmse
@@ -74,6 +75,11 @@ def robust_rule(sigma: float = losses.ROBUST_SIGMA, cutoff: float = losses.ROBUS
     return rule
 
 
+def skin_rule(batch: FaceBatch, rendering: Rendering) -> Tensor:
+    """The mask of Deep3D: what has the colour of skin."""
+    return skin_mask(batch.image) * rendering.mask
+
+
 def true_mask(batch: FaceBatch, rendering: Rendering) -> Tensor:
     """The true mask, as Oracle is given it in training. Its mask scores are the best that can be had, by definition."""
     if batch.visible_mask is None:
@@ -116,6 +122,10 @@ class Evaluation:
     """``[N]``."""
     names: tuple[str, ...]
     """``[N]``, of the pictures."""
+    occluder: tuple[str, ...]
+    """``[N]``, kind of what is in front of the face, several joined with "+", "none" where nothing is."""
+    yaw: NDArray[np.float64]
+    """``[N]`` degrees, of the true pose; positive as in `focus.face.camera`."""
     values: Mapping[str, Mapping[str, NDArray[np.float64]]]
     """Method -> one of `IMAGE_VALUES` -> ``[N]``."""
     vertex_errors: Mapping[str, NDArray[np.float32]]
@@ -130,12 +140,14 @@ class Evaluation:
         return {method: {half: self._row(method, self._half(half)) for half in HALVES} for method in self.values}
 
     def per_image(self) -> dict[str, Any]:
-        """What a paired comparison needs, ready for JSON: names, occluded, the values of every method to six
+        """What comparisons need, ready for JSON: what the pictures are, and the values of every method to six
         decimals.
         """
         return {
             "names": list(self.names),
             "occluded": self.occluded.tolist(),
+            "occluder": list(self.occluder),
+            "yaw": np.round(self.yaw, 3).tolist(),
             "methods": {
                 m: {k: np.round(v, 6).tolist() for k, v in values.items()} for m, values in self.values.items()
             },
@@ -148,6 +160,8 @@ class Evaluation:
         return Evaluation(
             occluded=np.concatenate([part.occluded for part in parts]),
             names=tuple(name for part in parts for name in part.names),
+            occluder=tuple(kind for part in parts for kind in part.occluder),
+            yaw=np.concatenate([part.yaw for part in parts]),
             values={
                 method: {key: np.concatenate([part.values[method][key] for part in parts]) for key in rows}
                 for method, rows in first.values.items()
@@ -199,6 +213,8 @@ def evaluate(
     errors: dict[str, list[NDArray[np.float32]]] = {m.name: [] for m in methods}
     occluded: list[bool] = []
     names: list[str] = []
+    kinds: list[str] = []
+    yaws: list[NDArray[np.float64]] = []
     for half in (True, False):
         for start in range(0, count, batch_size):
             size = min(batch_size, count - start)
@@ -210,11 +226,17 @@ def evaluate(
                 errors[method.name].append(vertex_errors.cpu().numpy())
             occluded += [half] * size
             names += batch.names
+            kinds += batch.occluder
+            if batch.parameters is None:
+                raise ValueError("evaluate: expected faces whose pose is known")
+            yaws.append(batch.parameters.rotation[:, 1].double().rad2deg().cpu().numpy())
             if progress is not None:
                 progress(len(names), 2 * count)
     return Evaluation(
         occluded=np.array(occluded),
         names=tuple(names),
+        occluder=tuple(kinds),
+        yaw=np.concatenate(yaws),
         values={m: {key: np.concatenate(parts) for key, parts in rows.items()} for m, rows in values.items()},
         vertex_errors={m: np.concatenate(parts) for m, parts in errors.items()},
     )

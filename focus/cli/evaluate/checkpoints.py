@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import tyro
 
 from focus.cli.command import Command, Outcome, bars, parse_as
@@ -38,18 +39,10 @@ class Checkpoints(Command):
         if not self.checkpoints:
             raise FocusError("focus evaluate checkpoints: expected at least one checkpoint, got none")
         device = pick_device(self.device)
-        loaded = [load_trained(path, device=device) for path in self.checkpoints]
-        first = loaded[0]
-        for trained in loaded[1:]:
-            first.checkpoint.check_model(trained.model)
-            if trained.settings.image_size != first.settings.image_size:
-                raise FocusError(
-                    f"{trained.checkpoint.path}: made for {trained.settings.image_size} pixels, "
-                    f"{first.checkpoint.path} for {first.settings.image_size}; score them one by one"
-                )
-        names = _names(loaded)
+        loaded = load_alike(self.checkpoints, device)
+        first = loaded[0][0]
         methods = build_methods(first, {})
-        methods += [method_of(trained, name) for trained, name in zip(loaded, names, strict=True)]
+        methods += [method_of(trained, name) for trained, name in loaded]
         with bars() as update:
             result = evaluate(
                 methods,
@@ -67,6 +60,24 @@ class Checkpoints(Command):
                 write_json(self.out / "per_image.json", {"seed": self.seed, **result.per_image()}),
             ]
         return outcome
+
+
+def load_alike(paths: Sequence[Path], device: torch.device) -> list[tuple[Trained, str]]:
+    """Networks for one face model and image size, each with its name in tables.
+
+    Raises:
+        FocusError: no usable checkpoint, or one that does not fit the first.
+    """
+    loaded = [load_trained(path, device=device) for path in paths]
+    first = loaded[0]
+    for trained in loaded[1:]:
+        first.checkpoint.check_model(trained.model)
+        if trained.settings.image_size != first.settings.image_size:
+            raise FocusError(
+                f"{trained.checkpoint.path}: made for {trained.settings.image_size} pixels, "
+                f"{first.checkpoint.path} for {first.settings.image_size}; score them one by one"
+            )
+    return list(zip(loaded, _names(loaded), strict=True))
 
 
 def _names(loaded: Sequence[Trained]) -> list[str]:

@@ -1,0 +1,78 @@
+"""`focus evaluate pose`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich.table import Table
+
+from focus.cli.command import Command, Outcome, parse_as
+from focus.errors import FocusError
+from focus.eval.comparison import by_yaw
+from focus.eval.results import Result, read_results
+from focus.report.comparison import yaw_figure
+from focus.report.files import write_together
+from focus.report.results import write_json
+
+
+@dataclass(kw_only=True)
+class Pose(Command):
+    """Errors over the yaw of the face, with and without something in front of it."""
+
+    results: tyro.conf.Positional[tuple[Path, ...]]
+    """Files of results (results.jsonl)."""
+    subset: str = "general"
+    """Of the test set; large_pose has faces at all angles."""
+    value: Literal["shape_error_mm", "appearance_rmse", "f1", "outlier_iou"] = "shape_error_mm"
+    """What is drawn."""
+    width: float = 10.0
+    """Of a bin, degrees."""
+    out: Path
+    """Folder for pose.json and pose.png."""
+
+    def run(self) -> Outcome:
+        """Bins the faces of every method, all training seeds together."""
+        if not self.results:
+            raise FocusError("focus evaluate pose: expected at least one file of results, got none")
+        found = [result for path in self.results for result in read_results(path)]
+        methods: dict[str, list[Result]] = {}
+        for result in found:
+            if result.subset == self.subset and self.value in result.values:
+                methods.setdefault(result.method, []).append(result)
+        if not methods:
+            have = ", ".join(sorted({result.subset for result in found}))
+            raise FocusError(
+                f"focus evaluate pose: no result of the subset {self.subset!r} with {self.value}; there are {have}"
+            )
+        runs = [result for of_method in methods.values() for result in of_method]
+        halves = [half for half in ("unoccluded", "occluded") if all(result.half(half).any() for result in runs)]
+        curves = {
+            half: {method: by_yaw(of_method, self.value, half, self.width) for method, of_method in methods.items()}
+            for half in halves
+        }
+        outcome = Outcome(read=[str(path) for path in self.results])
+        for half, of_half in curves.items():
+            table = Table(half, "yaw", "faces", "mean", "std", box=None, pad_edge=False, header_style="dim")
+            for method, bins in of_half.items():
+                for part in bins:
+                    span = f"{part.low:+.0f} to {part.low + part.width:+.0f}"
+                    table.add_row(method, span, str(part.count), f"{part.mean:.3f}", f"{part.deviation:.3f}")
+            outcome.shown.append(table)
+        outcome.details = {
+            "subset": self.subset,
+            "value": self.value,
+            "bins": {h: {m: [asdict(part) for part in bins] for m, bins in c.items()} for h, c in curves.items()},
+        }
+        picture = yaw_figure(curves, self.value)
+        outcome.written = [write_json(self.out / "pose.json", outcome.details)]
+        outcome.written += write_together(self.out, {"pose.png": picture})
+        return outcome
+
+
+def parse(arguments: Sequence[str]) -> Pose:
+    """Options of `focus evaluate pose`."""
+    return parse_as(Pose, "evaluate pose", arguments)

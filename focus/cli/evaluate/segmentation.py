@@ -1,0 +1,168 @@
+"""`focus evaluate segmentation`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from rich.table import Table
+from rich.text import Text
+
+from focus.cli.command import Command, Outcome, bars, parse_as
+from focus.cli.evaluate.checkpoints import load_alike
+from focus.demo import shipped_checkpoint
+from focus.demo.jobs import method_of
+from focus.demo.provenance import commit
+from focus.errors import FocusError
+from focus.eval import Method, evaluate
+from focus.eval.benchmark import robust_rule, skin_rule, whole_face
+from focus.eval.comparison import by_occluder
+from focus.eval.results import Result, append_results, from_evaluation
+from focus.eval.testset import SUBSETS, VERSION, benchmark_faces, digest
+from focus.report.results import write_json, write_text
+from focus.train import Trained
+from focus.train.run import pick_device
+
+_SCORES = ("accuracy", "precision", "recall", "f1")
+_TITLES = ("ACC", "PPV", "TPR", "F1")
+
+
+@dataclass(kw_only=True)
+class Segmentation(Command):
+    """Masks of the face against the truth, on the fixed test set (Table 1 of the paper)."""
+
+    checkpoints: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Trained networks, each with its own reconstruction and mask."""
+    initial: Path | None = None
+    """Network whose reconstructions the rules without a network of their own are given; by default the shipped one."""
+    faces: int = 500
+    """Of each subset; each is seen once with and once without an occluder."""
+    subsets: tuple[str, ...] = SUBSETS
+    """Of the test set."""
+    seed: int = 0
+    """0 is the test set; others are for choosing settings."""
+    device: str = "auto"
+    """cpu, cuda, or auto."""
+    out: Path
+    """Folder for results.jsonl (added to what is there), segmentation.json and segmentation.md."""
+
+    def run(self) -> Outcome:
+        """Scores the rules and the networks, subset by subset."""
+        device = pick_device(self.device)
+        initial = self.initial or shipped_checkpoint()
+        if initial is None:
+            raise FocusError("focus evaluate segmentation: this build ships no network; hand one in with --initial")
+        first, *others = load_alike([initial, *self.checkpoints], device)
+        methods = _rules(first)
+        methods += [method_of(trained, name) for trained, name in others]
+        results: list[Result] = []
+        with bars() as update:
+            for subset in self.subsets:
+                faces = benchmark_faces(first[0].model, first[0].settings.image_size, subset, self.seed)
+                evaluation = evaluate(
+                    methods,
+                    faces,
+                    self.faces,
+                    device=device,
+                    progress=lambda done, total, name=subset: update(name, done, total, ""),  # type: ignore[misc]
+                )
+                results += from_evaluation(
+                    evaluation,
+                    seed=0,
+                    subset=subset,
+                    version=VERSION,
+                    digest=digest(faces, self.faces),
+                    commit=commit(),
+                )
+        seeds = {name: trained.settings.seed for trained, name in others}
+        results = [Result(**{**vars(result), "seed": seeds.get(result.method, 0)}) for result in results]
+        outcome = Outcome(read=[str(initial), *map(str, self.checkpoints)])
+        for subset in self.subsets:
+            chosen = [result for result in results if result.subset == subset]
+            outcome.shown += [Text(subset, style="bold"), _table(chosen), Text()]
+        outcome.details = {"subsets": {s: _details([r for r in results if r.subset == s]) for s in self.subsets}}
+        outcome.written = [
+            append_results(self.out / "results.jsonl", results),
+            write_json(self.out / "segmentation.json", outcome.details),
+            write_text(self.out / "segmentation.md", _markdown(outcome.details["subsets"])),
+        ]
+        return outcome
+
+
+def _rules(first: tuple[Trained, str]) -> list[Method]:
+    """What needs no segmentation network, all with the same reconstructions."""
+    trained = first[0]
+    network, robust = trained.networks.reconstruction, trained.settings.robust
+    return [
+        Method("all face", network, whole_face),
+        Method("skin colour", network, skin_rule),
+        Method("outlier-robust", network, robust_rule(robust.sigma, robust.cutoff)),
+    ]
+
+
+def _row(result: Result, half: str) -> dict[str, float]:
+    row = {name: float(result.of(name, half).mean()) for name in (*_SCORES, "outlier_iou", "hard_accuracy", "hard_f1")}
+    return {**row, "f1_std": float(result.of("f1", half).std())}
+
+
+def _details(results: Sequence[Result]) -> dict[str, Any]:
+    return {
+        result.method: {
+            "halves": {half: _row(result, half) for half in ("unoccluded", "occluded", "overall")},
+            "occluders": {
+                kind: {"pictures": count, "f1": mean, "outlier_iou": by_occluder(result, "outlier_iou")[kind][1]}
+                for kind, (count, mean) in by_occluder(result, "f1").items()
+            },
+        }
+        for result in results
+    }
+
+
+def _cells(row: dict[str, float]) -> list[str]:
+    f1 = f"{row['f1']:.3f} ± {row['f1_std']:.3f}"
+    scores = [f"{row[name]:.3f}" for name in _SCORES[:3]]
+    return [*scores, f1, f"{row['outlier_iou']:.3f}", f"{row['hard_accuracy']:.3f}", f"{row['hard_f1']:.3f}"]
+
+
+_HEAD = (*_TITLES, "outlier IoU", "ACC, thresholded", "F1, thresholded")
+
+
+def _table(results: Sequence[Result]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("")
+    for title in _HEAD:
+        table.add_column(title, justify="right")
+    details = _details(results)
+    for half in ("unoccluded", "occluded", "overall"):
+        table.add_row(f"[dim]{half}[/dim]")
+        for method, parts in details.items():
+            table.add_row(f"  {method}", *_cells(parts["halves"][half]))
+    return table
+
+
+def _markdown(subsets: dict[str, Any]) -> str:
+    lines = []
+    for subset, methods in subsets.items():
+        lines += [f"## {subset}", "", "| | " + " | ".join(_HEAD) + " |", "|---|" + "---:|" * len(_HEAD)]
+        for half in ("unoccluded", "occluded", "overall"):
+            lines.append(f"| *{half}* |" + " |" * len(_HEAD))
+            lines += [f"| {m} | " + " | ".join(_cells(parts["halves"][half])) + " |" for m, parts in methods.items()]
+        kinds = list(next(iter(methods.values()))["occluders"])
+        names = list(methods)
+        lines += ["", "Outlier IoU by what is in front of the face:", "", "| | pictures | " + " | ".join(names) + " |"]
+        lines.append("|---|---:|" + "---:|" * len(names))
+        for kind in kinds:
+            count = next(iter(methods.values()))["occluders"][kind]["pictures"]
+            values = [f"{np.round(methods[m]['occluders'][kind]['outlier_iou'], 3):.3f}" for m in names]
+            lines.append(f"| {kind.replace('_', ' ')} | {count} | " + " | ".join(values) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def parse(arguments: Sequence[str]) -> Segmentation:
+    """Options of `focus evaluate segmentation`."""
+    return parse_as(Segmentation, "evaluate segmentation", arguments)

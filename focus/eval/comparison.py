@@ -1,0 +1,204 @@
+"""Methods against each other out of files of results: means with intervals, and paired differences to one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from focus.errors import FocusError
+from focus.eval.benchmark import HALVES
+from focus.eval.results import Result
+from focus.eval.statistics import Interval, paired_bootstrap
+
+VALUES = ("accuracy", "precision", "recall", "f1", "outlier_iou", "shape_error_mm", "appearance_rmse")
+"""What is compared, where the methods have it."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value of one method on one half of a subset, over its training seeds."""
+
+    mean: Interval
+    """Over pictures, and over runs where there are several, with its 95% bootstrap interval."""
+    deviation: float
+    """Standard deviation over pictures."""
+    difference: Interval | None
+    """Method - reference, paired by picture and seed; None for the reference itself."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All methods on one subset."""
+
+    subset: str
+    version: int
+    digest: str
+    pictures: int
+    seeds: Mapping[str, tuple[int, ...]]
+    """Method -> training seeds."""
+    reference: str
+    cells: Mapping[str, Mapping[str, Mapping[str, Cell]]]
+    """Method -> half -> one of `VALUES` that it has."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "subset": self.subset,
+            "version": self.version,
+            "digest": self.digest,
+            "pictures": self.pictures,
+            "reference": self.reference,
+            "seeds": {method: list(seeds) for method, seeds in self.seeds.items()},
+            "methods": {
+                method: {
+                    half: {
+                        value: {
+                            **cell.mean._asdict(),
+                            "std": cell.deviation,
+                            "difference": None if cell.difference is None else cell.difference._asdict(),
+                        }
+                        for value, cell in row.items()
+                    }
+                    for half, row in halves.items()
+                }
+                for method, halves in self.cells.items()
+            },
+        }
+
+
+def compare(results: Sequence[Result], reference: str | None = None) -> list[Comparison]:
+    """Compares all methods of some results, subset by subset.
+
+    Args:
+        results: of any number of files. A method that does not learn may have one seed where others have several: its
+            one result is paired with each of theirs.
+        reference: method that the others are compared with; None: the first of each subset.
+
+    Raises:
+        FocusError: two results of one method, seed and subset; results on different test sets; no such reference.
+    """
+    subsets: dict[str, list[Result]] = {}
+    for result in results:
+        subsets.setdefault(result.subset, []).append(result)
+    if reference is not None and all(result.method != reference for result in results):
+        names = ", ".join(dict.fromkeys(result.method for result in results))
+        raise FocusError(f"compare: reference: expected one of {names}, got {reference!r}")
+    return [_compare(subset, part, reference) for subset, part in subsets.items()]
+
+
+def _compare(subset: str, results: Sequence[Result], reference: str | None) -> Comparison:
+    first = results[0]
+    methods: dict[str, dict[int, Result]] = {}
+    for result in results:
+        if (result.version, result.digest) != (first.version, first.digest) or result.names != first.names:
+            raise FocusError(
+                f"compare: {subset}: {result.method} (seed {result.seed}) was measured on another test set than "
+                f"{first.method} (version {result.version} and {first.version}, digest {result.digest[:12]} and "
+                f"{first.digest[:12]}, {len(result.names)} and {len(first.names)} pictures). Run both on the same one."
+            )
+        runs = methods.setdefault(result.method, {})
+        if result.seed in runs:
+            raise FocusError(f"compare: {subset}: {result.method} comes twice with seed {result.seed}")
+        runs[result.seed] = result
+    chosen = reference if reference in methods else next(iter(methods))
+    cells = {
+        method: {
+            half: {value: _cell(runs, methods[chosen], method == chosen, value, half) for value in _shared(runs)}
+            for half in HALVES
+            if first.half(half).any()
+        }
+        for method, runs in methods.items()
+    }
+    return Comparison(
+        subset=subset,
+        version=first.version,
+        digest=first.digest,
+        pictures=len(first.names),
+        seeds={method: tuple(sorted(runs)) for method, runs in methods.items()},
+        reference=chosen,
+        cells=cells,
+    )
+
+
+def _shared(runs: Mapping[int, Result]) -> list[str]:
+    return [value for value in VALUES if all(value in run.values for run in runs.values())]
+
+
+def _cell(
+    runs: Mapping[int, Result], reference: Mapping[int, Result], is_reference: bool, value: str, half: str
+) -> Cell:
+    columns = [run.of(value, half) for run in runs.values()]
+    mean = paired_bootstrap(columns, [np.zeros_like(c) for c in columns], resample_runs=len(columns) > 1)
+    pairs = [] if is_reference else [pair for pair in _pairs(runs, reference) if value in pair[1].values]
+    difference = None
+    if pairs:
+        difference = paired_bootstrap(
+            [a.of(value, half) for a, _ in pairs], [b.of(value, half) for _, b in pairs], resample_runs=len(pairs) > 1
+        )
+    deviation = float(np.mean([column.std() for column in columns]))
+    return Cell(mean, deviation, difference)
+
+
+def _pairs(runs: Mapping[int, Result], reference: Mapping[int, Result]) -> list[tuple[Result, Result]]:
+    if len(runs) == 1 or len(reference) == 1:
+        return [(a, b) for a in runs.values() for b in reference.values()]
+    return [(runs[seed], reference[seed]) for seed in sorted(runs.keys() & reference.keys())]
+
+
+@dataclass(frozen=True)
+class YawBin:
+    """Faces whose yaw is in [`low`, `low` + `width`) degrees."""
+
+    low: float
+    width: float
+    count: int
+    """Of faces, over all runs."""
+    mean: float
+    deviation: float
+    """Standard deviation over faces."""
+    error: float
+    """Standard error of the mean."""
+
+
+def by_yaw(
+    runs: Sequence[Result], value: str = "shape_error_mm", half: str = "overall", width: float = 10.0
+) -> list[YawBin]:
+    """A value over bins of the true yaw (Fig. 3 of the paper); bins without faces are left out.
+
+    Args:
+        runs: of one method on one subset.
+        value: one of `benchmark.IMAGE_VALUES`.
+        half: "occluded", "unoccluded" or "overall".
+        width: of a bin, degrees; bins begin at multiples of it.
+
+    Raises:
+        FocusError: no runs, a value that they have not, or a width that is not positive.
+    """
+    if not runs or not width > 0:
+        raise FocusError(f"by_yaw: expected runs and a positive width, got {len(runs)} runs and {width}")
+    yaw = np.concatenate([np.asarray(run.yaw)[run.half(half)] for run in runs])
+    values = np.concatenate([run.of(value, half) for run in runs])
+    number: NDArray[np.int64] = np.floor(yaw / width).astype(np.int64)
+    bins = []
+    for k in np.unique(number):
+        inside = values[number == k]
+        deviation = float(inside.std())
+        error = deviation / float(np.sqrt(len(inside)))
+        bins.append(YawBin(float(k * width), width, len(inside), float(inside.mean()), deviation, error))
+    return bins
+
+
+def by_occluder(result: Result, value: str) -> dict[str, tuple[int, float]]:
+    """Kind of occluder -> (number of pictures, mean of a value); pictures with two kinds count for both."""
+    values = np.asarray(result.values[value])
+    kinds = [kind.split("+") for kind in result.occluder]
+    names = sorted({kind for entry in kinds for kind in entry})
+    rows = {}
+    for name in names:
+        chosen = np.array([name in entry for entry in kinds])
+        rows[name] = (int(chosen.sum()), float(values[chosen].mean()))
+    return rows

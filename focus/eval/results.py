@@ -1,0 +1,168 @@
+"""Files of results that several runs append to, and what is read out of them.
+
+One line of JSON for each method, training seed and subset of the test set, with the values of every picture: what
+paired comparisons between methods of different runs need. Pictures are told apart by the digest of the test set.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from focus.errors import FocusError
+from focus.eval.benchmark import HALVES, IMAGE_VALUES, Evaluation
+from focus.files import write_files
+
+
+@dataclass(frozen=True)
+class Result:
+    """One method on one subset of the test set: N pictures."""
+
+    method: str
+    """Name, as tables show it."""
+    seed: int
+    """Of the training run."""
+    subset: str
+    """Of the test set, `focus.eval.testset.SUBSETS`; or the name of a folder of photos."""
+    version: int
+    """Of the test set; 0: photos."""
+    digest: str
+    """Of the test set, or of the names of the photos."""
+    commit: str
+    """State of the source that computed it."""
+    names: tuple[str, ...]
+    """``[N]``, of the pictures."""
+    occluded: tuple[bool, ...]
+    """``[N]``."""
+    occluder: tuple[str, ...]
+    """``[N]``, kind of what is in front of the face."""
+    yaw: tuple[float, ...]
+    """``[N]`` degrees."""
+    values: Mapping[str, tuple[float, ...]]
+    """One of `benchmark.IMAGE_VALUES` -> ``[N]``; values that a method has not are left out."""
+    vertex_median_mm: Mapping[str, float] | None = None
+    """Half of the test set -> median shape error over all vertices of all its pictures, which `values` cannot give."""
+
+    @property
+    def key(self) -> tuple[str, int, str, int]:
+        """What names a result in a file: a later one takes the place of an earlier one."""
+        return self.method, self.seed, self.subset, self.version
+
+    def of(self, value: str, half: str = "overall") -> NDArray[np.float64]:
+        """The values of the pictures of a half of the test set.
+
+        Raises:
+            FocusError: the result has no such value.
+        """
+        if value not in self.values:
+            raise FocusError(f"results: {self.method}, {self.subset}: has no {value!r}, only {', '.join(self.values)}")
+        return np.asarray(self.values[value], dtype=np.float64)[self.half(half)]
+
+    def half(self, half: str) -> NDArray[np.bool_]:
+        """``[N]``, which pictures belong to "occluded", "unoccluded" or "overall"."""
+        occluded = np.asarray(self.occluded, dtype=bool)
+        return {"occluded": occluded, "unoccluded": ~occluded, "overall": np.ones_like(occluded)}[half]
+
+
+def from_evaluation(
+    evaluation: Evaluation, *, seed: int, subset: str, version: int, digest: str, commit: str
+) -> list[Result]:
+    """A result for each method of an evaluation."""
+    shared: dict[str, Any] = {
+        "seed": seed,
+        "subset": subset,
+        "version": version,
+        "digest": digest,
+        "commit": commit,
+        "names": evaluation.names,
+        "occluded": tuple(evaluation.occluded.tolist()),
+        "occluder": evaluation.occluder,
+        "yaw": tuple(np.round(evaluation.yaw, 3).tolist()),
+    }
+    metrics = evaluation.metrics()
+    return [
+        Result(
+            method=method,
+            **shared,
+            values={name: tuple(np.round(column, 6).tolist()) for name, column in values.items()},
+            vertex_median_mm={half: round(metrics[method][half]["shape_error_mm"]["median"], 6) for half in HALVES},
+        )
+        for method, values in evaluation.values.items()
+    ]
+
+
+def append_results(path: Path, results: Sequence[Result]) -> Path:
+    """Adds results to a file, or makes it; those of the same method, seed, subset and version are replaced.
+
+    Raises:
+        FocusError: the file holds something else, or a result has values that are not finite or do not fit its names.
+    """
+    kept = {result.key: result for result in (read_results(path) if path.exists() else [])}
+    for number, result in enumerate(results):
+        _check(result, f"result {number + 1}")
+        kept[result.key] = result
+    text = "".join(json.dumps(asdict(result), allow_nan=False) + "\n" for result in kept.values())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_files({path: text.encode()})
+    return path
+
+
+def read_results(path: Path) -> list[Result]:
+    """All results of a file.
+
+    Raises:
+        FocusError: no such file, or a line that is no result, named.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise FocusError(f"{path}: no such file of results") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise FocusError(f"{path}: cannot be read as text ({error})") from error
+    results = [_parse(line, f"{path}, line {n}") for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not results:
+        raise FocusError(f"{path}: expected lines of results, found none")
+    return results
+
+
+def _parse(line: str, place: str) -> Result:
+    try:
+        content = json.loads(line)
+        values = {name: tuple(map(float, column)) for name, column in content["values"].items()}
+        plain = {field.name: content[field.name] for field in fields(Result) if field.name in content}
+        lists = {name: tuple(content[name]) for name in ("names", "occluded", "occluder", "yaw")}
+        result = Result(**{**plain, **lists, "values": values})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FocusError(
+            f"{place}: no result of this version of focus ({type(error).__name__}: {error}); "
+            "delete the line or run again"
+        ) from error
+    _check(result, place)
+    return result
+
+
+def _check(result: Result, place: str) -> None:
+    count = len(result.names)
+    if not isinstance(result.method, str) or not isinstance(result.seed, int) or not isinstance(result.subset, str):
+        raise FocusError(f"{place}: expected a method, a seed and a subset, got {result.key}")
+    if len(set(result.names)) != count:
+        twice = sorted({name for name in result.names if result.names.count(name) > 1})
+        # The two halves of a synthetic set show the same faces: a name comes once in each.
+        pairs = list(zip(result.names, result.occluded, strict=False))
+        if len(set(pairs)) != len(pairs):
+            raise FocusError(f"{place}: {result.method}: pictures of the same name: {', '.join(twice[:5])}")
+    for name, column in (("occluded", result.occluded), ("occluder", result.occluder), ("yaw", result.yaw)):
+        if len(column) != count:
+            raise FocusError(f"{place}: {result.method}: {name}: expected {count} entries, got {len(column)}")
+    for name, values in result.values.items():
+        if name not in IMAGE_VALUES:
+            raise FocusError(f"{place}: {result.method}: unknown value {name!r}; expected {', '.join(IMAGE_VALUES)}")
+        if len(values) != count or not all(map(math.isfinite, values)):
+            raise FocusError(f"{place}: {result.method}: {name}: expected {count} finite numbers")

@@ -1,0 +1,159 @@
+"""The fixed test set, files of results, and comparisons out of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from focus.errors import FocusError
+from focus.eval.comparison import by_occluder, by_yaw, compare
+from focus.eval.results import Result, append_results, read_results
+from focus.eval.testset import SUBSETS, benchmark_faces, digest
+from focus.face import MorphableModel
+
+
+@pytest.fixture(scope="module")
+def model() -> MorphableModel:
+    return MorphableModel.procedural("small", 4, 2, 3)
+
+
+def test_the_digest_names_what_is_drawn(model: MorphableModel) -> None:
+    digests = [digest(benchmark_faces(model, 32, subset, seed), 3) for subset in SUBSETS for seed in (0, 1)]
+    assert len(set(digests)) == len(digests)
+    assert digest(benchmark_faces(model, 32, "general"), 3) == digests[0]
+    assert digest(benchmark_faces(model, 32, "general"), 2) != digests[0]
+    assert digest(benchmark_faces(model, 48, "general"), 3) != digests[0]
+
+
+def test_subsets_show_what_they_are_called(model: MorphableModel) -> None:
+    wide = benchmark_faces(model, 32, "large_pose")
+    yaw = [abs(float(wide.parameters(i).rotation[0, 1].rad2deg())) for i in range(40)]
+    assert np.mean([angle > 30 for angle in yaw]) > 0.3
+    batch = benchmark_faces(model, 32, "skin_coloured").batch(0, 8, occluded=True)
+    assert {kind for name in batch.occluder for kind in name.split("+")} <= {"hand", "skin_patch", "face_patch"}
+    assert benchmark_faces(model, 32, "extreme_light").settings.extreme_light_fraction == 1
+
+
+def test_an_unknown_subset_is_named(model: MorphableModel) -> None:
+    with pytest.raises(FocusError, match=r"expected one of general, .*got 'sunny'"):
+        benchmark_faces(model, 32, "sunny")
+    with pytest.raises(FocusError, match="seed: expected a number"):
+        benchmark_faces(model, 32, "general", -1)
+
+
+def _result(method: str, f1: Any, *, seed: int = 0, **changes: Any) -> Result:
+    count = len(f1)
+    fields: dict[str, Any] = {
+        "subset": "general",
+        "version": 1,
+        "digest": "abc",
+        "commit": "0",
+        "names": tuple(f"face-{i}" for i in range(count)),
+        "occluded": tuple(i % 2 == 0 for i in range(count)),
+        "occluder": tuple("hand" if i % 2 == 0 else "none" for i in range(count)),
+        "yaw": tuple(float(10 * i - 15) for i in range(count)),
+        "values": {"f1": tuple(float(value) for value in f1)},
+    }
+    return Result(method=method, seed=seed, **{**fields, **changes})
+
+
+def test_files_grow_and_later_results_replace_earlier_ones(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "results.jsonl"
+    first, second = _result("a", [0.1, 0.2]), _result("b", [0.3, 0.4])
+    append_results(path, [first])
+    append_results(path, [second, replace(first, seed=1)])
+    assert read_results(path) == [first, second, replace(first, seed=1)]
+    again = replace(first, values={"f1": (0.5, 0.6)})
+    append_results(path, [again])
+    assert read_results(path) == [again, second, replace(first, seed=1)]
+
+
+def test_damaged_files_are_named_and_left_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    append_results(path, [_result("a", [0.1, 0.2])])
+    whole = path.read_text()
+    for text, message in (
+        (whole + whole[:40], "line 2: no result"),
+        ("{}\n", "line 1: no result"),
+        ("[1]\n", "line 1: no result"),
+        ("", "found none"),
+        (whole.replace("0.1", "NaN"), "f1: expected 2 finite numbers"),
+        (whole.replace('"f1"', '"f2"'), "unknown value 'f2'"),
+        (
+            whole.replace("face-1", "face-0").replace("[true, false]", "[true, true]"),
+            "pictures of the same name: face-0",
+        ),
+        (whole.replace("[-15.0, -5.0]", "[1.0]"), "yaw: expected 2 entries, got 1"),
+    ):
+        path.write_text(text)
+        with pytest.raises(FocusError, match=message):
+            append_results(path, [_result("b", [0.1])])
+        assert path.read_text() == text
+    path.unlink()
+    with pytest.raises(FocusError, match="no such file of results"):
+        read_results(path)
+    with pytest.raises(FocusError, match="finite"):
+        append_results(path, [_result("a", [0.1, float("inf")])])
+    assert not path.exists()
+
+
+def test_differences_are_paired() -> None:
+    rng = np.random.default_rng(0)
+    hard = rng.uniform(0.2, 0.9, 60)  # what makes a picture hard is common to both
+    (comparison,) = compare([_result("base", hard), _result("better", hard + 0.01)])
+    cell = comparison.cells["better"]["overall"]["f1"]
+    assert cell.difference is not None
+    assert cell.difference.low == pytest.approx(0.01)
+    assert cell.difference.high == pytest.approx(0.01)
+    assert cell.mean.high - cell.mean.low > 0.05
+    assert comparison.cells["base"]["overall"]["f1"].difference is None
+    assert comparison.cells["better"]["occluded"]["f1"].mean.mean == pytest.approx((hard[::2] + 0.01).mean())
+    json.dumps(comparison.as_dict(), allow_nan=False)
+
+
+def test_runs_pair_by_seed_and_a_rule_without_training_pairs_with_all() -> None:
+    values = np.linspace(0.1, 0.5, 10)
+    runs = [_result("net", values + seed / 10, seed=seed) for seed in (0, 1, 2)]
+    others = [_result("old", values + seed / 10 - 0.05, seed=seed) for seed in (2, 0, 1)]
+    (comparison,) = compare([*others, *runs, _result("rule", values)])
+    difference = comparison.cells["net"]["overall"]["f1"].difference
+    assert difference is not None
+    assert (difference.low, difference.high) == (pytest.approx(0.05), pytest.approx(0.05))
+    rule = comparison.cells["rule"]["overall"]["f1"].difference
+    assert rule is not None
+    assert rule.mean == pytest.approx(-0.05)
+    assert comparison.seeds == {"old": (0, 1, 2), "net": (0, 1, 2), "rule": (0,)}
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    a = _result("a", [0.1, 0.2])
+    with pytest.raises(FocusError, match="another test set than a"):
+        compare([a, _result("b", [0.1, 0.2], digest="def")])
+    with pytest.raises(FocusError, match="version 2 and 1"):
+        compare([a, _result("b", [0.1, 0.2], version=2)])
+    with pytest.raises(FocusError, match="a comes twice with seed 0"):
+        compare([a, a])
+    with pytest.raises(FocusError, match="expected one of a, got 'z'"):
+        compare([a], "z")
+
+
+def test_bins_of_yaw_by_hand() -> None:
+    result = _result("a", [1, 2, 3, 5], yaw=(-20.0, -10.1, 0.0, 9.9))
+    bins = by_yaw([result, result], "f1")
+    assert [(part.low, part.count, part.mean, part.deviation) for part in bins] == [(-20, 4, 1.5, 0.5), (0, 4, 4, 1)]
+    assert bins[0].error == 0.25
+    assert [part.count for part in by_yaw([result], "f1", "occluded")] == [1, 1]
+    with pytest.raises(FocusError, match="has no 'recall', only f1"):
+        by_yaw([result], "recall")
+    with pytest.raises(FocusError, match="positive width"):
+        by_yaw([result], "f1", width=0)
+
+
+def test_kinds_of_occluders_by_hand() -> None:
+    result = _result("a", [1, 2, 3], occluder=("hand", "none", "hand+cap"))
+    assert by_occluder(result, "f1") == {"cap": (1, 3.0), "hand": (2, 2.0), "none": (1, 2.0)}
