@@ -44,6 +44,7 @@ class Reconstruction:
         photo: uint8 ``[H, W, 3]``.
         name: of the photo.
         region: ``[V]`` bool, the vertices that were drawn; None: all of them.
+        misfit: ``[V, 3]`` mm, taken off the shape (`focus.eval.misfit`); the drawn overlay has it, `rendering` has not.
     """
 
     model: MorphableModel
@@ -56,11 +57,13 @@ class Reconstruction:
     photo: NDArray[np.uint8] = field(repr=False)
     name: str = "photo"
     region: Tensor | None = None
+    misfit: Tensor | None = None
 
     @property
     def vertices(self) -> Tensor:
         """``[V, 3]`` mm, model space, with expression."""
-        return self.model.shape(self.parameters.identity, self.parameters.expression)[0]
+        shape = self.model.shape(self.parameters.identity, self.parameters.expression)[0]
+        return shape if self.misfit is None else shape - self.misfit
 
     @property
     def colors(self) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from focus import losses
 from focus.data.align import Alignment
+from focus.eval.misfit import MisfitPrior
 from focus.face import MorphableModel, Renderer, Rendering
 from focus.fit.crop import open_photo
 from focus.reconstruction import Reconstruction
@@ -28,9 +29,13 @@ class Reconstructor:
 
     Args:
         trained: networks, settings and face model; `load` reads them from a file.
+        misfit: taken off every shape; of the same face model, or `FocusError`.
     """
 
-    def __init__(self, trained: Trained) -> None:
+    def __init__(self, trained: Trained, misfit: MisfitPrior | None = None) -> None:
+        if misfit is not None:
+            misfit.check_model(trained.model)
+        self._misfit = None if misfit is None else misfit.offsets.to(trained.model.mean_shape)
         self.settings, self.model = trained.settings, trained.model
         self._networks = trained.networks
         self._renderer = Renderer(self.model, self.settings.image_size)
@@ -48,6 +53,7 @@ class Reconstructor:
         checkpoint: str | os.PathLike[str],
         *,
         model: MorphableModel | None = None,
+        misfit: MisfitPrior | None = None,
         device: torch.device | str = "cpu",
     ) -> Reconstructor:
         """Reads a checkpoint of `focus train`, or an exported one.
@@ -56,12 +62,13 @@ class Reconstructor:
             checkpoint: the file.
             model: the face model, of which the first components are used, as in training; None: the one that the
                 checkpoint names.
+            misfit: a misfit prior of this checkpoint.
             device: where the networks run.
 
         Raises:
             FocusError: no usable checkpoint, or another face model than the one it was trained with.
         """
-        return cls(load_trained(checkpoint, model=model, device=device))
+        return cls(load_trained(checkpoint, model=model, device=device), misfit)
 
     @property
     def image_size(self) -> int:
@@ -128,6 +135,7 @@ class Reconstructor:
                 alignment=alignments[i],
                 photo=photos[i],
                 name=names[i],
+                misfit=self._misfit,
             )
             for i in range(len(crops))
         ]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import trimesh
 
 import focus.demo.run
 from focus import parallel
@@ -18,6 +19,7 @@ from focus.cli import NOTHING_WRITTEN, REFUSED, main
 from focus.cli.train import parse
 from focus.data import SyntheticFaces, SyntheticSettings, image_size, read_image, write_image
 from focus.demo.gather import own_iterations, read_log
+from focus.eval.misfit import MisfitPrior
 from focus.face import MorphableModel
 from focus.nets import EncoderSettings, NetworkSettings, SegmentationSettings
 from focus.train import Settings, load_checkpoint
@@ -297,6 +299,34 @@ def test_segmentation_then_compare_and_pose(tmp_path: Path, capsys: pytest.Captu
     assert not (tmp_path / "q").exists()
     refused = run(["evaluate", "segmentation", "--subsets", "sunny", "--out", tmp_path / "q"], capsys, REFUSED)
     assert "expected one of general" in refused["error"]
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_misfit_of_a_network_and_without_it(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for module in ("matplotlib", "scipy", "igl"):
+        pytest.importorskip(module)
+    network = tmp_path / "run" / "last.safetensors"
+    run(["train", "--out", tmp_path / "run", "--stages.joint", 0, "--stages.segmentation", 0], capsys)
+    other = tmp_path / "other.focusmodel"
+    MorphableModel.procedural("small", 3, 2, 2).save(other)
+    options = ["--faces", 4, "--test-faces", 3, "--test-model", other, "--device", "cpu", "--out", tmp_path / "misfit"]
+    answer = run(["evaluate", "misfit", network, *options], capsys)
+    (name,) = (key for key, value in answer.items() if isinstance(value, dict))
+    tests = answer[name]["tests"]
+    assert len(tests) == 2
+    assert all(0 < test["without_mm"] < 20 and 0 <= test["t_p"] <= 1 for test in tests.values())
+    prior = next(path for path in answer["written"] if path.endswith(".safetensors"))
+    assert read_image(next(path for path in answer["written"] if path.endswith(".png"))).std() > 20
+
+    source = [photos, "--landmarks", photos / "landmarks.csv", "--checkpoint", network, "--device", "cpu"]
+    for folder, more in (("plain", []), ("corrected", ["--misfit", prior])):
+        run(["reconstruct", *source, "--out", tmp_path / folder, *more], capsys)
+    meshes = [trimesh.load(next((tmp_path / folder).glob("*.ply"))) for folder in ("plain", "corrected")]
+    moved = meshes[0].vertices - meshes[1].vertices
+    assert np.abs(moved - MisfitPrior.load(prior).offsets.numpy()).max() < 1e-3
+    refused = run(["reconstruct", *source, "--out", tmp_path / "x", "--misfit", network], capsys, REFUSED)
+    assert "no file of focus evaluate misfit" in refused["error"]
+    assert "at least one checkpoint" in run(["evaluate", "misfit", "--out", tmp_path / "x"], capsys, REFUSED)["error"]
 
 
 def test_evaluate_refuses_what_it_cannot_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,11 +81,11 @@ ALLOWED: dict[str, set[str]] = {
     "data": {"face"},
     "losses": {"ops", "face", "nets"},
     "eval": {"face", "nets", "data", "losses"},
-    "report": {"face", "data", "eval"},
+    "report": {"ops", "face", "data", "eval"},
     "reconstruction": {"ops", "face", "data", "report"},
     "fit": {"ops", "face", "data", "reconstruction"},
     "train": {"face", "nets", "data", "losses", "eval", "report"},
-    "reconstructor": {"face", "data", "losses", "fit", "train", "reconstruction"},
+    "reconstructor": {"face", "data", "losses", "eval", "fit", "train", "reconstruction"},
     "__init__": {"fit", "reconstruction", "reconstructor"},
     "demo": {"face", "nets", "data", "losses", "eval", "report", "train"},
     "cli": {

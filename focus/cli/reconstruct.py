@@ -11,6 +11,7 @@ import tyro
 
 from focus.cli.command import Command, Outcome, bars, parse_as, say
 from focus.cli.faces import load_face, photo_outcome, photo_progress
+from focus.eval.misfit import MisfitPrior
 from focus.fit.folder import reconstruct_photos
 from focus.reconstructor import Reconstructor
 from focus.train.run import pick_device
@@ -32,6 +33,8 @@ class Reconstruct(Command):
     """Folder of the results: mesh as PLY, OBJ and GLB, mask, overlay and JSON for each photo."""
     model: str | None = None
     """Face model, where the one that the checkpoint names has moved: a model file."""
+    misfit: Path | None = None
+    """Misfit prior of this checkpoint, written by focus evaluate misfit."""
     device: str = "auto"
     """cpu, cuda, or auto."""
 
@@ -39,7 +42,9 @@ class Reconstruct(Command):
         """Reconstructs all photos; one that fails is skipped."""
         started = time.monotonic()
         model = None if self.model is None else load_face(self.model)
-        reconstructor = Reconstructor.load(self.checkpoint, model=model, device=pick_device(self.device))
+        misfit = None if self.misfit is None else MisfitPrior.load(self.misfit)
+        device = pick_device(self.device)
+        reconstructor = Reconstructor.load(self.checkpoint, model=model, misfit=misfit, device=device)
         say(f"face model: {reconstructor.model.name} ({reconstructor.model.licence})")
         with bars() as update:
             report = reconstruct_photos(

@@ -22,6 +22,7 @@ from focus.data.synthetic import SyntheticFaces
 from focus.errors import FocusError
 from focus.eval.appearance import appearance_rmse
 from focus.eval.masks import mask_scores, outlier_iou
+from focus.eval.misfit import MisfitPrior
 from focus.eval.shape import shape_error, summarise
 from focus.face import FaceParameters, Renderer, Rendering
 from focus.nets import SegmentationNetwork
@@ -59,6 +60,8 @@ class Method:
     name: str
     reconstruct: Reconstruct
     mask: MaskRule
+    misfit: MisfitPrior | None = None
+    """Taken off the neutral shapes; masks and pictures stay as they are."""
 
 
 def whole_face(batch: FaceBatch, rendering: Rendering) -> Tensor:
@@ -256,7 +259,8 @@ def score(method: Method, batch: FaceBatch, renderer: Renderer) -> tuple[dict[st
     mask = method.mask(batch, rendering)
     soft = mask_scores(mask, batch.visible_mask, rendering.mask)
     hard = mask_scores(mask, batch.visible_mask, rendering.mask, threshold=0.5)
-    vertex_errors = shape_error(renderer.model.neutral_shape(parameters.identity), batch.neutral_vertices)
+    neutral = renderer.model.neutral_shape(parameters.identity)
+    vertex_errors = shape_error(method.misfit.apply(neutral) if method.misfit else neutral, batch.neutral_vertices)
     values = dict(soft._asdict())
     values["outlier_iou"] = outlier_iou(mask, batch.visible_mask, rendering.mask)
     values["shape_error_mm"] = vertex_errors.mean(dim=1)

@@ -14,6 +14,7 @@ EVALUATIONS = {
     "segmentation": "Masks of rules and networks on the fixed test set (Table 1 of the paper).",
     "compare": "Tables with intervals out of files of results, of any number of runs.",
     "pose": "Errors over the yaw of the face (Fig. 3 of the paper).",
+    "misfit": "Estimate what a network gets wrong about every face, and test taking it off (FOCUS-MP).",
     "runs": "One table, and the claims, over several runs of the demo.",
     "masks": "Score a folder of masks against true masks.",
     "now": "Score meshes against the scans of the NoW challenge.",

@@ -65,7 +65,7 @@ class Now(Command):
             units={name: cast(Unit, unit) for name, unit in units.items()},
         )
         if self.out is not None:
-            require("matplotlib", extra="now", purpose="draw cumulative curves")  # before the work, not after it
+            require("matplotlib", extra="evaluate", purpose="draw cumulative curves")  # before the work, not after it
         images = read_image_list(self.images)
         with bars() as update:
             evaluation = evaluate_now(

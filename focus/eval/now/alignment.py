@@ -63,7 +63,7 @@ class Surface:
     def __init__(self, vertices: Array, faces: NDArray[np.int64]) -> None:
         # Images are measured side by side, each with one thread; libigl would start one for each core of the machine.
         os.environ.setdefault("LIBIGL_NUM_THREADS", "1")
-        igl = require("igl", extra="now", purpose="measure distances of scans to meshes")
+        igl = require("igl", extra="evaluate", purpose="measure distances of scans to meshes")
         self.vertices = np.ascontiguousarray(vertices, dtype=np.float64)
         self.faces = np.ascontiguousarray(faces, dtype=np.int64)
         self._tree: Any = igl.AABB()

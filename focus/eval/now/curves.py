@@ -69,7 +69,7 @@ def draw_curves(errors: Mapping[str, NDArray[np.float32]], *, title: str, publis
     Returns:
         A PNG picture.
     """
-    figure_module = require("matplotlib.figure", extra="now", purpose="draw cumulative curves")
+    figure_module = require("matplotlib.figure", extra="evaluate", purpose="draw cumulative curves")
     figure = figure_module.Figure(figsize=(8, 5), dpi=150, layout="constrained")
     axes = figure.subplots()
     steps = np.linspace(0, LIMIT_MM, _STEPS)

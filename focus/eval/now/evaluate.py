@@ -154,7 +154,7 @@ def evaluate_now(
         FocusError: something is missing or damaged (the message lists the first of them), or nothing is left.
     """
     settings = settings or NowSettings()
-    require("igl", extra="now", purpose="measure distances of scans to meshes")  # before the long reading of files
+    require("igl", extra="evaluate", purpose="measure distances of scans to meshes")  # before the long reading of files
     if not predictions:
         raise FocusError("predictions: expected at least one method with its folder, got none")
     unknown = sorted(set(settings.units) - set(predictions))

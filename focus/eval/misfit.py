@@ -1,0 +1,147 @@
+"""The misfit prior (FOCUS-MP): what a method gets wrong about every face, learnt from faces whose shape is known."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from focus._version import __version__
+from focus.data.synthetic import SyntheticFaces
+from focus.errors import FocusError
+from focus.eval.shape import fit_similarity
+from focus.face import FaceParameters, MorphableModel
+from focus.files import write_files
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class MisfitPrior:
+    """One offset for each vertex of a face model, the mean of reconstructed minus true neutral shape (Li et al., CVPR
+    2023, supplement).
+    """
+
+    offsets: Tensor
+    """``[V, 3]`` mm, float32, model space; subtracted from a reconstruction."""
+    model_name: str
+    """Of the face model."""
+    model_fingerprint: str
+    """`MorphableModel.fingerprint`."""
+    faces: int
+    """Number of faces that it is the mean of."""
+    seed: int
+    """Of these faces."""
+    source: str
+    """The method that it belongs to, in words."""
+
+    def apply(self, vertices: Tensor) -> Tensor:
+        """Shapes ``[B, V, 3]`` mm in model space without the misfit. Expressions move with it: it is of the neutral."""
+        if vertices.dim() != 3 or vertices.shape[1:] != self.offsets.shape:
+            raise ValueError(
+                f"MisfitPrior.apply: vertices: expected [B, {len(self.offsets)}, 3], got {list(vertices.shape)}"
+            )
+        return vertices - self.offsets.to(vertices)
+
+    def check_model(self, model: MorphableModel) -> None:
+        """Raises `FocusError` if it was estimated with another face model."""
+        if model.fingerprint() != self.model_fingerprint:
+            raise FocusError(
+                f"misfit prior: estimated with the face model {self.model_name!r} ({self.model_fingerprint[:12]}), got "
+                f"{model.name!r} ({model.fingerprint()[:12]}), whose vertices are others; estimate it for this one"
+            )
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Writes a safetensors file, whole or not at all.
+
+        Raises:
+            FocusError: the file system refused.
+        """
+        path = Path(path)
+        header = {name: value for name, value in asdict(self).items() if name != "offsets"}
+        header |= {"format": FORMAT, "version": __version__}
+        content = safetensors.torch.save(
+            {"offsets": self.offsets.detach().float().cpu().contiguous()}, {"focus_misfit": json.dumps(header)}
+        )
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_files({path: content})
+        except OSError as error:
+            raise FocusError(f"misfit prior: {path} cannot be written: {error.strerror or error}") from error
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> MisfitPrior:
+        """Reads a file of `save`.
+
+        Raises:
+            FocusError: no such file, damaged, or something else.
+        """
+        if not Path(path).is_file():
+            raise FocusError(f"misfit prior: expected a file, found none at {path}")
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                header: dict[str, Any] = json.loads((file.metadata() or {})["focus_misfit"])
+                offsets = file.get_tensor("offsets")
+            if header.pop("format") > FORMAT:
+                raise FocusError(f"misfit prior: {path} was written by focus {header['version']}; update this one")
+            del header["version"]
+            prior = cls(offsets=offsets, **header)
+        except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise FocusError(
+                f"misfit prior: {path} cannot be read ({str(error).splitlines()[0]}): damaged, or no file of focus "
+                "evaluate misfit"
+            ) from error
+        if offsets.dim() != 2 or offsets.shape[1] != 3 or not bool(torch.isfinite(offsets).all()):
+            raise FocusError(f"misfit prior: {path}: expected finite offsets [V, 3], got {list(offsets.shape)}")
+        return prior
+
+
+@torch.no_grad()
+def estimate_misfit(
+    reconstruct: Callable[[Tensor], FaceParameters],
+    faces: SyntheticFaces,
+    count: int,
+    *,
+    source: str,
+    batch_size: int = 32,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> MisfitPrior:
+    """The mean misfit over faces 0 to `count` - 1, each with an occluder or not as its set says.
+
+    Every reconstruction is first laid on its true face by the best similarity. What is left is form; size and place,
+    which one photo cannot tell, differ from face to face by far more than form does and would be noise in the mean.
+
+    Args:
+        reconstruct: the method, in evaluation mode, on `device`.
+        faces: with the model that the method reconstructs with; a set that no test face comes from.
+        count: number of faces.
+        source: the method in words, kept in the result.
+        batch_size: pictures at a time.
+        device: where the method is.
+        progress: called with (faces done, faces in all).
+    """
+    if count < 1:
+        raise FocusError(f"misfit prior: expected at least one face, got {count}")
+    model = faces.model
+    total = torch.zeros(model.vertex_count, 3, dtype=torch.float64)
+    for start in range(0, count, batch_size):
+        batch = faces.batch(start, min(batch_size, count - start))
+        parameters = reconstruct(batch.image.to(device)).to("cpu")
+        true = batch.neutral_vertices
+        if true is None:
+            raise ValueError("estimate_misfit: expected faces whose neutral shape is known")
+        found = model.neutral_shape(parameters.identity)
+        total += (fit_similarity(found, true).apply(found) - true).sum(dim=0)
+        if progress is not None:
+            progress(min(start + batch_size, count), count)
+    return MisfitPrior((total / count).float(), model.name, model.fingerprint(), count, faces.seed, source)
