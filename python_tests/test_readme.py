@@ -54,6 +54,9 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
         write_image(folder / name, image.permute(1, 2, 0).numpy())
         rows.append(",".join([Path(name).name, *map(str, points.flatten().tolist())]))
     (folder / "landmarks.csv").write_text("\n".join(rows) + "\n")
+    for name in ("my_masks", "true_masks", "rendered_faces"):
+        (folder / name).mkdir()
+        write_image(folder / name / "a.png", batch.face_mask[0, 0].numpy())
     write_now(folder)
     return folder, batch.landmarks[0].numpy()
 
@@ -98,6 +101,11 @@ QUICK = {
     "reconstruct": [],
     "demo": ["--scale", "0.0005", "--test-faces", "8"],
     "evaluate now": ["--workers", "1"],
+    "evaluate segmentation": ["--faces", "2", "--subsets", "general", "large_pose"],
+    "evaluate compare": [],
+    "evaluate pose": [],
+    "evaluate masks": [],
+    "evaluate misfit": ["--faces", "2", "--test-faces", "2"],
 }
 """What is added to the commands of the pages, so that they take seconds."""
 

@@ -40,9 +40,9 @@ class Checkpoints(Command):
             raise FocusError("focus evaluate checkpoints: expected at least one checkpoint, got none")
         device = pick_device(self.device)
         loaded = load_alike(self.checkpoints, device)
-        first = loaded[0][0]
+        first = loaded[0]
         methods = build_methods(first, {})
-        methods += [method_of(trained, name) for trained, name in loaded]
+        methods += [method_of(trained, name) for trained, name in zip(loaded, names_of(loaded), strict=True)]
         with bars() as update:
             result = evaluate(
                 methods,
@@ -62,8 +62,8 @@ class Checkpoints(Command):
         return outcome
 
 
-def load_alike(paths: Sequence[Path], device: torch.device) -> list[tuple[Trained, str]]:
-    """Networks for one face model and image size, each with its name in tables.
+def load_alike(paths: Sequence[Path], device: torch.device) -> list[Trained]:
+    """Networks for one face model and image size.
 
     Raises:
         FocusError: no usable checkpoint, or one that does not fit the first.
@@ -77,17 +77,24 @@ def load_alike(paths: Sequence[Path], device: torch.device) -> list[tuple[Traine
                 f"{trained.checkpoint.path}: made for {trained.settings.image_size} pixels, "
                 f"{first.checkpoint.path} for {first.settings.image_size}; score them one by one"
             )
-    return list(zip(loaded, _names(loaded), strict=True))
+    return loaded
 
 
-def _names(loaded: Sequence[Trained]) -> list[str]:
-    """The names of the table where each method comes once, else with the path."""
-    titles = {method: title for title, method in TRAINED.items()}
-    own = [titles[trained.settings.method] for trained in loaded]
-    return [
-        name if own.count(name) == 1 else f"{name} {trained.checkpoint.path}"
-        for name, trained in zip(own, loaded, strict=True)
+def title_of(trained: Trained) -> str:
+    """The name of the method that a network was trained by, as tables have it."""
+    return next(title for title, method in TRAINED.items() if method == trained.settings.method)
+
+
+def names_of(loaded: Sequence[Trained]) -> list[str]:
+    """A name for each network: that of its method where no other has it, else with folder and file."""
+    titles = [title_of(trained) for trained in loaded]
+    paths = [trained.checkpoint.path for trained in loaded]
+    names = [
+        title if titles.count(title) == 1 else f"{title} {'/'.join(path.parts[-2:])}"
+        for title, path in zip(titles, paths, strict=True)
     ]
+    # Folders of one name in different places, and the same file twice.
+    return [name if names.count(name) == 1 else f"{name} ({names[:i].count(name) + 1})" for i, name in enumerate(names)]
 
 
 def parse(arguments: Sequence[str]) -> Checkpoints:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from focus.cli.command import Command, Outcome, bars, parse_as, say
-from focus.cli.evaluate.checkpoints import load_alike
+from focus.cli.evaluate.checkpoints import load_alike, names_of
 from focus.cli.faces import load_face
 from focus.data.synthetic import SyntheticFaces
 from focus.demo.jobs import test_set
@@ -77,7 +77,7 @@ class Misfit(Command):
         for column in ("mean shape error, mm", "without", "with", "better on", "paired t, p", "Wilcoxon, p"):
             table.add_column(column, justify="left" if column.startswith("mean") else "right")
         with bars() as update:
-            for trained, name in loaded:
+            for trained, name in zip(loaded, names_of(loaded), strict=True):
                 row = self._one(trained, name, other, device, outcome, update)
                 for where, values in row["tests"].items():
                     table.add_row(
@@ -121,7 +121,7 @@ class Misfit(Command):
             tests[other.name] = _test_scans(trained, prior, world, self.test_faces, device, progress)
         length = prior.offsets.norm(dim=1)
         say(f"{name}: mean length of the misfit {float(length.mean()):.3f} mm, at most {float(length.max()):.3f}")
-        stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in Path(name).name)
+        stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
         title = f"{name}: misfit over {self.faces} faces, mean length {float(length.mean()):.2f} mm"
         outcome.written.append(prior.save(self.out / f"{stem}.misfit.safetensors"))
         outcome.written += write_together(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from focus.cli.command import Command, Outcome, bars, parse_as
-from focus.cli.evaluate.checkpoints import load_alike
+from focus.cli.evaluate.checkpoints import load_alike, names_of, title_of
 from focus.demo import shipped_checkpoint
 from focus.demo.jobs import method_of
 from focus.demo.provenance import commit
@@ -58,11 +58,12 @@ class Segmentation(Command):
             raise FocusError("focus evaluate segmentation: this build ships no network; hand one in with --initial")
         first, *others = load_alike([initial, *self.checkpoints], device)
         methods = _rules(first)
-        methods += [method_of(trained, name) for trained, name in others]
+        names = names_of(others)
+        methods += [method_of(trained, name) for trained, name in zip(others, names, strict=True)]
         results: list[Result] = []
         with bars() as update:
             for subset in self.subsets:
-                faces = benchmark_faces(first[0].model, first[0].settings.image_size, subset, self.seed)
+                faces = benchmark_faces(first.model, first.settings.image_size, subset, self.seed)
                 evaluation = evaluate(
                     methods,
                     faces,
@@ -78,8 +79,12 @@ class Segmentation(Command):
                     digest=digest(faces, self.faces),
                     commit=commit(),
                 )
-        seeds = {name: trained.settings.seed for trained, name in others}
-        results = [Result(**{**vars(result), "seed": seeds.get(result.method, 0)}) for result in results]
+        # One method trained with several seeds keeps its name: the seeds tell its results apart.
+        runs = [(title_of(trained), trained.settings.seed) for trained in others]
+        known = {name: run if runs.count(run) == 1 else (name, run[1]) for name, run in zip(names, runs, strict=True)}
+        for number, result in enumerate(results):
+            method, seed = known.get(result.method, (result.method, 0))
+            results[number] = replace(result, method=method, seed=seed)
         outcome = Outcome(read=[str(initial), *map(str, self.checkpoints)])
         for subset in self.subsets:
             chosen = [result for result in results if result.subset == subset]
@@ -93,9 +98,8 @@ class Segmentation(Command):
         return outcome
 
 
-def _rules(first: tuple[Trained, str]) -> list[Method]:
+def _rules(trained: Trained) -> list[Method]:
     """What needs no segmentation network, all with the same reconstructions."""
-    trained = first[0]
     network, robust = trained.networks.reconstruction, trained.settings.robust
     return [
         Method("all face", network, whole_face),
@@ -110,8 +114,9 @@ def _row(result: Result, half: str) -> dict[str, float]:
 
 
 def _details(results: Sequence[Result]) -> dict[str, Any]:
+    several = {r.method for r in results if sum(other.method == r.method for other in results) > 1}
     return {
-        result.method: {
+        f"{result.method}, seed {result.seed}" if result.method in several else result.method: {
             "halves": {half: _row(result, half) for half in ("unoccluded", "occluded", "overall")},
             "occluders": {
                 kind: {"pictures": count, "f1": mean, "outlier_iou": by_occluder(result, "outlier_iou")[kind][1]}
