@@ -18,6 +18,7 @@ from focus import parallel
 from focus.cli import NOTHING_WRITTEN, REFUSED, main
 from focus.cli.train import parse
 from focus.data import SyntheticFaces, SyntheticSettings, image_size, read_image, write_image
+from focus.demo import shipped_checkpoint
 from focus.demo.gather import own_iterations, read_log
 from focus.eval.misfit import MisfitPrior
 from focus.face import MorphableModel
@@ -297,6 +298,12 @@ def test_segmentation_then_compare_and_pose(tmp_path: Path, capsys: pytest.Captu
     missing = run(["evaluate", "pose", results, "--subset", "sunny", "--out", tmp_path / "q"], capsys, REFUSED)
     assert "there are general, large_pose" in missing["error"]
     assert not (tmp_path / "q").exists()
+    network = shipped_checkpoint()
+    assert network is not None
+    options = ["--faces", 2, "--subsets", "general", "--device", "cpu", "--initial", network, "--out", tmp_path / "i"]
+    named = run(["evaluate", "segmentation", network, network, *options], capsys)["subsets"]["general"]
+    assert len(named) == 5
+    assert f"all face on assets/{network.name}" in named
     refused = run(["evaluate", "segmentation", "--subsets", "sunny", "--out", tmp_path / "q"], capsys, REFUSED)
     assert "expected one of general" in refused["error"]
 
@@ -333,6 +340,11 @@ def test_evaluate_refuses_what_it_cannot_score(tmp_path: Path, capsys: pytest.Ca
     assert "expected one of checkpoints, " in run(["evaluate", "mask"], capsys, REFUSED)["error"]
     assert "at least one checkpoint" in run(["evaluate", "checkpoints"], capsys, REFUSED)["error"]
     assert "at least one folder" in run(["evaluate", "runs"], capsys, REFUSED)["error"]
+    twice = tmp_path / "twice"
+    twice.mkdir()
+    for name in ("a.png", "a.jpg"):
+        write_image(twice / name, np.ones((8, 8), np.float32))
+    assert "another one of a." in run(["evaluate", "masks", twice, "--truth", twice], capsys, REFUSED)["error"]
     missing = tmp_path / "missing"
     assert "no such folder" in run(["evaluate", "masks", missing, "--truth", tmp_path], capsys, REFUSED)["error"]
     assert "no such file" in run(["evaluate", "runs", tmp_path], capsys, REFUSED)["error"]

@@ -68,6 +68,8 @@ def test_files_grow_and_later_results_replace_earlier_ones(tmp_path: Path) -> No
     append_results(path, [first])
     append_results(path, [second, replace(first, seed=1)])
     assert read_results(path) == [first, second, replace(first, seed=1)]
+    append_results(tmp_path / "other.jsonl", [first, replace(first, digest="def")])  # another test set: both stay
+    assert len(read_results(tmp_path / "other.jsonl")) == 2
     again = replace(first, values={"f1": (0.5, 0.6)})
     append_results(path, [again])
     assert read_results(path) == [again, second, replace(first, seed=1)]

@@ -104,7 +104,7 @@ def test_neither_vector_code_nor_threads_change_a_bit(name: str, either_vector_c
 def test_several_threads_in_a_forked_process(tmp_path: Path) -> None:
     """The threads of torch's OpenMP runtime are not forked with the process that used them: waiting would not end."""
     code = """
-import os, torch
+import os, signal, torch
 from focus import ops
 torch.set_num_threads(2)
 images = torch.rand(2, 3, 400, 400), torch.rand(2, 3, 400, 400)
@@ -112,6 +112,7 @@ loss = lambda: float(ops.neighbor_min_loss(*images))
 before = loss()
 child = os.fork()
 if child == 0:
+    signal.alarm(50)  # a child that waits for ever would outlive the test
     os._exit(0 if loss() == before else 1)
 assert os.waitpid(child, 0)[1] == 0
 assert loss() == before

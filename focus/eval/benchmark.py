@@ -209,6 +209,8 @@ def evaluate(
     """
     if count < 1 or not methods:
         raise FocusError(f"evaluate: expected at least one face and one method, got {count} and {len(methods)}")
+    if len({method.name for method in methods}) != len(methods):
+        raise FocusError(f"evaluate: expected methods of different names, got {', '.join(m.name for m in methods)}")
     renderer = Renderer(faces.model, faces.image_size).to(device)
     values: dict[str, dict[str, list[NDArray[np.float64]]]] = {
         m.name: {key: [] for key in IMAGE_VALUES} for m in methods

@@ -51,9 +51,9 @@ class Result:
     """Half of the test set -> median shape error over all vertices of all its pictures, which `values` cannot give."""
 
     @property
-    def key(self) -> tuple[str, int, str, int]:
+    def key(self) -> tuple[str, int, str, int, str]:
         """What names a result in a file: a later one takes the place of an earlier one."""
-        return self.method, self.seed, self.subset, self.version
+        return self.method, self.seed, self.subset, self.version, self.digest
 
     def of(self, value: str, half: str = "overall") -> NDArray[np.float64]:
         """The values of the pictures of a half of the test set.
@@ -99,7 +99,7 @@ def from_evaluation(
 
 
 def append_results(path: Path, results: Sequence[Result]) -> Path:
-    """Adds results to a file, or makes it; those of the same method, seed, subset and version are replaced.
+    """Adds results to a file, or makes it; those of the same method, seed and test set are replaced.
 
     Raises:
         FocusError: the file holds something else, or a result has values that are not finite or do not fit its names.

@@ -31,7 +31,9 @@ class PairedTests(NamedTuple):
     """Two tests of whether paired values differ; p-values are two-sided."""
 
     t: float
-    """Student's t of the differences, positive where the first values are larger."""
+    """Student's t of the differences, positive where the first values are larger; +-1e300 where all differences are
+    the same, which JSON can hold and infinity is not.
+    """
     t_p: float
     wilcoxon_p: float
     """Wilcoxon's signed ranks, which do not care how the differences are distributed."""

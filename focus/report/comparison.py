@@ -15,7 +15,9 @@ _DIGITS = {"shape_error_mm": 2, "appearance_rmse": 4}
 
 
 def comparison_table(comparison: Comparison, half: str) -> Table:
-    """One half of a subset, for `rich`: means, with the difference to the reference where it is certain."""
+    """One half of a subset, for `rich`: means, marked where the 95% interval of the difference to the reference lies
+    on one side of zero.
+    """
     table = Table(box=None, pad_edge=False, header_style="dim", title_justify="left")
     table.add_column("")
     columns = _columns(comparison, half)

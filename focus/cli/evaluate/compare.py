@@ -37,7 +37,7 @@ class Compare(Command):
         for comparison in comparisons:
             halves = next(iter(comparison.cells.values()))
             for half in halves:
-                title = f"{comparison.subset}, {half} (+ and -: certainly better or worse than {comparison.reference})"
+                title = f"{comparison.subset}, {half} (+, -: by its 95% interval off {comparison.reference})"
                 outcome.shown += [Text(title, style="bold"), comparison_table(comparison, half), Text()]
         outcome.details = {"comparisons": [comparison.as_dict() for comparison in comparisons]}
         if self.out is not None:

@@ -66,7 +66,11 @@ class Masks(Command):
 def _pictures(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise FocusError(f"{folder}: no such folder of masks")
-    found = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in _PICTURES}
+    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in _PICTURES]
+    found = {path.stem: path for path in paths}
+    if len(found) < len(paths):
+        twice = sorted(path.name for path in paths if found[path.stem] != path)
+        raise FocusError(f"{folder}: expected one mask of a name, got another one of {', '.join(twice[:5])}")
     if not found:
         raise FocusError(f"{folder}: expected pictures ({', '.join(_PICTURES)}), found none")
     return found

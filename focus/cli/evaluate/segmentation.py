@@ -19,7 +19,7 @@ from focus.demo.jobs import method_of
 from focus.demo.provenance import commit
 from focus.errors import FocusError
 from focus.eval import Method, evaluate
-from focus.eval.benchmark import robust_rule, skin_rule, whole_face
+from focus.eval.benchmark import MaskRule, robust_rule, skin_rule, whole_face
 from focus.eval.comparison import by_occluder
 from focus.eval.results import Result, append_results, from_evaluation
 from focus.eval.testset import SUBSETS, VERSION, benchmark_faces, digest
@@ -57,7 +57,9 @@ class Segmentation(Command):
         if initial is None:
             raise FocusError("focus evaluate segmentation: this build ships no network; hand one in with --initial")
         first, *others = load_alike([initial, *self.checkpoints], device)
-        methods = _rules(first)
+        # Reconstructions of another network make other results, under names of their own.
+        suffix = "" if self.initial is None else f" on {'/'.join(self.initial.parts[-2:])}"
+        methods = _rules(first, suffix)
         names = names_of(others)
         methods += [method_of(trained, name) for trained, name in zip(others, names, strict=True)]
         results: list[Result] = []
@@ -98,14 +100,15 @@ class Segmentation(Command):
         return outcome
 
 
-def _rules(trained: Trained) -> list[Method]:
+def _rules(trained: Trained, suffix: str) -> list[Method]:
     """What needs no segmentation network, all with the same reconstructions."""
     network, robust = trained.networks.reconstruction, trained.settings.robust
-    return [
-        Method("all face", network, whole_face),
-        Method("skin colour", network, skin_rule),
-        Method("outlier-robust", network, robust_rule(robust.sigma, robust.cutoff)),
-    ]
+    rules: dict[str, MaskRule] = {
+        "all face": whole_face,
+        "skin colour": skin_rule,
+        "outlier-robust": robust_rule(robust.sigma, robust.cutoff),
+    }
+    return [Method(name + suffix, network, rule) for name, rule in rules.items()]
 
 
 def _row(result: Result, half: str) -> dict[str, float]:
