@@ -30,9 +30,14 @@ inline OpenMpParallel openmp_parallel() {
 inline OpenMpParallel openmp_parallel() { return nullptr; }
 #endif
 
-// Calls work(data) on at most `threads` threads at once.
-inline void run_on_threads(void (*work)(void*), void* data, int threads) {
+// Calls work(data) on at most `threads` threads at once, of which `useful` have something to do. The runtime of torch is always asked for
+// all: it would end those that one call does not want, and torch's next operator would start them again.
+inline void run_on_threads(void (*work)(void*), void* data, int threads, int64_t useful) {
+    // Where a thread cannot be had, the runtime ends the process: no more than a machine runs, whatever was asked for. (Tests want a few.)
+    static int const most = std::max(16, static_cast<int>(std::thread::hardware_concurrency()));
+    threads = std::min(threads, most);
     if (OpenMpParallel const parallel = openmp_parallel()) return parallel(work, data, static_cast<unsigned>(threads), 0);
+    threads = static_cast<int>(std::min<int64_t>(threads, useful));
     std::vector<std::thread> helpers;
     helpers.reserve(threads - 1);
     try {
@@ -49,8 +54,7 @@ inline void run_on_threads(void (*work)(void*), void* data, int threads) {
 // the calling thread after all threads have ended.
 template <typename Body>
 void parallel_for(int64_t count, int threads, Body const& body) {
-    threads = static_cast<int>(std::min<int64_t>(threads, count));
-    if (threads <= 1) {
+    if (threads <= 1 || count <= 1) {
         for (int64_t item = 0; item < count; ++item) body(item);
         return;
     }
@@ -65,12 +69,11 @@ void parallel_for(int64_t count, int threads, Body const& body) {
             next = count;
         }
     };
-    run_on_threads([](void* data) { (*static_cast<decltype(work)*>(data))(); }, &work, threads);
+    run_on_threads([](void* data) { (*static_cast<decltype(work)*>(data))(); }, &work, threads, count);
     if (failure) std::rethrow_exception(failure);
 }
 
-// Two loops of which the second starts when the first is done; the threads, which cost more to start than a small image to draw, are
-// started once for both.
+// Two loops of which the second starts when the first is done; the threads are called together once for both.
 template <typename First, typename Second>
 void parallel_for(int64_t first_count, First const& first, int64_t second_count, Second const& second, int threads) {
     std::atomic<int64_t> unfinished{first_count};
@@ -89,10 +92,10 @@ void parallel_for(int64_t first_count, First const& first, int64_t second_count,
     });
 }
 
-// As many of the threads as pay for a loop that takes one of them `nanoseconds`, roughly: to start one takes up to 25 microseconds.
+// One thread for a loop that takes it only `nanoseconds`, roughly: to call the others together takes some microseconds.
 inline int worthwhile_threads(int threads, double nanoseconds) {
-    constexpr double kLeastWork = 50'000;
-    return static_cast<int>(std::min<double>(threads, std::max(1.0, nanoseconds / kLeastWork)));
+    constexpr double kLeastWork = 100'000;
+    return nanoseconds < kLeastWork ? 1 : threads;
 }
 
 // Items per task for a loop over `count` cheap elements: large enough to pay for a task, and independent of the thread count, so that

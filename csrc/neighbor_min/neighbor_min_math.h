@@ -76,7 +76,8 @@ struct Offset {
 
 FOCUS_HD Offset offset_of(int argmin, int window) { return {argmin / window - window / 2, argmin % window - window / 2}; }
 
-// Values of argmin that the forward pass never writes lead to some pixel of the image, too.
+// Values of argmin that the forward pass never writes lead to some pixel of the image, too, when it is read; forces that end outside of it
+// are dropped.
 FOCUS_HD int64_t clamped(int64_t index, int64_t size) { return index < 0 ? 0 : index >= size ? size - 1 : index; }
 
 }  // namespace focus
