@@ -407,7 +407,7 @@ def test_without_libigl_the_extra_is_named(
     now: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "igl", None)
-    refused(command(now), capsys, r"igl is needed to measure distances .*focus-face\[now\]")
+    refused(command(now), capsys, r"igl is needed to measure distances .*focus-face\[evaluate\]")
 
 
 def test_a_name_for_each_method(now: Path, capsys: pytest.CaptureFixture[str]) -> None:
