@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focus.errors import FocusError
-from focus.eval.benchmark import HALVES, IMAGE_VALUES, Evaluation
+from focus.eval.benchmark import IMAGE_VALUES, Evaluation
 from focus.files import write_files
 
 
@@ -47,8 +47,6 @@ class Result:
     """``[N]`` degrees."""
     values: Mapping[str, tuple[float, ...]]
     """One of `benchmark.IMAGE_VALUES` -> ``[N]``; values that a method has not are left out."""
-    vertex_median_mm: Mapping[str, float] | None = None
-    """Half of the test set -> median shape error over all vertices of all its pictures, which `values` cannot give."""
 
     @property
     def key(self) -> tuple[str, int, str, int, str]:
@@ -86,13 +84,11 @@ def from_evaluation(
         "occluder": evaluation.occluder,
         "yaw": tuple(np.round(evaluation.yaw, 3).tolist()),
     }
-    metrics = evaluation.metrics()
     return [
         Result(
             method=method,
             **shared,
             values={name: tuple(np.round(column, 6).tolist()) for name, column in values.items()},
-            vertex_median_mm={half: round(metrics[method][half]["shape_error_mm"]["median"], 6) for half in HALVES},
         )
         for method, values in evaluation.values.items()
     ]

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import tyro
-from numpy.typing import NDArray
 from rich.table import Table
 
 from focus.cli.command import Command, Outcome, bars, parse_as, say
@@ -19,12 +17,9 @@ from focus.cli.faces import load_face
 from focus.data.synthetic import SyntheticFaces
 from focus.demo.jobs import test_set
 from focus.errors import FocusError
-from focus.eval.misfit import MisfitPrior, estimate_misfit
-from focus.eval.now.dataset import Prediction, Scan
-from focus.eval.now.evaluate import scan_errors
-from focus.eval.now.files import Mesh
-from focus.eval.shape import shape_error
-from focus.eval.statistics import paired_tests
+from focus.eval.benchmark import TEST_SEED_OFFSET
+from focus.eval.misfit import estimate_misfit
+from focus.eval.misfit_gain import scan_gain, vertex_gain
 from focus.face import MorphableModel
 from focus.report.files import write_together
 from focus.report.misfit import misfit_figure
@@ -34,12 +29,6 @@ from focus.train.run import pick_device
 
 ESTIMATION_SEED_OFFSET = 2**42
 """Of the faces that the prior is estimated from: none of them is a test face, whatever the seeds."""
-
-_SEVEN_OF_68 = [36, 39, 42, 45, 33, 48, 54]
-"""Of the iBUG points."""
-
-Errors = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""Mean shape error of every face in mm, ``[N]``: without and with the prior."""
 
 
 @dataclass(kw_only=True)
@@ -102,23 +91,25 @@ class Misfit(Command):
         outcome: Outcome,
         update: Callable[[str, float, float, str], None],
     ) -> dict[str, Any]:
-        settings = trained.settings
+        settings, reconstruct = trained.settings, trained.networks.reconstruction
         faces = SyntheticFaces(
             trained.model, settings.image_size, ESTIMATION_SEED_OFFSET + self.seed, settings.data.synthetic
         )
         prior = estimate_misfit(
-            trained.networks.reconstruction,
+            reconstruct,
             faces,
             self.faces,
             source=f"{name}, {trained.checkpoint.path.name}",
             device=device,
             progress=lambda done, total: update(f"{name}: faces", done, total, ""),
         )
-        tests = {"the same model": _test(trained, prior, test_set(trained, self.seed), self.test_faces, device)}
+        tests = {
+            "the same model": vertex_gain(reconstruct, prior, test_set(trained, self.seed), self.test_faces, device)
+        }
         if other is not None:
-            world = SyntheticFaces(other, settings.image_size, 2**40 + self.seed, settings.data.synthetic)
+            world = SyntheticFaces(other, settings.image_size, TEST_SEED_OFFSET + self.seed, settings.data.synthetic)
             progress: Callable[[int, int], None] = lambda done, total: update(f"{name}: scans", done, total, "")  # noqa: E731
-            tests[other.name] = _test_scans(trained, prior, world, self.test_faces, device, progress)
+            tests[other.name] = scan_gain(reconstruct, prior, trained.model, world, self.test_faces, device, progress)
         length = prior.offsets.norm(dim=1)
         say(f"{name}: mean length of the misfit {float(length.mean()):.3f} mm, at most {float(length.max()):.3f}")
         stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
@@ -132,70 +123,8 @@ class Misfit(Command):
             "seed": self.seed,
             "mean_length_mm": float(length.mean()),
             "largest_length_mm": float(length.max()),
-            "tests": {where: _summary(*errors) for where, errors in tests.items()},
+            "tests": {where: gain.as_dict() for where, gain in tests.items()},
         }
-
-
-def _summary(without: NDArray[np.float64], with_prior: NDArray[np.float64]) -> dict[str, float]:
-    return {
-        "faces": len(without),
-        "without_mm": float(without.mean()),
-        "without_median_mm": float(np.median(without)),
-        "with_mm": float(with_prior.mean()),
-        "with_median_mm": float(np.median(with_prior)),
-        "better": float((with_prior < without).mean()),
-        **paired_tests(without, with_prior)._asdict(),
-    }
-
-
-@torch.no_grad()
-def _test(trained: Trained, prior: MisfitPrior, faces: SyntheticFaces, count: int, device: torch.device) -> Errors:
-    """Errors in vertex correspondence, on faces of the network's own model."""
-    parts: list[tuple[NDArray[np.float64], ...]] = []
-    for start in range(0, count, 32):
-        batch = faces.batch(start, min(32, count - start), occluded=True)
-        if batch.neutral_vertices is None:
-            raise ValueError("misfit: expected faces whose neutral shape is known")
-        found = faces.model.neutral_shape(trained.networks.reconstruction(batch.image.to(device)).to("cpu").identity)
-        shapes = (found, prior.apply(found))
-        parts.append(tuple(shape_error(s, batch.neutral_vertices).mean(dim=1).double().numpy() for s in shapes))
-    without, with_prior = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return without, with_prior
-
-
-@torch.no_grad()
-def _test_scans(
-    trained: Trained,
-    prior: MisfitPrior,
-    faces: SyntheticFaces,
-    count: int,
-    device: torch.device,
-    progress: Callable[[int, int], None],
-) -> Errors:
-    """Errors of scans of another model's faces: the two have no vertices in common."""
-    model, other = trained.model, faces.model
-    mesh_faces, scan_faces = model.faces.cpu().long().numpy(), other.faces.long().numpy()
-    errors: tuple[list[float], list[float]] = ([], [])
-    for index in range(count):
-        batch = faces.batch(index, 1, occluded=True)
-        if batch.neutral_vertices is None:
-            raise ValueError("misfit: expected faces whose neutral shape is known")
-        truth = batch.neutral_vertices[0].double().numpy()
-        scan = Scan(Mesh(truth, scan_faces), truth[_seven(other)])
-        found = trained.networks.reconstruction(batch.image.to(device))
-        neutral = model.neutral_shape(found.identity)
-        for shape, column in zip((neutral, prior.apply(neutral)), errors, strict=True):
-            vertices = shape[0].cpu().double().numpy()
-            prediction = Prediction(Mesh(vertices, mesh_faces), vertices[_seven(model)])
-            column.append(float(scan_errors(scan, prediction)[0].mean()))
-        progress(index + 1, count)
-    return np.array(errors[0]), np.array(errors[1])
-
-
-def _seven(model: MorphableModel) -> NDArray[np.int64]:
-    """The NoW landmarks: eye corners, nose base and mouth corners are among the 68, too."""
-    points = model.landmarks68[_SEVEN_OF_68] if model.landmarks7 is None else model.landmarks7
-    return points.cpu().numpy()
 
 
 def parse(arguments: Sequence[str]) -> Misfit:

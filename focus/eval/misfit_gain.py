@@ -1,0 +1,116 @@
+"""What taking off the misfit prior gains, face by face, on faces that it was not estimated from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from focus.data.synthetic import SyntheticFaces
+from focus.eval.misfit import MisfitPrior
+from focus.eval.now.dataset import Prediction, Scan
+from focus.eval.now.evaluate import scan_errors
+from focus.eval.now.files import Mesh
+from focus.eval.shape import shape_error
+from focus.eval.statistics import paired_tests
+from focus.face import FaceParameters, MorphableModel
+
+_SEVEN_OF_68 = [36, 39, 42, 45, 33, 48, 54]
+"""The NoW landmarks among the iBUG points: eye corners, nose base, mouth corners."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Mean shape error of each of N faces, mm."""
+
+    without: NDArray[np.float64]
+    """``[N]``."""
+    corrected: NDArray[np.float64]
+    """``[N]``, with the prior."""
+
+    def as_dict(self) -> dict[str, float]:
+        """Means, medians, and tests of the difference (`paired_tests`), for JSON."""
+        return {
+            "faces": len(self.without),
+            "without_mm": float(self.without.mean()),
+            "without_median_mm": float(np.median(self.without)),
+            "with_mm": float(self.corrected.mean()),
+            "with_median_mm": float(np.median(self.corrected)),
+            "better": float((self.corrected < self.without).mean()),
+            **paired_tests(self.without, self.corrected)._asdict(),
+        }
+
+
+@torch.no_grad()
+def vertex_gain(
+    reconstruct: Callable[[Tensor], FaceParameters],
+    prior: MisfitPrior,
+    faces: SyntheticFaces,
+    count: int,
+    device: torch.device | str = "cpu",
+) -> Gain:
+    """Vertex by vertex (`shape_error`), on faces of the method's own model, each with something in front of it.
+
+    Args:
+        reconstruct: the method, in evaluation mode, on `device`.
+        prior: of the same model as the faces.
+        faces: the test set.
+        count: number of faces.
+        device: where the method is.
+    """
+    parts: list[tuple[NDArray[np.float64], ...]] = []
+    for start in range(0, count, 32):
+        batch = faces.batch(start, min(32, count - start), occluded=True)
+        if batch.neutral_vertices is None:
+            raise ValueError("vertex_gain: expected faces whose neutral shape is known")
+        found = faces.model.neutral_shape(reconstruct(batch.image.to(device)).to("cpu").identity)
+        shapes = (found, prior.apply(found))
+        parts.append(tuple(shape_error(s, batch.neutral_vertices).mean(dim=1).double().numpy() for s in shapes))
+    return Gain(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+@torch.no_grad()
+def scan_gain(
+    reconstruct: Callable[[Tensor], FaceParameters],
+    prior: MisfitPrior,
+    model: MorphableModel,
+    faces: SyntheticFaces,
+    count: int,
+    device: torch.device | str,
+    progress: Callable[[int, int], None],
+) -> Gain:
+    """Scan to mesh, by the protocol of NoW, on faces of another model: the two have no vertices in common.
+
+    Args:
+        reconstruct: the method, in evaluation mode, on `device`.
+        prior: of the method's model.
+        model: of the method.
+        faces: the test set, of another model.
+        count: number of faces, each with something in front of it.
+        device: where the method is.
+        progress: called with (faces done, faces in all).
+    """
+    mesh_faces, scan_faces = model.faces.cpu().long().numpy(), faces.model.faces.long().numpy()
+    errors: tuple[list[float], list[float]] = ([], [])
+    for index in range(count):
+        batch = faces.batch(index, 1, occluded=True)
+        if batch.neutral_vertices is None:
+            raise ValueError("scan_gain: expected faces whose neutral shape is known")
+        truth = batch.neutral_vertices[0].double().numpy()
+        scan = Scan(Mesh(truth, scan_faces), truth[_seven(faces.model)])
+        neutral = model.neutral_shape(reconstruct(batch.image.to(device)).identity)
+        for shape, column in zip((neutral, prior.apply(neutral)), errors, strict=True):
+            vertices = shape[0].cpu().double().numpy()
+            prediction = Prediction(Mesh(vertices, mesh_faces), vertices[_seven(model)])
+            column.append(float(scan_errors(scan, prediction)[0].mean()))
+        progress(index + 1, count)
+    return Gain(np.array(errors[0]), np.array(errors[1]))
+
+
+def _seven(model: MorphableModel) -> NDArray[np.int64]:
+    points = model.landmarks68[_SEVEN_OF_68] if model.landmarks7 is None else model.landmarks7
+    return points.cpu().numpy()
