@@ -19,17 +19,15 @@ from focus.eval.benchmark import (
     Method,
     evaluate,
     mean_face,
-    network_mask,
-    robust_rule,
-    true_mask,
     whole_face,
 )
 from focus.face import FaceParameters, MorphableModel, Renderer
 from focus.report.demo_page import Faces
 from focus.train.checkpoint import Trained, load_trained
-from focus.train.config import Method as TrainingMethod
 from focus.train.config import Settings
 from focus.train.log import RunLogger
+from focus.train.methods import Method as TrainingMethod
+from focus.train.methods import mask_rule
 from focus.train.run import VALIDATION_SEED_OFFSET, build_data, build_features, build_networks, pick_device
 from focus.train.schedule import Turn
 from focus.train.trainer import Trainer
@@ -118,14 +116,10 @@ def build_methods(start: Trained, trained: Mapping[str, Trained]) -> list[Method
 
 def method_of(trained: Trained, name: str) -> Method:
     """A trained network with the mask rule of the method that it was trained by."""
-    robust = trained.settings.robust
-    rules = {
-        "mofa": whole_face,
-        "pretrained": robust_rule(robust.sigma, robust.cutoff),
-        "oracle": true_mask,
-        "focus": network_mask(trained.networks.segmentation),
-    }
-    return Method(name, trained.networks.reconstruction, rules[trained.settings.method])
+    settings, networks = trained.settings, trained.networks
+    robust = settings.robust
+    rule = mask_rule(settings.method, networks.segmentation, sigma=robust.sigma, cutoff=robust.cutoff)
+    return Method(name, networks.reconstruction, rule)
 
 
 def shown_in_rounds(model: MorphableModel, settings: Settings) -> FaceBatch:
