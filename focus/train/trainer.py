@@ -450,7 +450,7 @@ class Trainer:
                 "(settings.start)."
             )
         checkpoint.check_model(self.model)
-        changed = sorted(_differences(_computed(self.settings), _computed(checkpoint.settings)))
+        changed = sorted(_differences(what_it_computes(self.settings), what_it_computes(checkpoint.settings)))
         if changed:
             raise FocusError(
                 f"{checkpoint.path}: written by a run with other settings ({', '.join(changed)}). Resume with the same "
@@ -475,7 +475,7 @@ def share(mask: Tensor, face: Tensor) -> Tensor:
     return ((mask * face).sum() / face.sum().clamp(min=1)).detach()
 
 
-def _computed(settings: Settings) -> dict[str, Any]:
+def what_it_computes(settings: Settings) -> dict[str, Any]:
     """The settings that decide what a run computes."""
     return {name: value for name, value in settings.to_dict().items() if name not in _WHERE_AND_WHAT_FOR}
 

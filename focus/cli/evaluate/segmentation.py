@@ -13,18 +13,18 @@ from rich.table import Table
 from rich.text import Text
 
 from focus.cli.command import Command, Outcome, bars, parse_as
-from focus.cli.evaluate.checkpoints import load_alike, names_of, title_of
-from focus.demo import shipped_checkpoint
-from focus.demo.jobs import method_of
-from focus.demo.provenance import commit
+from focus.cli.evaluate.checkpoints import load_alike, names_of
 from focus.errors import FocusError
 from focus.eval import Method, evaluate
 from focus.eval.benchmark import MaskRule, robust_rule, skin_rule, whole_face
 from focus.eval.comparison import by_occluder
 from focus.eval.results import Result, append_results, from_evaluation
 from focus.eval.testset import SUBSETS, VERSION, benchmark_faces, digest
+from focus.experiment.provenance import commit
+from focus.experiment.recipes import title_of
+from focus.experiment.training import method_of
 from focus.report.results import write_json, write_text
-from focus.train import Trained
+from focus.train import Trained, shipped_checkpoint
 from focus.train.run import pick_device
 
 _SCORES = ("accuracy", "precision", "recall", "f1")
@@ -82,7 +82,7 @@ class Segmentation(Command):
                     commit=commit(),
                 )
         # One method trained with several seeds keeps its name: the seeds tell its results apart.
-        runs = [(title_of(trained), trained.settings.seed) for trained in others]
+        runs = [(title_of(trained.settings), trained.settings.seed) for trained in others]
         known = {name: run if runs.count(run) == 1 else (name, run[1]) for name, run in zip(names, runs, strict=True)}
         for number, result in enumerate(results):
             method, seed = known.get(result.method, (result.method, 0))
