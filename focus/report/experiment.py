@@ -336,30 +336,36 @@ def _sweep_figure(
     data: Sweep, curves: Mapping[str, Sequence[tuple[float, str]]], rows: Mapping[str, Mapping[str, Any]]
 ) -> bytes:
     """Scores over each weight, the standard marked, and masks of two faces below (Fig. 4 of the paper), as PNG."""
-    figure = require("matplotlib.figure", extra="report", purpose="draw figures").Figure((3.7 * len(ETAS), 5.4))
-    top, bottom = figure.subplots(2, len(ETAS), gridspec_kw={"height_ratios": [1, 0.95]}, sharey="row", squeeze=False)
+    most, faces = max(map(len, curves.values())), len(data.examples.photo)
+    width, plot = 3.4, 2.7  # inches
+    strip = width * faces / most
+    figure = require("matplotlib.figure", extra="report", purpose="draw figures").Figure(
+        (width * len(ETAS), plot + strip + 0.9), layout="constrained"
+    )
+    top, bottom = figure.subplots(2, len(ETAS), gridspec_kw={"height_ratios": [plot, strip]}, sharey="row")
     lowest = min(row[key] for row in rows.values() for key in _CURVES)
     for axes, below, eta in zip(top, bottom, ETAS, strict=True):
         points = curves[eta]
         positions = range(len(points))  # evenly: 0 may be among the values
         for key, title in _CURVES.items():
-            axes.plot(
-                positions, [rows[name][key] for _, name in points], "o-", markersize=3.5, linewidth=1.3, label=title
-            )
+            values = [rows[name][key] for _, name in points]
+            axes.plot(positions, values, "o-", markersize=3.5, linewidth=1.3, label=title)
         standard = [factor for factor, _ in points].index(1.0)
         axes.axvline(standard, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
-        axes.annotate(
-            "standard", (standard, 0.02), xycoords=("data", "axes fraction"), fontsize=7, rotation=90, color="0.4"
-        )
-        axes.set_xticks(positions, [f"{factor * data.weights[eta]:.3g}" for factor, _ in points], fontsize=8)
+        labels = [f"{factor * data.weights[eta]:.3g}" for factor, _ in points]
+        labels[standard] += "\nstandard"
+        axes.set_xticks(positions, labels, fontsize=8)
         axes.set_title(f"weight of L_{eta}", fontsize=10)
         axes.set_ylim(max(0.0, lowest - 0.04), 1.005)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        below.imshow(_mask_strip(data.examples, [name for _, name in points]), interpolation="antialiased")
+        # Each mask below its point.
+        masks = _mask_strip(data.examples, [name for _, name in points])
+        below.imshow(masks, extent=(-0.5, len(points) - 0.5, 0, faces), aspect="auto", interpolation="antialiased")
         below.set_axis_off()
-    top[0].legend(frameon=False, fontsize=8, loc="lower right")
-    figure.tight_layout(pad=0.6)
+        axes.set_xlim(-0.5, len(points) - 0.5)
+    handles, titles = top[0].get_legend_handles_labels()
+    figure.legend(handles, titles, frameon=False, fontsize=9, loc="outside lower center", ncols=len(titles))
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=140)
     return buffer.getvalue()
