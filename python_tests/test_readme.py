@@ -100,6 +100,25 @@ QUICK = {
     "train": ["--scale", "0.0005", "--data.validation", "2", "--data.distinct", "16", "--log.tensorboard", "off"],
     "reconstruct": [],
     "demo": ["--scale", "0.0005", "--test-faces", "8"],
+    "experiment ablation": [
+        "--scale",
+        "0.0005",
+        "--seeds",
+        "0",
+        "--faces",
+        "2",
+        "--misfit-faces",
+        "2",
+        "--recipes",
+        "FOCUS",
+    ],
+    "experiment table2": [
+        *("--scale", "0.0005", "--seeds", "0", "--faces", "2", "--misfit-faces", "2"),
+        *("--recipes", "FOCUS", "Deep3D"),
+    ],
+    "experiment hyperparameters": [
+        *("--scale", "0.0005", "--seeds", "0", "--faces", "2", "--misfit-faces", "2", "--factors", "1"),
+    ],
     "evaluate now": ["--workers", "1"],
     "evaluate segmentation": ["--faces", "2", "--subsets", "general", "large_pose"],
     "evaluate compare": [],
@@ -118,7 +137,7 @@ def test_focus_commands_run(page: Path, photo: tuple[Path, np.ndarray], monkeypa
     monkeypatch.chdir(folder)
     for _, line in (found for found in command_lines("focus") if found[0] == page.name):
         name, *arguments = shlex.split(line, comments=True)[1:]
-        key = f"{name} {arguments[0]}" if name == "evaluate" else name
+        key = f"{name} {arguments[0]}" if name in ("evaluate", "experiment") else name
         assert main([name, *arguments, *QUICK[key]]) == 0, line
 
 
