@@ -176,6 +176,20 @@ def test_table2_has_the_mean_face_once(tmp_path: Path, here: list[str]) -> None:
     assert "| MeanFace |" in text
 
 
+def test_long_schedules_train_their_initial_weights_first(tmp_path: Path, here: list[str]) -> None:
+    result = run(tmp_path, recipes=("Pretrained",), schedule="paper")
+    assert here == ["initialisation", "Pretrained, seed 0"]
+    (initial,) = (tmp_path / "runs").glob("pretrained-*/initialise.safetensors")
+    (trained,) = (path.parent for path in (tmp_path / "runs").glob("*/done.json"))
+    settings = Settings.from_dict(json.loads((trained / "done.json").read_text())["settings"])
+    assert settings.start == initial.parent / "last.safetensors"
+    assert settings.stages.initialise == 0
+    assert result.details["training"]["start"] == "last.safetensors"  # no paths of this machine
+    before = initial.stat().st_mtime_ns
+    run(tmp_path, recipes=("Pretrained",), schedule="paper")
+    assert initial.stat().st_mtime_ns == before, "they are trained once"
+
+
 def test_hyperparameters_changes_one_weight_at_a_time(tmp_path: Path, here: list[str]) -> None:
     result = run(tmp_path, "hyperparameters", factors=(0.0, 1.0))
     assert here == ["standard, seed 0", *(f"{eta} x 0, seed 0" for eta in ETAS)]
