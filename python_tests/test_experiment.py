@@ -132,6 +132,12 @@ def test_runs_are_kept_and_resumed(tmp_path: Path, here: list[str], monkeypatch:
         k: v for k, v in first.details.items() if k not in changing
     }
 
+    with monkeypatch.context() as patch:  # another subset is another report, of the same networks
+        patch.setattr("focus.experiment.runs.train_run", None)
+        light = run(tmp_path, recipes=("FOCUS",), test=TestSettings("extreme_light", faces=2, misfit_faces=2))
+    assert [path.name for path in light.written][:1] == ["ablation-extreme_light.md"]
+    assert {r.subset for r in read_results(tmp_path / "results.jsonl")} == {"general", "extreme_light"}
+
     # A run that was cut off goes on: its log begins where the checkpoint is.
     (folder,) = (tmp_path / "runs").glob("focus-*")
     for path in (folder / "done.json", *folder.glob("scores-*")):
