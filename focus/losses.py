@@ -7,6 +7,7 @@ RGB in [0, 1], masks ``[B, 1, H, W]`` in [0, 1], landmarks ``[B, 68, 2]`` pixels
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -329,6 +330,39 @@ def segmentation_loss(
     if weights.binary:
         total.add("binary", weights.binary, binary(visible))
     return total.value, total.terms
+
+
+def hiding_threshold(
+    weights: SegmentationWeights, face_fraction: float, *, kept: float = 1.0, mismatch: float = 0.0
+) -> float:
+    """The colour distance beyond which L_S is less when a pixel of the face is hidden: where masks begin to go black.
+
+    Between m = 1 and m = 0, an image with a face on the fraction f of its pixels saves eta_neighbor d + eta_distance
+    `mismatch` for each of them, over all pixels, and pays eta_area over those of the face and eta_preserve `kept`; at
+    both ends L_binary is 0. Hiding wins where
+
+        d > (eta_area / f + eta_preserve kept - eta_distance mismatch) / eta_neighbor,
+
+    with d the minimum of L_neighbor at a pixel (its square for `neighbor_power` 2). The same with means over the face
+    says which images L_S would rather see black altogether.
+
+    Args:
+        weights: of L_S.
+        face_fraction: f in (0, 1], the rendered face's part of the image.
+        kept: mean cosine of F(I_T) and F(I_T m) where the mask keeps the pixel.
+        mismatch: mean of 1 - cos(F(I_R m), F(I_T m)) there.
+
+    Returns:
+        The distance of colours in [0, 1]^3, at most sqrt(3) apart; 0 where hiding always wins.
+    """
+    if not 0 < face_fraction <= 1:
+        raise ValueError(f"hiding_threshold: face_fraction: expected a number in (0, 1], got {face_fraction}")
+    price = weights.area / face_fraction + weights.preserve * kept - weights.distance * mismatch
+    if price <= 0:
+        return 0.0
+    if weights.neighbor == 0:
+        return math.inf
+    return float((price / weights.neighbor) ** (1 / weights.neighbor_power))
 
 
 class _WeightedSum:

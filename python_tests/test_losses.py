@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from focus import losses
 from focus.face import FaceParameters
 from focus.losses import ReconstructionWeights, SegmentationWeights
 from focus.nets import FilterBank
+from focus.train import Settings
 
 
 def gray(*values: float, height: int = 1) -> Tensor:
@@ -389,6 +391,67 @@ def test_pixel_loss_reaches_the_mask_on_request_only(features: FilterBank) -> No
     mask = torch.full_like(render.mask, 0.5).requires_grad_()
     assert reconstruction(features, render, weights=only_pixel, mask=mask)[0].requires_grad
     assert not reconstruction(features, render, weights=only_pixel, mask=mask, mask_gradient=False)[0].requires_grad
+
+
+def test_a_pixel_pays_beyond_the_threshold(features: FilterBank) -> None:
+    """A flat photo and a flat render, d apart on a block: the block is better hidden just where the formula says."""
+    weights = SegmentationWeights(distance=0, preserve=0, binary=10)  # binary is 0 for masks of 0 and 1
+    face = torch.zeros(1, 1, 20, 20)
+    face[..., 2:17, 2:17] = 1
+    threshold = losses.hiding_threshold(weights, 225 / 400)
+    assert threshold == pytest.approx(0.5 * 400 / 225 / 15)
+    target = torch.full((1, 3, 20, 20), 0.5)
+    hidden = torch.ones_like(face)
+    hidden[..., 6:10, 6:10] = 0
+    for factor, better in ((0.99, torch.ones_like(face)), (1.01, hidden)):
+        image = target.clone()
+        image[..., 5:11, 5:11] += factor * threshold / math.sqrt(3)  # its rim finds the rest of the render nearby
+        render = Render(image * face, face, torch.zeros(1, 68, 2))
+        values = [
+            losses.segmentation_loss(target=target, rendering=render, mask=mask, features=features, weights=weights)[0]  # type: ignore[arg-type]
+            for mask in (torch.ones_like(face), hidden)
+        ]
+        assert torch.equal(better, torch.ones_like(face) if values[0] < values[1] else hidden)
+
+
+@pytest.mark.parametrize("preset", ["paper", "official", "small"])
+def test_black_against_all_face_is_a_matter_of_the_threshold(features: FilterBank, preset: Any) -> None:
+    """With means over the face of one image, and for every term, on random pictures."""
+    weights = Settings.preset(preset).segmentation_weights
+    generator = torch.Generator().manual_seed(3)
+    target = torch.rand(1, 3, 8, 8, generator=generator)
+    target = F.interpolate(target, size=64, mode="bilinear", align_corners=False)
+    face = torch.zeros(1, 1, 64, 64)
+    face[..., 12:52, 16:48] = 1
+    fraction = face.mean().item()
+    render = Render((target + 0.2 * torch.rand(1, 3, 64, 64, generator=generator)) * face, face, torch.zeros(1, 68, 2))
+    (all_face, shown), (black, blank) = (
+        losses.segmentation_loss(target=target, rendering=render, mask=mask, features=features, weights=weights)  # type: ignore[arg-type]
+        for mask in (torch.ones_like(face), torch.zeros_like(face))
+    )
+    assert [blank[name].item() for name in ("neighbor", "distance", "binary", "area")] == [0, 0, 0, 1]
+    assert black.item() == pytest.approx(weights.area + weights.preserve * blank["preserve"].item())
+    threshold = losses.hiding_threshold(
+        weights,
+        fraction,
+        kept=(blank["preserve"] - shown["preserve"]).item() / fraction,
+        mismatch=shown["distance"].item() / fraction,
+    )
+    distance = shown["neighbor"].item() / fraction
+    assert threshold > 0
+    expected = weights.neighbor * fraction * (distance - threshold)
+    assert (all_face - black).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_threshold_at_its_ends() -> None:
+    weights = SegmentationWeights()
+    assert losses.hiding_threshold(replace(weights, area=0, preserve=0), 0.5) == 0
+    assert losses.hiding_threshold(weights, 0.5, kept=0, mismatch=1) == 0  # features that fit nowhere
+    assert losses.hiding_threshold(replace(weights, neighbor=0), 0.5) == math.inf
+    once, squared = (losses.hiding_threshold(replace(weights, neighbor_power=power), 0.5) for power in (1, 2))  # type: ignore[arg-type]
+    assert squared == pytest.approx(math.sqrt(once))
+    with pytest.raises(ValueError, match="expected a number in"):
+        losses.hiding_threshold(weights, 0.0)
 
 
 def test_paper_and_official_weights() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from focus.cli import main
 from focus.data.images import write_image
 from focus.data.synthetic import SyntheticFaces, SyntheticSettings
+from focus.demo import shipped_checkpoint
 from focus.face import MorphableModel
 from focus.report.meshes import encode_meshes
 
@@ -57,6 +59,9 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
     for name in ("my_masks", "true_masks", "rendered_faces"):
         (folder / name).mkdir()
         write_image(folder / name / "a.png", batch.face_mask[0, 0].numpy())
+    assets = folder / "focus" / "assets"  # as seen from the folder of the repository
+    assets.mkdir(parents=True)
+    shutil.copy(shipped_checkpoint(), assets)
     write_now(folder)
     return folder, batch.landmarks[0].numpy()
 

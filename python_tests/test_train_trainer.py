@@ -151,11 +151,13 @@ def test_every_stage_runs_and_says_so(make: Callable[..., Trainer], batches: lis
     terms = {kind: set(values) - {"rate", "iterations_per_second"} for _, kind, values in logger.lines}
     common = {"loss", "perceptual", "landmark", "regularisation"}
     assert terms["initialise/reconstruction"] == common | {"robust", "inliers"}
-    assert terms["segmentation/segmentation"] == {"loss", "mask", "given"}
-    assert terms["joint/segmentation"] == {"loss", "neighbor", "distance", "area", "preserve", "binary", "mask"}
-    assert terms["joint/reconstruction"] == common | {"pixel", "area", "mask"}
+    assert terms["segmentation/segmentation"] == {"loss", "mask", "empty", "given"}
+    assert terms["joint/segmentation"] == {
+        "loss", "neighbor", "distance", "area", "preserve", "binary", "mask", "empty"
+    }  # fmt: skip
+    assert terms["joint/reconstruction"] == common | {"pixel", "area", "mask", "empty"}
     assert terms["validation"] == common | {
-        "loss", "step", "robust", "mask", "f1", "outlier_iou", "appearance_rmse", "shape_error_mm"
+        "loss", "step", "robust", "mask", "empty", "f1", "outlier_iou", "appearance_rmse", "shape_error_mm"
     }  # fmt: skip
     first = next(values for _, kind, values in logger.lines if kind == "initialise/reconstruction")
     assert "pixel" in first  # the warm-up
@@ -389,7 +391,10 @@ def test_area_reaches_the_encoder_through_the_mask(make: Callable[..., Trainer],
 
 def test_collapsed_masks_end_the_run(make: Callable[..., Trainer], tmp_path: Path) -> None:
     settings = replace(SETTINGS, guard=GuardSettings(window=2))
-    for bias, what in ((20.0, "everything is called face.*neighbor"), (-20.0, "everything is called hidden.*area")):
+    for bias, what in (
+        (20.0, "everything is called face.*Lower segmentation_weights.area"),
+        (-20.0, "everything is called hidden.*Raise segmentation_weights.area"),
+    ):
         trainer = make(settings, folder=tmp_path)
 
         def spoil(trainer: Trainer, turn: Turn, bias: float = bias) -> None:

@@ -50,46 +50,92 @@ class Window:
         return (time.perf_counter() - self._started) / max(self.count, 1)
 
 
-class MaskGuard:
-    """Notices masks that call everything face, or nothing.
+EMPTY_MASK = 0.1
+"""A mask that keeps less of the rendered face than this is empty. No occluder hides so much of a face that can still be
+fitted: in the synthetic world at least a third stays to be seen."""
+
+EMPTY_IMAGES = 0.1
+"""More than this part of the images with an empty mask is a collapse, whatever the mean of all masks is."""
+
+
+def empty_images(mask: Tensor, face: Tensor) -> Tensor:
+    """Part of the images whose mask is empty, a scalar without gradient; a face outside the picture is not counted.
 
     Args:
-        settings: the limits.
-        highest: whether there is an upper one; masks by the outlier-robust rule may well keep the whole face.
+        mask: ``[B, 1, S, S]`` in [0, 1].
+        face: ``[B, 1, S, S]``, the rendered faces.
+    """
+    area = face.sum(dim=(1, 2, 3))
+    empty = ((mask * face).sum(dim=(1, 2, 3)) < EMPTY_MASK * area) & (area > 0)
+    return empty.to(mask).mean().detach()
+
+
+class MaskGuard:
+    """Notices masks that call everything face, or nothing, on all images or on many of them.
+
+    The mean alone does not show the second: where hiding a pixel costs too little, L_S decides for each image, by how
+    well its reconstruction fits, between a good mask and a black one, and a mean of 0.6 looks healthy.
+
+    Args:
+        settings: the limits. A lowest mean of 0 allows images without a mask, too.
+        highest: whether the masks are learnt by L_S, and there is an upper limit; masks by the outlier-robust rule may
+            well keep the whole face.
     """
 
     def __init__(self, settings: GuardSettings, *, highest: bool) -> None:
-        self.settings, self._highest = settings, settings.highest if highest else 1.0
+        self.settings, self._learnt = settings, highest
         self._window = Window()
-        self._mean: float | None = None
+        self._means: dict[str, float] = {}
 
-    def add(self, mask: Tensor) -> None:
-        """The mean mask inside the rendered face in one iteration."""
-        self._window.add({"mask": mask})
+    def add(self, mask: Tensor, empty: Tensor | None = None) -> None:
+        """Of one iteration: the mean mask inside the rendered face and, where it is known, the part of empty images."""
+        self._window.add({"mask": mask} if empty is None else {"mask": mask, "empty": empty})
         if self._window.count == self.settings.window:
-            self._mean = self._window.means()["mask"]
+            self._means = self._window.means()
             self._window = Window()
 
     def problem(self) -> str | None:
         """What is wrong with the last whole window and what to change; None if all is well."""
         limits = self.settings
-        if self._mean is None or limits.lowest <= self._mean <= self._highest:
+        if not self._means:
             return None
-        if self._mean > limits.highest:
+        mean, empty = self._means["mask"], self._means.get("empty", 0.0)
+        if self._learnt and mean > limits.highest:
             what = f"above {limits.highest} (guard.highest): everything is called face"
             remedy = (
-                "Raise segmentation_weights.neighbor, or lower its area and preserve; if nothing hides these faces, "
-                "set guard.highest to 1."
+                "Lower segmentation_weights.area, then preserve, or raise its neighbor or distance, ramp its binary "
+                "(binary_ramp); if nothing hides these faces, set guard.highest to 1."
             )
-        else:
+        elif not mean >= limits.lowest:
             what = f"below {limits.lowest} (guard.lowest): everything is called hidden"
-            remedy = (
-                "Lower segmentation_weights.neighbor, raise its area or preserve, ramp its binary (binary_ramp), or "
-                "let the initialisation fit better first (stages.initialise, robust)."
+            remedy = self._remedy_for_hidden()
+        elif self._learnt and limits.lowest > 0 and empty > EMPTY_IMAGES:
+            what = (
+                f"but {empty:.0%} of the images keep less than {EMPTY_MASK:.0%} of their face, more than "
+                f"{EMPTY_IMAGES:.0%}: whole images are called hidden"
+            )
+            remedy = self._remedy_for_hidden() + " If many faces are hidden altogether, set guard.lowest to 0."
+        else:
+            return None
+        if self._learnt:
+            remedy += (
+                " Other weights need a new run, which may start (setting start) from a checkpoint of before, such as "
+                "that of the end of the stage segmentation."
             )
         return (
-            f"the masks collapsed: their mean inside the face over {limits.window} iterations is {self._mean:.4f}, "
+            f"the masks collapsed: their mean inside the face over {limits.window} iterations is {mean:.4f}, "
             f"{what}. {remedy}"
+        )
+
+    def _remedy_for_hidden(self) -> str:
+        if not self._learnt:
+            return (
+                "These masks do not come from L_S: let the initialisation fit better first (stages.initialise, "
+                "robust.anneal), or call less an outlier (robust.sigma, robust.cutoff)."
+            )
+        return (
+            "Raise segmentation_weights.area, then preserve, or lower its neighbor or distance, ramp its binary "
+            "(binary_ramp), or let the initialisation fit better first (stages.initialise, robust)."
         )
 
 

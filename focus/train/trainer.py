@@ -24,7 +24,7 @@ from focus.train.config import Settings
 from focus.train.distributed import average_gradients, place, total
 from focus.train.log import Logger, SilentLogger
 from focus.train.methods import METHODS, Method, mask_rule, require_true_masks
-from focus.train.monitor import MaskGuard, Window, stop_on_signals
+from focus.train.monitor import MaskGuard, Window, empty_images, stop_on_signals
 from focus.train.schedule import Network, Turn, plan, rate_of, robust_sigma
 from focus.train.sources import DataSource, load
 
@@ -192,7 +192,7 @@ class Trainer:
         self.step += 1
         self._window.add({"loss": loss.detach(), **terms})
         if self._guard is not None and "mask" in terms:
-            self._guard.add(terms["mask"])
+            self._guard.add(terms["mask"], terms.get("empty"))
 
     def _initialisation_loss(self, batch: FaceBatch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """First stage: L_R with the outlier-robust likelihood, after a warm-up without it."""
@@ -214,7 +214,8 @@ class Trainer:
         logits = self.networks.segmentation.logits(rendering.image, batch.image, rendering.mask)
         loss = losses.mask_cross_entropy(logits, given, rendering.mask)
         masks = {"mask": torch.sigmoid(logits), "given": given}
-        return loss, {name: share(mask, rendering.mask) for name, mask in masks.items()}
+        shares = {name: share(mask, rendering.mask) for name, mask in masks.items()}
+        return loss, {**shares, "empty": empty_images(masks["mask"], rendering.mask)}
 
     def _segmentation_loss(self, batch: FaceBatch, ramp: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Third stage, first part of a cycle: L_S, for the mask of frozen reconstructions."""
@@ -229,7 +230,7 @@ class Trainer:
             features=self.features,
             weights=replace(weights, binary=ramp * weights.binary),
         )
-        return loss, {**terms, "mask": share(mask, rendering.mask)}
+        return loss, {**terms, "mask": share(mask, rendering.mask), "empty": empty_images(mask, rendering.mask)}
 
     def _reconstruction_loss(self, batch: FaceBatch, number: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Third stage, second part of a cycle: L_R over the pixels that the method trusts, its one difference.
@@ -257,7 +258,7 @@ class Trainer:
             loss, terms = self._loss_of(batch, parameters, rendering, sigma=settings.robust.sigma)
         else:
             loss, terms = self._loss_of(batch, parameters, rendering, mask=mask)
-        return loss, {**terms, "mask": share(mask, rendering.mask)}
+        return loss, {**terms, "mask": share(mask, rendering.mask), "empty": empty_images(mask, rendering.mask)}
 
     def _loss_of(
         self,
@@ -369,7 +370,7 @@ class Trainer:
         found = self.predict(batch, "pretrained" if turn.stage == "initialise" else None)
         face = found.rendering.mask
         loss, scores = self._loss_of(batch, found.parameters, found.rendering, sigma=self.settings.robust.sigma)
-        scores |= {"loss": loss, "mask": share(found.mask, face)}
+        scores |= {"loss": loss, "mask": share(found.mask, face), "empty": empty_images(found.mask, face)}
         if batch.visible_mask is not None:
             scores["f1"] = mask_scores(found.mask, batch.visible_mask, face).f1.mean()
             scores["outlier_iou"] = outlier_iou(found.mask, batch.visible_mask, face).mean()
