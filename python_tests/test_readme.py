@@ -16,9 +16,9 @@ import pytest
 from focus.cli import main
 from focus.data.images import write_image
 from focus.data.synthetic import SyntheticFaces, SyntheticSettings
-from focus.demo import shipped_checkpoint
 from focus.face import MorphableModel
 from focus.report.meshes import encode_meshes
+from focus.train import shipped_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

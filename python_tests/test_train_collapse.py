@@ -18,9 +18,8 @@ import pytest
 import torch
 
 from focus.cli import REFUSED, main
-from focus.demo import shipped_checkpoint
 from focus.errors import FocusError
-from focus.train import Settings, load_checkpoint, monitor, train
+from focus.train import Settings, load_checkpoint, monitor, shipped_checkpoint, train
 from focus.train.config import GuardSettings, LogSettings, StageSettings
 from focus.train.monitor import MaskGuard, empty_images
 
