@@ -101,6 +101,7 @@ QUICK = {
     "reconstruct": [],
     "demo": ["--scale", "0.0005", "--test-faces", "8"],
     "evaluate now": ["--workers", "1"],
+    "evaluate pictures": ["--faces", "2", "--subsets", "general", "large_pose"],
     "evaluate segmentation": ["--faces", "2", "--subsets", "general", "large_pose"],
     "evaluate compare": [],
     "evaluate pose": [],

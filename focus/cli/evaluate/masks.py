@@ -13,13 +13,11 @@ import tyro
 from rich.table import Table
 
 from focus.cli.command import Command, Outcome, parse_as
-from focus.data.images import read_image
 from focus.data.landmarks import Skip
 from focus.errors import FocusError
 from focus.eval import mask_scores, outlier_iou
+from focus.eval.mask_files import find_pictures, read_mask
 from focus.report.results import write_json
-
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(kw_only=True)
@@ -37,8 +35,8 @@ class Masks(Command):
 
     def run(self) -> Outcome:
         """Scores every mask that has a true one."""
-        predicted, true = _pictures(self.masks), _pictures(self.truth)
-        region = None if self.region is None else _pictures(self.region)
+        predicted, true = find_pictures(self.masks), find_pictures(self.truth)
+        region = None if self.region is None else find_pictures(self.region)
         outcome = Outcome(good=True)
         images: list[dict[str, Any]] = []
         for stem, path in sorted(predicted.items()):
@@ -63,19 +61,6 @@ class Masks(Command):
         return outcome
 
 
-def _pictures(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise FocusError(f"{folder}: no such folder of masks")
-    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in _PICTURES]
-    found = {path.stem: path for path in paths}
-    if len(found) < len(paths):
-        twice = sorted(path.name for path in paths if found[path.stem] != path)
-        raise FocusError(f"{folder}: expected one mask of a name, got another one of {', '.join(twice[:5])}")
-    if not found:
-        raise FocusError(f"{folder}: expected pictures ({', '.join(_PICTURES)}), found none")
-    return found
-
-
 def _mask_values(path: Path, true: Path | None, region: dict[str, Path] | None, stem: str) -> dict[str, float]:
     if true is None:
         raise FocusError("no true mask of this name")
@@ -95,7 +80,7 @@ def _mask_values(path: Path, true: Path | None, region: dict[str, Path] | None, 
 
 def _read_mask(path: Path) -> torch.Tensor:
     """``[1, 1, H, W]`` in [0, 1]."""
-    return torch.from_numpy(read_image(path)).float().mean(dim=2)[None, None] / 255
+    return torch.from_numpy(read_mask(path)).float()[None, None] / 255
 
 
 def parse(arguments: Sequence[str]) -> Masks:

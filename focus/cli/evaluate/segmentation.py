@@ -12,7 +12,7 @@ import tyro
 from rich.table import Table
 from rich.text import Text
 
-from focus.cli.command import Command, Outcome, bars, parse_as
+from focus.cli.command import Command, Outcome, bars, named_values, parse_as
 from focus.cli.evaluate.checkpoints import load_alike, names_of, title_of
 from focus.demo import shipped_checkpoint
 from focus.demo.jobs import method_of
@@ -21,6 +21,7 @@ from focus.errors import FocusError
 from focus.eval import Method, evaluate
 from focus.eval.benchmark import MaskRule, robust_rule, skin_rule, whole_face
 from focus.eval.comparison import by_occluder
+from focus.eval.mask_files import check_masks, folder_rule, picture_stem
 from focus.eval.results import Result, append_results, from_evaluation
 from focus.eval.testset import SUBSETS, VERSION, benchmark_faces, digest
 from focus.report.results import write_json, write_text
@@ -43,6 +44,10 @@ class Segmentation(Command):
     """Of each subset; each is seen once with and once without an occluder."""
     subsets: tuple[str, ...] = SUBSETS
     """Of the test set."""
+    masks: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """NAME=FOLDER, once for each program whose masks, FOLDER/SUBSET/PICTURE.png, are scored; see focus evaluate
+    pictures.
+    """
     seed: int = 0
     """0 is the test set; others are for choosing settings."""
     device: str = "auto"
@@ -51,7 +56,7 @@ class Segmentation(Command):
     """Folder for results.jsonl (added to what is there), segmentation.json and segmentation.md."""
 
     def run(self) -> Outcome:
-        """Scores the rules and the networks, subset by subset."""
+        """Scores rules, networks and folders of masks, subset by subset."""
         device = pick_device(self.device)
         initial = self.initial or shipped_checkpoint()
         if initial is None:
@@ -62,12 +67,25 @@ class Segmentation(Command):
         methods = _rules(first, suffix)
         names = names_of(others)
         methods += [method_of(trained, name) for trained, name in zip(others, names, strict=True)]
+        taken = [*(method.name for method in methods), *map(title_of, others)]
+        folders = {name: Path(folder) for name, folder in named_values("masks", self.masks).items()}
+        for name in folders:
+            if name + suffix in taken:
+                raise FocusError(f"--masks: {name} is a row already ({', '.join(taken)}); choose another name")
+        sets = {s: benchmark_faces(first.model, first.settings.image_size, s, self.seed) for s in self.subsets}
+        for subset, faces in sets.items():
+            stems = [picture_stem(name, half) for half in (True, False) for name in faces.names(0, self.faces)]
+            for name, folder in folders.items():
+                check_masks(name, folder / subset, stems, faces.image_size)
         results: list[Result] = []
         with bars() as update:
-            for subset in self.subsets:
-                faces = benchmark_faces(first.model, first.settings.image_size, subset, self.seed)
+            for subset, faces in sets.items():
+                own = [
+                    Method(name + suffix, first.networks.reconstruction, folder_rule(folder / subset))
+                    for name, folder in folders.items()
+                ]
                 evaluation = evaluate(
-                    methods,
+                    [*methods, *own],
                     faces,
                     self.faces,
                     device=device,
@@ -87,7 +105,7 @@ class Segmentation(Command):
         for number, result in enumerate(results):
             method, seed = known.get(result.method, (result.method, 0))
             results[number] = replace(result, method=method, seed=seed)
-        outcome = Outcome(read=[str(initial), *map(str, self.checkpoints)])
+        outcome = Outcome(read=[str(initial), *map(str, self.checkpoints), *map(str, folders.values())])
         for subset in self.subsets:
             chosen = [result for result in results if result.subset == subset]
             outcome.shown += [Text(subset, style="bold"), _table(chosen), Text()]
