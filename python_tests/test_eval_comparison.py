@@ -144,6 +144,26 @@ def test_what_cannot_be_compared_is_refused() -> None:
         compare([a], "z")
 
 
+def test_photos_of_which_nothing_is_known_have_no_halves(tmp_path: Path) -> None:
+    bare: dict[str, Any] = {"occluded": (), "occluder": (), "yaw": ()}
+    first, second = _result("a", [0.1, 0.3], **bare), _result("b", [0.2, 0.6], **bare)
+    append_results(tmp_path / "results.jsonl", [first, second])
+    assert read_results(tmp_path / "results.jsonl") == [first, second]
+    assert first.halves == ("overall",)
+    assert _result("a", [0.1, 0.3]).halves == ("occluded", "unoccluded", "overall")
+    assert first.of("f1", "occluded").size == 0
+    (comparison,) = compare([first, second])
+    assert list(comparison.cells["b"]) == ["overall"]
+    assert comparison.cells["b"]["overall"]["f1"].mean.mean == pytest.approx(0.4)
+    assert by_occluder(first, "f1") == {}
+    with pytest.raises(FocusError, match="yaw is known, got none for a, general"):
+        by_yaw([first], "f1")
+    with pytest.raises(FocusError, match="disagree about which pictures are occluded"):
+        compare([first, _result("b", [0.2, 0.6])])
+    with pytest.raises(FocusError, match="pictures of the same name: x"):
+        append_results(tmp_path / "results.jsonl", [_result("c", [0.1, 0.3], **bare, names=("x", "x"))])
+
+
 def test_bins_of_yaw_by_hand() -> None:
     result = _result("a", [1, 2, 3, 5], yaw=(-20.0, -10.1, 0.0, 9.9))
     bins = by_yaw([result, result], "f1")

@@ -92,13 +92,20 @@ def check_masks(name: str, folder: Path, stems: Iterable[str], size: int) -> Non
             read_mask(folder / f"{stem}.png", (size, size))
         except FocusError as error:
             problems.append(str(error))
+    refuse(
+        name,
+        problems,
+        len(stems),
+        "expected a mask for each picture that focus evaluate pictures writes for the same faces, subsets and seed",
+    )
+
+
+def refuse(name: str, problems: Sequence[str], count: int, expected: str) -> None:
+    """Raises `FocusError` if there are problems with some of `count` masks of a method."""
     if problems:
         more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
-        raise FocusError(
-            f"masks of {name}: {len(problems)} of {len(stems)} cannot be used; expected a mask for each picture that "
-            "focus evaluate pictures writes for the same faces, subsets and seed:\n  "
-            + "\n  ".join(problems[:_SHOWN] + more)
-        )
+        shown = "\n  ".join([*problems[:_SHOWN], *more])
+        raise FocusError(f"masks of {name}: {len(problems)} of {count} cannot be used; {expected}:\n  {shown}")
 
 
 def folder_rule(folder: Path) -> MaskRule:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +16,11 @@ from rich.table import Table
 
 from focus.cli.command import Command, Outcome, parse_as
 from focus.data.landmarks import Skip
+from focus.demo.provenance import commit
 from focus.errors import FocusError
-from focus.eval import mask_scores, outlier_iou
+from focus.eval.benchmark import mask_values
 from focus.eval.mask_files import find_pictures, read_mask
+from focus.eval.results import Result, append_results
 from focus.report.results import write_json
 
 
@@ -30,8 +34,10 @@ class Masks(Command):
     """Folder of true masks with the same file stems."""
     region: Path | None = None
     """Folder of the pixels that count, usually the rendered face; by default the whole picture."""
+    name: str | None = None
+    """Of the program whose masks these are, in results; by default the name of their folder."""
     out: Path | None = None
-    """Folder for metrics.json."""
+    """Folder for metrics.json, and for results.jsonl (added to what is there), which focus evaluate compare reads."""
 
     def run(self) -> Outcome:
         """Scores every mask that has a true one."""
@@ -57,8 +63,30 @@ class Masks(Command):
         table.add_row(f"{len(images)} masks", *(f"{means[key]:.3f}" for key in keys))
         outcome.shown, outcome.details = [table], {"mean": means, "images": images}
         if self.out is not None:
-            outcome.written = [write_json(self.out / "metrics.json", outcome.details)]
+            outcome.written = [
+                write_json(self.out / "metrics.json", outcome.details),
+                append_results(self.out / "results.jsonl", [self._result(images, true)]),
+            ]
         return outcome
+
+    def _result(self, images: Sequence[dict[str, Any]], true: dict[str, Path]) -> Result:
+        stems = [Path(image["name"]).stem for image in images]
+        # A region is usually each method's own, so its pixels are no part of what names the test set.
+        counted = "everything" if self.region is None else "a region"
+        content = [[stem, hashlib.sha256(true[stem].read_bytes()).hexdigest()] for stem in stems]
+        return Result(
+            method=self.name or self.masks.resolve().name,
+            seed=0,
+            subset=self.truth.resolve().name,
+            version=0,
+            digest=hashlib.sha256(json.dumps([counted, content]).encode()).hexdigest(),
+            commit=commit(),
+            names=tuple(stems),
+            occluded=(),
+            occluder=(),
+            yaw=(),
+            values={key: tuple(image[key] for image in images) for key in images[0] if key != "name"},
+        )
 
 
 def _mask_values(path: Path, true: Path | None, region: dict[str, Path] | None, stem: str) -> dict[str, float]:
@@ -71,11 +99,7 @@ def _mask_values(path: Path, true: Path | None, region: dict[str, Path] | None, 
     if not predicted.shape == visible.shape == counted.shape:
         sizes = [f"{mask.shape[3]} x {mask.shape[2]}" for mask in (predicted, visible, counted)]
         raise FocusError(f"mask, true mask and region differ in size: {', '.join(sizes)}")
-    scores = mask_scores(predicted, visible, counted)._asdict()
-    return {
-        **{name: float(value) for name, value in scores.items()},
-        "outlier_iou": float(outlier_iou(predicted, visible, counted)),
-    }
+    return {name: float(value) for name, value in mask_values(predicted, visible, counted).items()}
 
 
 def _read_mask(path: Path) -> torch.Tensor:

@@ -41,12 +41,13 @@ class Pose(Command):
         found = [result for path in self.results for result in read_results(path)]
         methods: dict[str, list[Result]] = {}
         for result in found:
-            if result.subset == self.subset and self.value in result.values:
+            if result.subset == self.subset and self.value in result.values and result.yaw:
                 methods.setdefault(result.method, []).append(result)
         if not methods:
             have = ", ".join(sorted({result.subset for result in found}))
             raise FocusError(
-                f"focus evaluate pose: no result of the subset {self.subset!r} with {self.value}; there are {have}"
+                f"focus evaluate pose: no result of the subset {self.subset!r} with {self.value} and known yaw; there "
+                f"are {have}"
             )
         runs = [result for of_method in methods.values() for result in of_method]
         halves = [half for half in ("unoccluded", "occluded") if all(result.half(half).any() for result in runs)]
