@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from focus.cli import main
 from focus.data.images import write_image
 from focus.data.synthetic import SyntheticFaces, SyntheticSettings
+from focus.demo import shipped_checkpoint
 from focus.face import MorphableModel
 from focus.report.meshes import encode_meshes
 
@@ -58,12 +60,15 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
         (folder / name).mkdir()
         write_image(folder / name / "a.png", batch.face_mask[0, 0].numpy())
     (folder / "occluded.txt").write_text("a\n")
+    network = shipped_checkpoint()
+    assert network is not None
+    shutil.copy(network, folder / "network.safetensors")
     write_now(folder)
     return folder, batch.landmarks[0].numpy()
 
 
 def write_now(folder: Path) -> None:
-    """A scan in the layout of the NoW challenge, dataset/, and a prediction of it, meshes/."""
+    """A scan and an image in the layout of the NoW challenge, dataset/, and a prediction of it, meshes/."""
     model = MorphableModel.procedural("small")
     assert model.landmarks7 is not None
     mesh = encode_meshes(model.mean_shape.numpy(), model.faces.numpy(), model.mean_albedo.numpy())[".obj"]
@@ -79,6 +84,13 @@ def write_now(folder: Path) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     np.save(folder / "meshes/A/selfie/1.npy", points)
+    for name, suffix in (("iphone_pictures", "jpg"), ("detected_face", "npy")):
+        path = folder / "dataset" / "final_release_version" / name / "A" / "selfie" / f"1.{suffix}"
+        path.parent.mkdir(parents=True)
+        if suffix == "jpg":
+            shutil.copy(folder / "photo.jpg", path)
+        else:
+            np.save(path, np.array({"left": 20, "top": 20, "right": 108, "bottom": 108}, dtype=object))
 
 
 @pytest.mark.parametrize(("where", "code"), python_blocks(), ids=lambda value: value if len(value) < 40 else "")
@@ -101,6 +113,7 @@ QUICK = {
     "train": ["--scale", "0.0005", "--data.validation", "2", "--data.distinct", "16", "--log.tensorboard", "off"],
     "reconstruct": [],
     "demo": ["--scale", "0.0005", "--test-faces", "8"],
+    "evaluate predictions": [],
     "evaluate now": ["--workers", "1"],
     "evaluate pictures": ["--faces", "2", "--subsets", "general", "large_pose"],
     "evaluate segmentation": ["--faces", "2", "--subsets", "general", "large_pose"],

@@ -12,15 +12,12 @@ from torch import Tensor
 
 from focus.data.synthetic import SyntheticFaces
 from focus.eval.misfit import MisfitPrior
-from focus.eval.now.dataset import Prediction, Scan
+from focus.eval.now.dataset import Prediction, Scan, seven_landmarks
 from focus.eval.now.evaluate import scan_errors
 from focus.eval.now.files import Mesh
 from focus.eval.shape import shape_error
 from focus.eval.statistics import paired_tests
 from focus.face import FaceParameters, MorphableModel
-
-_SEVEN_OF_68 = [36, 39, 42, 45, 33, 48, 54]
-"""The NoW landmarks among the iBUG points: eye corners, nose base, mouth corners."""
 
 
 @dataclass(frozen=True)
@@ -101,16 +98,11 @@ def scan_gain(
         if batch.neutral_vertices is None:
             raise ValueError("scan_gain: expected faces whose neutral shape is known")
         truth = batch.neutral_vertices[0].double().numpy()
-        scan = Scan(Mesh(truth, scan_faces), truth[_seven(faces.model)])
+        scan = Scan(Mesh(truth, scan_faces), truth[seven_landmarks(faces.model)])
         neutral = model.neutral_shape(reconstruct(batch.image.to(device)).identity)
         for shape, column in zip((neutral, prior.apply(neutral)), errors, strict=True):
             vertices = shape[0].cpu().double().numpy()
-            prediction = Prediction(Mesh(vertices, mesh_faces), vertices[_seven(model)])
+            prediction = Prediction(Mesh(vertices, mesh_faces), vertices[seven_landmarks(model)])
             column.append(float(scan_errors(scan, prediction)[0].mean()))
         progress(index + 1, count)
     return Gain(np.array(errors[0]), np.array(errors[1]))
-
-
-def _seven(model: MorphableModel) -> NDArray[np.int64]:
-    points = model.landmarks68[_SEVEN_OF_68] if model.landmarks7 is None else model.landmarks7
-    return points.cpu().numpy()

@@ -18,6 +18,7 @@ EVALUATIONS = {
     "misfit": "Estimate what a network gets wrong about every face, and test taking it off (FOCUS-MP).",
     "runs": "One table, and the claims, over several runs of the demo.",
     "masks": "Score a folder of masks against true masks.",
+    "predictions": "Reconstruct the images of the NoW challenge, in the layout that now reads.",
     "now": "Score meshes against the scans of the NoW challenge.",
 }
 
