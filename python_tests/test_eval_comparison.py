@@ -15,6 +15,7 @@ from focus.eval.comparison import by_occluder, by_yaw, compare
 from focus.eval.results import Result, append_results, read_results
 from focus.eval.testset import SUBSETS, benchmark_faces, digest
 from focus.face import MorphableModel
+from focus.report.comparison import join_equal, yaw_figure
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +175,24 @@ def test_bins_of_yaw_by_hand() -> None:
         by_yaw([result], "recall")
     with pytest.raises(FocusError, match="positive width"):
         by_yaw([result], "f1", width=0)
+
+
+def test_methods_that_are_the_same_everywhere_are_drawn_once() -> None:
+    pytest.importorskip("matplotlib")
+    yaw = (-20.0, -10.1, 0.0, 9.9)
+    values = {"a": [1, 2, 3, 5], "b": [1, 2, 3, 5], "c": [1, 2, 3, 6], "d": [1, 2, 3, 5]}
+    results = {name: _result(name, value, yaw=yaw) for name, value in values.items()}
+    halves = ("unoccluded", "occluded")
+    curves = {half: {name: by_yaw([result], "f1", half) for name, result in results.items()} for half in halves}
+    assert curves["occluded"]["a"] == curves["occluded"]["c"]  # equal in one half is not the same
+    joined = join_equal(curves)
+    assert {half: list(methods) for half, methods in joined.items()} == {half: ["a = b = d", "c"] for half in halves}
+    assert joined["unoccluded"]["c"] == curves["unoccluded"]["c"]
+    assert join_equal(joined) == joined
+    picture = yaw_figure(curves, "f1")
+    assert picture == yaw_figure(joined, "f1")
+    long = {half: {20 * "name ": bins["a"], 21 * "name ": bins["a"]} for half, bins in curves.items()}
+    assert yaw_figure(long, "f1") != picture
 
 
 def test_kinds_of_occluders_by_hand() -> None:

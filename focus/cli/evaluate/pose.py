@@ -14,7 +14,7 @@ from focus.cli.command import Command, Outcome, parse_as
 from focus.errors import FocusError
 from focus.eval.comparison import by_yaw
 from focus.eval.results import Result, read_results
-from focus.report.comparison import yaw_figure
+from focus.report.comparison import join_equal, yaw_figure
 from focus.report.files import write_together
 from focus.report.results import write_json
 
@@ -56,7 +56,7 @@ class Pose(Command):
             for half in halves
         }
         outcome = Outcome(read=[str(path) for path in self.results])
-        for half, of_half in curves.items():
+        for half, of_half in join_equal(curves).items():
             table = Table(half, "yaw", "faces", "mean", "std", box=None, pad_edge=False, header_style="dim")
             for method, bins in of_half.items():
                 for part in bins:
