@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,11 @@ def find_pictures(folder: Path) -> dict[str, Path]:
     if not found:
         raise FocusError(f"{folder}: expected pictures ({', '.join(PICTURE_SUFFIXES)}), found none")
     return found
+
+
+def mask_of(found: Mapping[str, Path], stem: str) -> Path | None:
+    """The mask of a photo among `find_pictures`: of its stem, or with ``_mask`` after it (focus reconstruct)."""
+    return found.get(stem, found.get(f"{stem}_mask"))
 
 
 def read_mask(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:

@@ -17,7 +17,7 @@ from focus.data.landmarks import Skip
 from focus.data.photos import PhotoFolder, PhotoItem
 from focus.errors import FocusError
 from focus.eval.benchmark import MaskRule, Method, mask_values
-from focus.eval.mask_files import find_pictures, read_mask, refuse
+from focus.eval.mask_files import find_pictures, mask_of, read_mask, refuse
 from focus.eval.results import Result
 from focus.face import MorphableModel, Renderer, Rendering
 
@@ -28,8 +28,8 @@ VERSION = 0
 class MaskedPhotos:
     """The photos of a landmark file that have a true mask, aligned and cropped, and their masks by the same crops.
 
-    A mask has the name of its photo, up to the suffix, in a folder of the same structure, and the size of the photo:
-    white where the face is seen, black where it is not.
+    A mask has the name of its photo, up to the suffix (or ``_mask`` and a suffix), in a folder of the same structure,
+    and the size of the photo: white where the face is seen, black where it is not.
 
     Args:
         folder: of the photos.
@@ -240,10 +240,10 @@ class _Files:
         place = self._folder / Path(name).parent
         if place not in self._found:
             self._found[place] = find_pictures(place)
-        stem = Path(name).stem
-        if stem not in self._found[place]:
-            raise FocusError(f"{place / stem}.png: no such file; expected the mask of {name}, of its size")
-        return self._found[place][stem]
+        path = mask_of(self._found[place], Path(name).stem)
+        if path is None:
+            raise FocusError(f"{place / Path(name).stem}.png: no such file; expected the mask of {name}, of its size")
+        return path
 
     def refuse_shared(self, names: Sequence[str]) -> None:
         """Raises `FocusError` where two photos have one mask."""

@@ -19,7 +19,7 @@ from focus.data.landmarks import Skip
 from focus.demo.provenance import commit
 from focus.errors import FocusError
 from focus.eval.benchmark import mask_values
-from focus.eval.mask_files import find_pictures, read_mask
+from focus.eval.mask_files import find_pictures, mask_of, read_mask
 from focus.eval.results import Result, append_results
 from focus.report.results import write_json
 
@@ -29,7 +29,7 @@ class Masks(Command):
     """Score a folder of masks against true masks."""
 
     masks: tyro.conf.Positional[Path]
-    """Folder of masks: bright = the face is seen."""
+    """Folder of masks: bright = the face is seen; NAME_mask.png, as focus reconstruct writes them, will do."""
     truth: Path
     """Folder of true masks with the same file stems."""
     region: Path | None = None
@@ -45,14 +45,20 @@ class Masks(Command):
         region = None if self.region is None else find_pictures(self.region)
         outcome = Outcome(good=True)
         images: list[dict[str, Any]] = []
-        for stem, path in sorted(predicted.items()):
+        stems: list[str] = []
+        pairs = {stem: path for stem in true if (path := mask_of(predicted, stem)) is not None}
+        for stem, path in pairs.items():
             try:
-                images.append({"name": path.name, **_mask_values(path, true.get(stem), region, stem)})
+                images.append({"name": path.name, **_mask_values(path, true[stem], region, stem)})
+                stems.append(stem)
                 outcome.read.append(str(path))
             except FocusError as error:
                 outcome.skipped.append(Skip(path.name, str(error)))
-        missing = sorted(set(true) - set(predicted))
-        outcome.skipped += [Skip(true[stem].name, "no predicted mask of this name") for stem in missing]
+        used = {*pairs.values(), *(overlay for stem in pairs if (overlay := predicted.get(f"{stem}_overlay")))}
+        outcome.skipped += [
+            Skip(path.name, "no true mask of this name") for path in predicted.values() if path not in used
+        ]
+        outcome.skipped += [Skip(true[s].name, "no predicted mask of this name") for s in true if s not in pairs]
         if not images:
             outcome.good = False
             return outcome
@@ -65,12 +71,11 @@ class Masks(Command):
         if self.out is not None:
             outcome.written = [
                 write_json(self.out / "metrics.json", outcome.details),
-                append_results(self.out / "results.jsonl", [self._result(images, true)]),
+                append_results(self.out / "results.jsonl", [self._result(stems, images, true)]),
             ]
         return outcome
 
-    def _result(self, images: Sequence[dict[str, Any]], true: dict[str, Path]) -> Result:
-        stems = [Path(image["name"]).stem for image in images]
+    def _result(self, stems: Sequence[str], images: Sequence[dict[str, Any]], true: dict[str, Path]) -> Result:
         # A region is usually each method's own, so its pixels are no part of what names the test set.
         counted = "everything" if self.region is None else "a region"
         content = [[stem, hashlib.sha256(true[stem].read_bytes()).hexdigest()] for stem in stems]
@@ -89,9 +94,7 @@ class Masks(Command):
         )
 
 
-def _mask_values(path: Path, true: Path | None, region: dict[str, Path] | None, stem: str) -> dict[str, float]:
-    if true is None:
-        raise FocusError("no true mask of this name")
+def _mask_values(path: Path, true: Path, region: dict[str, Path] | None, stem: str) -> dict[str, float]:
     if region is not None and stem not in region:
         raise FocusError("no region of this name")
     predicted, visible = _read_mask(path), (_read_mask(true) >= 0.5).float()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from focus.cli.command import Command, Outcome, bars, parse_as, say
 from focus.cli.faces import load_face
+from focus.data.images import read_image
 from focus.data.landmarks import Skip, five_from_68, read_landmarks
 from focus.errors import FocusError
 from focus.eval.mask_files import PICTURE_SUFFIXES
@@ -94,10 +95,11 @@ class Predictions(Command):
         if image.name in landmarks:
             return reconstructor.photo(path, landmarks[image.name])
         points = points_in_box(read_box(boxes / f"{image.name}.npy"), reconstructor.model)
-        found = reconstructor.photo(path, points)
+        photo = read_image(path)  # once: decoding takes longer than all passes
+        found = reconstructor.photo(photo, points, name=path.name)
         for _ in range(self.passes - 1):
             try:
-                found = reconstructor.photo(path, five_from_68(found.landmarks_68))
+                found = reconstructor.photo(photo, five_from_68(found.landmarks_68), name=path.name)
             except FocusError:  # landmarks that are no face any more: the last one that was stands
                 break
         return found
