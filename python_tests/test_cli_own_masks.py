@@ -110,7 +110,8 @@ def test_masks_that_cannot_be_scored_are_named(
     for given, message in (
         (["mine"], "expected NAME=VALUE"),
         ([f"mine={mine}", f"mine={mine}"], "mine is given twice"),
-        ([f"all face={mine}"], "all face is a row already"),
+        ([f"all face={mine}"], "all face is the name of a method here"),
+        ([f"FOCUS={mine}"], "FOCUS is the name of a method here"),
         ([f"mine={tmp_path / 'none'}"], "general: no such folder"),
     ):
         masks = [word for text in given for word in ("--masks", text)]

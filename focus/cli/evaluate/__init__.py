@@ -11,7 +11,7 @@ from focus.errors import FocusError
 
 EVALUATIONS = {
     "checkpoints": "Score trained networks on synthetic test faces, where the truth is known.",
-    "segmentation": "Masks of rules, networks and folders on the fixed test set (Table 1 of the paper).",
+    "segmentation": "Masks of rules, networks and folders on the fixed test set (Table 1 of the paper), or on photos.",
     "pictures": "Write the pictures of the fixed test set, for other programs to find masks in.",
     "compare": "Tables with intervals out of files of results, of any number of runs.",
     "pose": "Errors over the yaw of the face (Fig. 3 of the paper).",

@@ -13,7 +13,7 @@ from rich.text import Text
 from focus.cli.command import Command, Outcome, bars, named_values, parse_as
 from focus.cli.evaluate.checkpoints import load_alike, names_of, title_of
 from focus.demo import shipped_checkpoint
-from focus.demo.jobs import method_of
+from focus.demo.jobs import TRAINED, method_of
 from focus.demo.provenance import commit
 from focus.errors import FocusError
 from focus.eval import Method, evaluate
@@ -76,11 +76,12 @@ class Segmentation(Command):
         methods = _rules(first, suffix)
         names = names_of(others)
         methods += [method_of(trained, name) for trained, name in zip(others, names, strict=True)]
-        taken = [*(method.name for method in methods), *map(title_of, others)]
+        # Names of trained methods are theirs, also in runs without one: a later result takes the place of an earlier.
+        taken = list(dict.fromkeys([*(method.name for method in methods), *TRAINED]))
         folders = {name: Path(folder) for name, folder in named_values("masks", self.masks).items()}
         for name in folders:
             if name + suffix in taken:
-                raise FocusError(f"--masks: {name} is a row already ({', '.join(taken)}); choose another name")
+                raise FocusError(f"--masks: {name} is the name of a method here ({', '.join(taken)}); choose another")
 
         def own(name: str, rule: MaskRule) -> Method:
             return Method(name + suffix, first.networks.reconstruction, rule)
