@@ -13,11 +13,13 @@ from torch import Tensor
 
 from focus import losses
 from focus.data.align import Alignment
+from focus.data.skin import skin_mask
 from focus.eval.misfit import MisfitPrior
 from focus.face import MorphableModel, Renderer, Rendering
 from focus.fit.crop import open_photo
 from focus.reconstruction import Reconstruction
 from focus.train.checkpoint import Trained, load_trained
+from focus.train.methods import METHODS
 from focus.train.schedule import plan
 
 
@@ -25,7 +27,7 @@ class Reconstructor:
     """The networks of a checkpoint, ready for use. Deterministic; without gradients.
 
     The mask is that of the segmentation network where the run trained one, and else what its method looks at: the whole
-    rendered face (`mofa`), or the inliers of the outlier-robust rule.
+    rendered face (`mofa`, `cutmix`, `cutout`), the colour of skin (`skin`), or the inliers of the outlier-robust rule.
 
     Args:
         trained: networks, settings and face model; `load` reads them from a file.
@@ -45,7 +47,7 @@ class Reconstructor:
             turn.network == "segmentation" and turn.start < done for turn in turns
         )
         has_weights = bool(trained.checkpoint.state("segmentation"))
-        self._segments = self.settings.method == "focus" and has_weights and learned
+        self._segments = METHODS[self.settings.method].segments and has_weights and learned
 
     @classmethod
     def load(
@@ -145,7 +147,10 @@ class Reconstructor:
         if self._segments:
             seen: Tensor = self._networks.segmentation(rendering.image, crops, rendering.mask)
             return rendering.mask * seen
-        if self.settings.method == "mofa":
+        kind = METHODS[self.settings.method].mask
+        if kind == "whole":
             return rendering.mask
+        if kind == "skin":
+            return rendering.mask * skin_mask(crops)
         robust = self.settings.robust
         return losses.robust(crops, rendering.image, rendering.mask, sigma=robust.sigma, cutoff=robust.cutoff)[1]

@@ -18,12 +18,11 @@ from focus import parallel
 from focus.cli import NOTHING_WRITTEN, REFUSED, main
 from focus.cli.train import parse
 from focus.data import SyntheticFaces, SyntheticSettings, image_size, read_image, write_image
-from focus.demo import shipped_checkpoint
 from focus.demo.gather import own_iterations, read_log
 from focus.eval.misfit import MisfitPrior
 from focus.face import MorphableModel
 from focus.nets import EncoderSettings, NetworkSettings, SegmentationSettings
-from focus.train import Settings, load_checkpoint
+from focus.train import Settings, load_checkpoint, shipped_checkpoint
 from focus.train.config import DataSettings, FaceSettings, GuardSettings, LogSettings, StageSettings
 
 TINY = replace(

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from focus.cli import REFUSED, main
 from focus.data import estimate_alignment, write_image
-from focus.demo import shipped_checkpoint
 from focus.errors import FocusError
 from focus.eval import Method
 from focus.eval.benchmark import true_mask, whole_face
 from focus.eval.masked_photos import MaskedPhotos, evaluate_photos, read_names, results_of_photos
 from focus.eval.results import read_results
 from focus.face import FaceParameters, MorphableModel
+from focus.train import shipped_checkpoint
 
 SIZE = 48
 POINTS = np.array([[105.0, 90], [155, 90], [130, 118], [108, 142], [152, 142]])

@@ -16,13 +16,13 @@ import trimesh
 
 from focus.cli import NOTHING_WRITTEN, REFUSED, main
 from focus.data import SyntheticFaces, SyntheticSettings, estimate_alignment, five_from_68, write_image
-from focus.demo import shipped_checkpoint
 from focus.errors import FocusError
 from focus.eval.now import NowImage, points_in_box, read_box, seven_landmarks
 from focus.eval.now.dataset import load_prediction
 from focus.face import MorphableModel
 from focus.reconstructor import Reconstructor
 from focus.report.now import write_prediction
+from focus.train import shipped_checkpoint
 
 BOX = {"left": 10.0, "top": 20, "right": np.float64(110.5), "bottom": np.int64(140)}
 

@@ -87,10 +87,11 @@ ALLOWED: dict[str, set[str]] = {
     "train": {"face", "nets", "data", "losses", "eval", "report"},
     "reconstructor": {"face", "data", "losses", "eval", "fit", "train", "reconstruction"},
     "__init__": {"fit", "reconstruction", "reconstructor"},
-    "demo": {"face", "nets", "data", "losses", "eval", "report", "train"},
+    "experiment": {"face", "data", "losses", "eval", "report", "train"},
+    "demo": {"face", "nets", "data", "losses", "eval", "report", "train", "experiment"},
     "cli": {
         *("__init__", "ops", "face", "nets", "data", "eval", "report"),
-        *("fit", "train", "reconstruction", "reconstructor", "demo"),
+        *("fit", "train", "reconstruction", "reconstructor", "experiment", "demo"),
     },
 }
 

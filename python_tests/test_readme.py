@@ -16,9 +16,9 @@ import pytest
 from focus.cli import main
 from focus.data.images import write_image
 from focus.data.synthetic import SyntheticFaces, SyntheticSettings
-from focus.demo import shipped_checkpoint
 from focus.face import MorphableModel
 from focus.report.meshes import encode_meshes
+from focus.train import shipped_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -113,6 +113,25 @@ QUICK = {
     "train": ["--scale", "0.0005", "--data.validation", "2", "--data.distinct", "16", "--log.tensorboard", "off"],
     "reconstruct": [],
     "demo": ["--scale", "0.0005", "--test-faces", "8"],
+    "experiment ablation": [
+        "--scale",
+        "0.0005",
+        "--seeds",
+        "0",
+        "--faces",
+        "2",
+        "--misfit-faces",
+        "2",
+        "--recipes",
+        "FOCUS",
+    ],
+    "experiment table2": [
+        *("--scale", "0.0005", "--seeds", "0", "--faces", "2", "--misfit-faces", "2"),
+        *("--recipes", "FOCUS", "Deep3D"),
+    ],
+    "experiment hyperparameters": [
+        *("--scale", "0.0005", "--seeds", "0", "--faces", "2", "--misfit-faces", "2", "--factors", "1"),
+    ],
     "evaluate predictions": [],
     "evaluate now": ["--workers", "1"],
     "evaluate pictures": ["--faces", "2", "--subsets", "general", "large_pose"],
@@ -133,7 +152,7 @@ def test_focus_commands_run(page: Path, photo: tuple[Path, np.ndarray], monkeypa
     monkeypatch.chdir(folder)
     for _, line in (found for found in command_lines("focus") if found[0] == page.name):
         name, *arguments = shlex.split(line, comments=True)[1:]
-        key = f"{name} {arguments[0]}" if name == "evaluate" else name
+        key = f"{name} {arguments[0]}" if name in ("evaluate", "experiment") else name
         # The options that make the test set small are not those of photos, which are few here.
         quick = [] if key == "evaluate segmentation" and "--photos" in arguments else QUICK[key]
         assert main([name, *arguments, *quick]) == 0, line

@@ -21,6 +21,7 @@ from PIL import Image, ImageFilter
 
 from focus import Reconstruction, Reconstructor
 from focus.data.align import Alignment
+from focus.data.skin import skin_mask
 from focus.errors import FocusError
 from focus.face import FaceParameters, MorphableModel, Renderer
 from focus.face.lighting import directional_lighting
@@ -306,15 +307,19 @@ def test_reconstructor_takes_photos(model: MorphableModel, reconstruction: Recon
         reconstructor.photo(reconstruction.photo, reconstruction.landmarks_68 * np.nan)
 
 
-@pytest.mark.parametrize(("method", "step"), [("mofa", 15), ("pretrained", 15), ("focus", 5)])
+@pytest.mark.parametrize(
+    ("method", "step"), [("mofa", 15), ("cutout", 15), ("skin", 15), ("pretrained", 15), ("focus", 5)]
+)
 def test_masks_without_a_trained_segmentation_network(
     model: MorphableModel, tmp_path: Path, method: str, step: int
 ) -> None:
     reconstructor = Reconstructor.load(checkpoint(tmp_path, model, method=method, step=step), model=model)
     size = reconstructor.image_size
     (result,) = reconstructor(torch.zeros(1, 3, size, size))
-    if method == "mofa":
+    if method in ("mofa", "cutout"):
         assert torch.equal(result.mask, result.face)
+    elif method == "skin":
+        assert torch.equal(result.mask, result.face * skin_mask(torch.zeros(1, 3, size, size))[0])
     else:  # a black photo is far from any skin
         assert set(result.mask.unique().tolist()) <= {0, 1}
         assert result.occluded_fraction > 0.9

@@ -21,6 +21,7 @@ from focus.train.config import (
     RobustSettings,
     StageSettings,
 )
+from focus.train.methods import METHODS, Method
 from focus.train.schedule import SEGMENTATION_STREAM, rate_of, robust_sigma
 
 
@@ -104,6 +105,8 @@ def test_settings_that_cannot_be_understood(values: dict[str, object], message: 
         ({"log": LogSettings(pictures=-1)}, "log.pictures"),
         ({"data": DataSettings(photos=Path("photos"))}, "belong together"),
         ({"method": "oracle", "data": DataSettings(photos=Path("p"), landmarks=Path("l"))}, "true masks"),
+        ({"method": "supervised", "data": DataSettings(adapt_photos=Path("p"), adapt_landmarks=Path("l"))}, "masks"),
+        ({"method": "cutmix", "batch_size": 1}, "at least 2, for method 'cutmix'"),
     ],
 )
 def test_settings_that_make_no_sense(changes: dict[str, object], message: str) -> None:
@@ -145,21 +148,22 @@ def test_plan_of_the_paper() -> None:
     )
 
 
-@pytest.mark.parametrize("method", ["mofa", "pretrained", "oracle"])
-def test_methods_see_the_same_faces_at_the_same_rates(method: str) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_methods_see_the_same_faces_at_the_same_rates(method: Method) -> None:
     stages = StageSettings(initialise=7, segmentation=3, joint=25, adapt=9, cycle=10, segmentation_in_cycle=4)
 
-    def reconstruction(name: str) -> list[tuple[str, int, int, int]]:
+    def reconstruction(name: Method) -> list[tuple[str, int, int, int]]:
         return [
             (turn.stage, turn.batch(step), turn.iteration(step), turn.total)
-            for turn in plan(stages, name)  # type: ignore[arg-type]
+            for turn in plan(stages, name)
             if turn.network == "reconstruction"
             for step in range(turn.start, turn.end)
         ]
 
     assert reconstruction(method) == reconstruction("focus")
     assert [number for _, number, _, _ in reconstruction(method)] == list(range(7 + 6 + 6 + 1 + 5))
-    assert all(turn.network == "reconstruction" for turn in plan(stages, method))  # type: ignore[arg-type]
+    segments = method in ("focus", "supervised")
+    assert any(turn.network == "segmentation" for turn in plan(stages, method)) == segments
 
 
 def test_the_two_networks_share_no_batch() -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from focus import losses
 from focus.data import FaceBatch, SyntheticFaces
+from focus.data.skin import skin_mask
 from focus.errors import FocusError
 from focus.face import MorphableModel
 from focus.losses import ReconstructionWeights
@@ -32,6 +33,7 @@ from focus.train.config import (
     RobustSettings,
     StageSettings,
 )
+from focus.train.methods import METHODS
 from focus.train.schedule import SEGMENTATION_STREAM
 
 SIZE = 32
@@ -149,7 +151,7 @@ def test_every_stage_runs_and_says_so(make: Callable[..., Trainer], batches: lis
     terms = {kind: set(values) - {"rate", "iterations_per_second"} for _, kind, values in logger.lines}
     common = {"loss", "perceptual", "landmark", "regularisation"}
     assert terms["initialise/reconstruction"] == common | {"robust", "inliers"}
-    assert terms["segmentation/segmentation"] == {"loss", "mask", "inliers"}
+    assert terms["segmentation/segmentation"] == {"loss", "mask", "given"}
     assert terms["joint/segmentation"] == {"loss", "neighbor", "distance", "area", "preserve", "binary", "mask"}
     assert terms["joint/reconstruction"] == common | {"pixel", "area", "mask"}
     assert terms["validation"] == common | {
@@ -169,7 +171,7 @@ def test_every_stage_runs_and_says_so(make: Callable[..., Trainer], batches: lis
     ]
 
 
-@pytest.mark.parametrize("method", ["focus", "mofa", "pretrained", "oracle"])
+@pytest.mark.parametrize("method", METHODS)
 def test_antialias_softens_the_outline_in_the_loss_alone(
     make: Callable[..., Trainer], batches: list[FaceBatch], method: Any
 ) -> None:
@@ -189,12 +191,16 @@ def test_antialias_softens_the_outline_in_the_loss_alone(
 
 
 # Iteration 3: within the first stage; 8: between two stages; 12: within a turn of the joint stage; 15: between turns.
-@pytest.mark.parametrize(("name", "steps"), [("adam", (3, 8, 12, 15)), ("adadelta", (12,))])
+@pytest.mark.parametrize(
+    ("name", "steps", "method"),
+    [("adam", (3, 8, 12, 15), "focus"), ("adadelta", (12,), "focus"), ("adam", (7,), "cutmix")],
+)
 def test_resuming_changes_no_bit(
-    make: Callable[..., Trainer], tmp_path: Path, name: Any, steps: tuple[int, ...]
+    make: Callable[..., Trainer], tmp_path: Path, name: Any, steps: tuple[int, ...], method: Any
 ) -> None:
     settings = replace(
         SETTINGS,
+        method=method,
         optimiser=replace(SETTINGS.optimiser, name=name),
         stages=replace(SETTINGS.stages, adapt=0),
         log=replace(SETTINGS.log, checkpoint_every=1),
@@ -259,7 +265,7 @@ def test_the_other_network_is_frozen(make: Callable[..., Trainer], network: str)
             assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
-@pytest.mark.parametrize("method", ["focus", "mofa", "pretrained", "oracle"])
+@pytest.mark.parametrize("method", METHODS)
 def test_methods_differ_only_in_their_mask(
     make: Callable[..., Trainer], batches: list[FaceBatch], monkeypatch: pytest.MonkeyPatch, method: Any
 ) -> None:
@@ -269,7 +275,8 @@ def test_methods_differ_only_in_their_mask(
     given: dict[str, Any] = {}
     original = losses.reconstruction_loss
     monkeypatch.setattr(losses, "reconstruction_loss", lambda **values: (given.update(values), original(**values))[1])
-    trainer._reconstruction_loss(batch)
+    trainer._reconstruction_loss(batch, 0)
+    seen = trainer.networks.segmentation
     face, render = given["rendering"].mask, given["rendering"].image.detach()
     inliers = losses.robust(batch.image, render, face)[1]
     assert batch.visible_mask is not None
@@ -278,24 +285,83 @@ def test_methods_differ_only_in_their_mask(
             "mofa": face,
             "pretrained": inliers,
             "oracle": face * batch.visible_mask,
-            "focus": face * trainer.networks.segmentation(render, batch.image, face),
+            "skin": face * skin_mask(batch.image),
+            **dict.fromkeys(("focus", "supervised"), face * seen(render, batch.image, face)),
+            **dict.fromkeys(("cutmix", "cutout"), face),
         }[method]
         assert torch.equal(trainer.mask_of(batch, given["rendering"]), expected)
-    if method in ("oracle", "focus"):
+    if method in ("oracle", "focus", "skin", "supervised"):
         assert torch.equal(given["mask"], expected)
     else:
         assert given["mask"] is None  # the whole face, or what the robust loss finds by itself
     assert given["robust_sigma"] == (0.043 if method == "pretrained" else None)
-    assert given["weights"] == replace(ReconstructionWeights(), area=0.06 if method == "focus" else 0.0)
+    assert given["weights"] == replace(ReconstructionWeights(), area=0.06 if method in ("focus", "supervised") else 0.0)
     assert given["mask_gradient"] is False
     assert given["target"] is batch.image
     assert given["confidence"] is batch.landmark_weights
 
 
-def test_oracle_needs_true_masks(make: Callable[..., Trainer], batches: list[FaceBatch]) -> None:
+@pytest.mark.parametrize("method", ["oracle", "supervised"])
+def test_some_methods_need_true_masks(make: Callable[..., Trainer], batches: list[FaceBatch], method: Any) -> None:
     blind = replace(batches[0], visible_mask=None)
+    trainer = make(replace(SETTINGS, method=method))
     with pytest.raises(FocusError, match="true masks"):
-        make(replace(SETTINGS, method="oracle")).predict(blind)
+        trainer._iterate(next(turn for turn in trainer.plan if turn.stage == "joint"), blind)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains(make: Callable[..., Trainer], method: Any) -> None:
+    trainer = make(replace(SETTINGS, method=method, stages=replace(SETTINGS.stages, adapt=0)))
+    before = weights(trainer)
+    assert trainer.run()
+    after = weights(trainer)
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    networks = {"reconstruction", "segmentation"} if METHODS[method].segments else {"reconstruction"}
+    assert moved == networks
+    assert {turn.network for turn in trainer.plan} == networks
+
+
+def test_supervised_masks_come_to_be_the_true_ones(make: Callable[..., Trainer], batches: list[FaceBatch]) -> None:
+    trainer = make(replace(SETTINGS, method="supervised"))
+    turn = next(turn for turn in trainer.plan if (turn.stage, turn.network) == ("joint", "segmentation"))
+    trainer._begin(turn)
+    seen: dict[str, Any] = {}
+    original = losses.mask_cross_entropy
+
+    def keep(logits: torch.Tensor, expected: torch.Tensor, face: torch.Tensor) -> torch.Tensor:
+        seen["expected"], seen["face"] = expected, face
+        return original(logits, expected, face)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(losses, "mask_cross_entropy", keep)
+        trainer._iterate(turn, batches[0])
+    assert torch.equal(seen["expected"], seen["face"] * batches[0].visible_mask)
+
+
+@pytest.mark.parametrize("method", ["cutmix", "cutout"])
+def test_patches_hide_parts_from_the_network_alone(
+    make: Callable[..., Trainer], batches: list[FaceBatch], monkeypatch: pytest.MonkeyPatch, method: Any
+) -> None:
+    trainer = make(replace(SETTINGS, method=method))
+    trainer._begin(next(turn for turn in trainer.plan if (turn.stage, turn.network) == ("joint", "reconstruction")))
+    given: list[torch.Tensor] = []
+    trainer.networks.reconstruction.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    targets: list[torch.Tensor] = []
+    original = losses.reconstruction_loss
+    monkeypatch.setattr(
+        losses, "reconstruction_loss", lambda **values: (targets.append(values["target"]), original(**values))[1]
+    )
+    batch = batches[0]
+    clean = batch.image.clone()
+    for number in (3, 3, 4):
+        trainer._reconstruction_loss(batch, number)
+    assert torch.equal(batch.image, clean)
+    assert all(torch.equal(target, clean) for target in targets)
+    assert torch.equal(given[0], given[1])  # what follows from a number can be done again
+    assert not torch.equal(given[0], clean)
+    assert not torch.equal(given[0], given[2])
+    assert trainer.predict(batch).mask.shape == batch.image[:, :1].shape
+    assert torch.equal(given[-1], clean)  # nothing is hidden when it is tested
 
 
 def test_area_reaches_the_encoder_through_the_mask(make: Callable[..., Trainer], batches: list[FaceBatch]) -> None:
@@ -307,7 +373,7 @@ def test_area_reaches_the_encoder_through_the_mask(make: Callable[..., Trainer],
         trainer._begin(
             next(turn for turn in trainer.plan if turn.stage == "joint" and turn.network == "reconstruction")
         )
-        loss, _ = trainer._reconstruction_loss(batches[0])
+        loss, _ = trainer._reconstruction_loss(batches[0], 0)
         if loss.requires_grad:
             loss.backward()
         found = trainer.networks.reconstruction.trunk.fc.weight.grad

@@ -18,6 +18,7 @@ COMMANDS = {
     "fit": "Reconstruct the faces of photos without a trained network.",
     "reconstruct": "Reconstruct the faces of photos with a trained network.",
     "prepare": "Align and crop photos, and show what training would see.",
+    "experiment": "Train, score and compare pipelines: the tables and figures of the paper.",
     "evaluate": "Score networks on synthetic faces, masks against true masks, meshes against scans, or runs together.",
     "model": "Describe, convert or draw a face model.",
     "doctor": "Check this installation: versions, CUDA, operators, disk.",
@@ -68,6 +69,21 @@ def _refuse(message: str, as_json: bool) -> int:
 
 def _overview() -> str:
     return overview("focus", "A 3D face from one photo, and the pixels that are not that face.", COMMANDS)
+
+
+def choose(program: str, text: str, commands: Mapping[str, str], arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The command that the first argument names, and the other arguments.
+
+    Without arguments, or with ``--help``, prints what there is and ends the process. Raises `FocusError` for a name
+    that is none.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(overview(program, text, commands))
+        raise SystemExit(0 if arguments else REFUSED)
+    name, *rest = arguments
+    if name not in commands:
+        raise FocusError(f"{program}: no command {name!r}; expected one of {', '.join(commands)}")
+    return name, rest
 
 
 def overview(program: str, text: str, commands: Mapping[str, str]) -> str:

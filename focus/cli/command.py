@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from focus.data.landmarks import Skip
 from focus.errors import FocusError
 
 _SHOWN = 20
+_SECONDS_PER_LINE = 20.0
 T = TypeVar("T", bound="Command")
 
 
@@ -131,6 +133,23 @@ def bars() -> Iterator[Callable[[str, float, float, str], None]]:
             progress.update(tasks[name], completed=done, total=total, text=shown)
 
         yield update
+
+
+@contextlib.contextmanager
+def shown_progress() -> Iterator[Callable[[str, int, int, str], None]]:
+    """As `bars`; without a terminal, a line for each thing from time to time."""
+    plain = not messages().is_terminal
+    last_line: dict[str, float] = {}
+    with bars() as update:
+
+        def progress(name: str, done: int, total: int, text: str) -> None:
+            update(name, done, total, text)
+            now = time.monotonic()
+            if plain and (done == total or now - last_line.get(name, now - 60) > _SECONDS_PER_LINE):
+                last_line[name] = now
+                say(f"{name}: {done}/{total} {text}")
+
+        yield progress
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.text import Text
 
-from focus.cli.command import Command, Outcome, bars, parse_as, say
+from focus.cli.command import Command, Outcome, parse_as, say, shown_progress
 from focus.demo import DemoResult, DemoSettings, run_demo
 from focus.errors import FocusError
 from focus.eval.claims import check_claims
 from focus.report.results import read_json, write_json, write_text
 from focus.report.tables import average, findings_markdown, findings_table, markdown_table, terminal_table
 from focus.train.config import Settings
-
-_SECONDS_PER_LINE = 20.0
 
 
 @dataclass(kw_only=True)
@@ -79,23 +76,8 @@ class Demo(Command):
             workers=self.workers,
             training=training,
         )
-        last_line: dict[str, float] = {}
-        with bars() as update:
-
-            def progress(name: str, done: int, total: int, text: str) -> None:
-                update(name, done, total, text)
-                now = time.monotonic()
-                if self._plain and (done == total or now - last_line.get(name, now - 60) > _SECONDS_PER_LINE):
-                    last_line[name] = now
-                    say(f"{name}: {done}/{total} {text}")
-
+        with shown_progress() as progress:
             return run_demo(settings, progress=progress, message=say)
-
-    @property
-    def _plain(self) -> bool:
-        from focus.cli.command import messages
-
-        return not messages().is_terminal
 
 
 def parse(arguments: Sequence[str]) -> Demo:

@@ -175,8 +175,7 @@ def operator_differences(device: Any) -> dict[str, float]:
 
 def _checkpoint() -> list[Check]:
     try:
-        from focus.demo import shipped_checkpoint
-        from focus.train import load_trained
+        from focus.train import load_trained, shipped_checkpoint
 
         path = shipped_checkpoint()
         if path is None:

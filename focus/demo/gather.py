@@ -11,10 +11,10 @@ import torch
 
 from focus.data.batches import FaceBatch
 from focus.demo.jobs import ORDER, build_methods, draw_large, shown_in_rounds, test_set
-from focus.demo.provenance import machine
 from focus.eval.benchmark import score
 from focus.eval.claims import Finding
 from focus.eval.shape import fit_similarity
+from focus.experiment.provenance import machine
 from focus.face import Renderer
 from focus.report.charts import Curve
 from focus.report.demo_page import DemoReport, Faces

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,25 +11,21 @@ from torch import Tensor
 from focus import parallel
 from focus.data.batches import FaceBatch
 from focus.data.synthetic import SyntheticFaces
-from focus.errors import FocusError
 from focus.eval.benchmark import (
     TEST_SEED_OFFSET,
     Evaluation,
     Method,
     evaluate,
     mean_face,
-    network_mask,
-    robust_rule,
-    true_mask,
     whole_face,
 )
+from focus.experiment.training import method_of, train_run
 from focus.face import FaceParameters, MorphableModel, Renderer
 from focus.report.demo_page import Faces
 from focus.train.checkpoint import Trained, load_trained
-from focus.train.config import Method as TrainingMethod
 from focus.train.config import Settings
-from focus.train.log import RunLogger
-from focus.train.run import VALIDATION_SEED_OFFSET, build_data, build_features, build_networks, pick_device
+from focus.train.methods import Method as TrainingMethod
+from focus.train.run import VALIDATION_SEED_OFFSET, pick_device
 from focus.train.schedule import Turn
 from focus.train.trainer import Trainer
 
@@ -40,23 +35,6 @@ ORDER = ("MeanFace", "MoFA", "Pretrained", "FOCUS", "Oracle")
 """Rows of the table."""
 ROUND_EXAMPLES = 4
 """Validation faces that the report shows after every round."""
-
-
-class _JobLogger(RunLogger):
-    """Writes the files of a run, and tells progress to the process that shows it."""
-
-    def __init__(self, report: parallel.Report, folder: Path, settings: Settings) -> None:
-        super().__init__(folder, replace(settings.log, pictures=0, tensorboard="off"))
-        self._report = report
-
-    def progress(self, step: int, total: int, text: str, seconds_left: float) -> None:
-        """To the parent."""
-        self._report((step, total, text))
-
-    def message(self, text: str) -> None:
-        """Into a file of the run."""
-        with open(self.folder / "messages.txt", "a", encoding="utf-8") as file:
-            file.write(text + "\n")
 
 
 def train_method(report: parallel.Report, settings: Settings, folder: Path) -> list[Faces]:
@@ -72,22 +50,7 @@ def train_method(report: parallel.Report, settings: Settings, folder: Path) -> l
             large = draw_large(trainer.model, found.parameters, settings.image_size)
             rounds.append(Faces(label, large, found.rendering.mask.cpu(), found.mask.cpu()))
 
-    with _JobLogger(report, folder, settings) as logger:
-        data, validation = build_data(settings, model, logger)
-        trainer = Trainer(
-            settings,
-            model,
-            build_networks(settings, model),
-            data,
-            build_features(settings, logger),
-            validation=validation,
-            folder=folder,
-            logger=logger,
-            device=pick_device(settings.device),
-            after_turn=after_turn if settings.method == "focus" else None,
-        )
-        if not trainer.run():
-            raise FocusError("stopped by a signal")
+    train_run(report, settings, folder, after_turn=after_turn if settings.method == "focus" else None)
     return rounds
 
 
@@ -114,18 +77,6 @@ def build_methods(start: Trained, trained: Mapping[str, Trained]) -> list[Method
     for name, result in trained.items():
         methods[name] = method_of(result, name)
     return [methods[name] for name in ORDER if name in methods]
-
-
-def method_of(trained: Trained, name: str) -> Method:
-    """A trained network with the mask rule of the method that it was trained by."""
-    robust = trained.settings.robust
-    rules = {
-        "mofa": whole_face,
-        "pretrained": robust_rule(robust.sigma, robust.cutoff),
-        "oracle": true_mask,
-        "focus": network_mask(trained.networks.segmentation),
-    }
-    return Method(name, trained.networks.reconstruction, rules[trained.settings.method])
 
 
 def shown_in_rounds(model: MorphableModel, settings: Settings) -> FaceBatch:

@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,18 @@ from focus import parallel
 from focus.data.images import write_image
 from focus.demo.gather import EXAMPLES, gather_report
 from focus.demo.jobs import TRAINED, score_methods, train_method
-from focus.demo.provenance import commit
 from focus.errors import FocusError
 from focus.eval.benchmark import TEST_SEED_OFFSET, Evaluation
 from focus.eval.claims import Finding, check_claims
+from focus.experiment.provenance import commit
+from focus.experiment.training import short_schedule
 from focus.report.demo_page import demo_page, faces_sheet
 from focus.report.results import write_json, write_text
-from focus.train.checkpoint import load_trained
+from focus.train.checkpoint import load_trained, shipped_checkpoint
 from focus.train.config import Settings
 from focus.train.run import pick_device
 from focus.train.trainer import LAST
 
-DISTINCT_FACES = 4000
-"""Training faces: drawing one costs as much as training on it, and a few rounds over this many do not wear them out."""
 SHORT_INITIALISATION = 1500
 """Iterations of the initialisation where no initial checkpoint is there: enough to run, too few to show much."""
 
@@ -64,12 +62,6 @@ Progress = Callable[[str, int, int, str], None]
 """(job, done, total, text)."""
 
 
-def shipped_checkpoint() -> Path | None:
-    """The initial checkpoint of the package, if this build has one."""
-    path = Path(str(files("focus") / "assets" / "initial_small.safetensors"))
-    return path if path.is_file() else None
-
-
 def run_demo(settings: DemoSettings, *, progress: Progress, message: Callable[[str], None]) -> DemoResult:
     """Trains, evaluates and writes ``metrics.json``, ``per_image.json``, ``report.html`` and ``faces.png``.
 
@@ -93,8 +85,7 @@ def run_demo(settings: DemoSettings, *, progress: Progress, message: Callable[[s
     if initial is None:
         settings.out.mkdir(parents=True, exist_ok=True)
         initial = _initialise(base, runs / "initial", progress, message)
-    data = replace(base.data, distinct=DISTINCT_FACES)
-    base = replace(base, start=initial, data=data, stages=replace(base.stages, initialise=0))
+    base = short_schedule(initial, settings.seed, base)
     start = load_trained(initial)  # fails here, before any work, where it does not fit
     if base.face != start.settings.face or base.image_size != start.settings.image_size:
         raise FocusError(

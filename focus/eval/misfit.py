@@ -23,6 +23,9 @@ from focus.files import write_files
 
 FORMAT = 1
 
+ESTIMATION_SEED_OFFSET = 2**42
+"""Of the faces that a prior is estimated from: none of them is a test face, whatever the seeds."""
+
 
 @dataclass(frozen=True)
 class MisfitPrior:

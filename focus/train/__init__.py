@@ -9,6 +9,7 @@ from focus.train.checkpoint import (
     load_checkpoint,
     load_trained,
     save_checkpoint,
+    shipped_checkpoint,
 )
 from focus.train.config import Settings
 from focus.train.run import train
@@ -33,5 +34,6 @@ __all__ = [
     "load_trained",
     "plan",
     "save_checkpoint",
+    "shipped_checkpoint",
     "train",
 ]

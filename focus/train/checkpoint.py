@@ -12,6 +12,7 @@ import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -273,3 +274,9 @@ def _checksum(tensors: Mapping[str, Tensor]) -> int:
         value = zlib.crc32(name.encode(), value)
         value = zlib.crc32(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().data, value)
     return value
+
+
+def shipped_checkpoint() -> Path | None:
+    """The initial checkpoint of the package, if this build has one."""
+    path = Path(str(files("focus") / "assets" / "initial_small.safetensors"))
+    return path if path.is_file() else None

@@ -15,14 +15,15 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from focus.data.patches import PatchSettings
 from focus.data.sampling import PoseSettings
 from focus.data.synthetic import SyntheticSettings
 from focus.errors import FocusError
 from focus.face import MorphableModel
 from focus.losses import ROBUST_CUTOFF, ROBUST_SIGMA, ReconstructionWeights, SegmentationWeights
 from focus.nets import NetworkSettings
+from focus.train.methods import METHODS, Method, require_true_masks
 
-Method = Literal["focus", "mofa", "pretrained", "oracle"]
 Preset = Literal["paper", "official", "small"]
 Stage = Literal["initialise", "segmentation", "joint", "adapt"]
 T = TypeVar("T")
@@ -81,6 +82,8 @@ class DataSettings:
     """Different synthetic faces; they are kept and come again. None: fresh ones in every batch."""
     synthetic: SyntheticSettings = field(default_factory=SyntheticSettings)
     """The synthetic world."""
+    patches: PatchSettings = field(default_factory=PatchSettings)
+    """What the methods `cutmix` and `cutout` lay over the faces."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,8 @@ class Settings:
     method: Method = "focus"
     """What tells the reconstruction network which pixels to trust, after the common initialisation. focus: the
     segmentation network; mofa: nothing, the whole rendered face counts; pretrained: the outlier-robust rule; oracle:
-    the true masks."""
+    the true masks; skin: a detector of the colour of skin, as in Deep3D; supervised: the segmentation network, which
+    learns from true masks; cutmix, cutout: nothing, but the network sees faces with patches over them."""
     seed: int = 0
     """Seed of the initial weights, the faces, their order and dropout."""
     image_size: int = 224
@@ -286,8 +290,9 @@ class Settings:
         for photos, landmarks in (("photos", "landmarks"), ("adapt_photos", "adapt_landmarks")):
             if (getattr(data, photos) is None) != (getattr(data, landmarks) is None):
                 raise FocusError(f"settings: data.{photos} and data.{landmarks} belong together: give both or neither")
-        if self.method == "oracle" and (data.photos is not None or data.adapt_photos is not None):
-            raise FocusError("settings: method 'oracle' needs true masks, which photos do not have; take another one")
+        require_true_masks(self.method, given=data.photos is None and data.adapt_photos is None)
+        if METHODS[self.method].patches == "cutmix":
+            _check("batch_size", self.batch_size, self.batch_size >= 2, "at least 2, for method 'cutmix'")
 
     @classmethod
     def preset(cls, name: Preset) -> Settings:

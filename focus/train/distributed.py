@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from focus.errors import FocusError
 
+_finished: list[object] = []
+
 
 def place() -> tuple[int, int]:
     """(number of this process, number of processes)."""
@@ -57,6 +59,12 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield device
-        dist.barrier()  # no process tears its connections down while another is still in an exchange
+        # No process tears its connections down while another is still in an exchange.
+        last = dist.barrier(async_op=True)
+        last.wait()
+        # Kept: gloo's thread lets go of a finished exchange a little later, and if nobody else held it, would then need
+        # the interpreter, which may be ending by then: the process aborts. torch itself keeps the group, and with it
+        # the thread, to the end.
+        _finished.append(last)
     finally:
         dist.destroy_process_group()

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from focus.losses import annealed_sigma
-from focus.train.config import Method, OptimiserSettings, Rate, RobustSettings, Stage, StageSettings
+from focus.train.config import OptimiserSettings, Rate, RobustSettings, Stage, StageSettings
+from focus.train.methods import METHODS, Method
 
 Network = Literal["reconstruction", "segmentation"]
 
@@ -57,7 +58,7 @@ def plan(stages: StageSettings, method: Method) -> tuple[Turn, ...]:
         *_cycles("joint", stages.joint, stages),
         *_cycles("adapt", stages.adapt, stages),
     ]
-    wanted = [turn for turn in wanted if turn[3] > 0 and (method == "focus" or turn[1] == "reconstruction")]
+    wanted = [turn for turn in wanted if turn[3] > 0 and (METHODS[method].segments or turn[1] == "reconstruction")]
     turns: list[Turn] = []
     for stage, network, cycle, length in wanted:
         own = [turn for turn in turns if turn.network == network]

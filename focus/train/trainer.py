@@ -13,15 +13,17 @@ from torch import Tensor, nn
 
 from focus import losses
 from focus.data.batches import FaceBatch
+from focus.data.patches import patched
 from focus.errors import FocusError
 from focus.eval import appearance_rmse, mask_scores, outlier_iou, shape_error
 from focus.face import FaceParameters, MorphableModel, Renderer, Rendering
 from focus.nets import FeatureExtractor
 from focus.report.panels import reconstruction_sheet
 from focus.train.checkpoint import Checkpoint, Header, Networks, save_checkpoint
-from focus.train.config import Method, Settings
+from focus.train.config import Settings
 from focus.train.distributed import average_gradients, place, total
 from focus.train.log import Logger, SilentLogger
+from focus.train.methods import METHODS, Method, mask_rule, require_true_masks
 from focus.train.monitor import MaskGuard, Window, stop_on_signals
 from focus.train.schedule import Network, Turn, plan, rate_of, robust_sigma
 from focus.train.sources import DataSource, load
@@ -78,6 +80,7 @@ class Trainer:
         after_turn: Callable[[Trainer, Turn], None] | None = None,
     ) -> None:
         self.settings, self.data, self.adaptation = settings, data, adaptation or data
+        self._traits = METHODS[settings.method]
         self.device = torch.device(device)
         self.model, self.networks = model.to(self.device), networks.to(self.device)
         self.features = features.to(self.device) if isinstance(features, nn.Module) else features
@@ -142,8 +145,8 @@ class Trainer:
                 for name, network in self.networks.items()
                 if any((other.stage, other.network) == (turn.stage, name) for other in self.plan)
             }
-            unsupervised = turn.stage in ("joint", "adapt") and self.settings.method == "focus"
-            self._guard = MaskGuard(self.settings.guard, highest=unsupervised) if turn.stage != "initialise" else None
+            highest = turn.stage in ("joint", "adapt") and self._traits.unsupervised_masks
+            self._guard = MaskGuard(self.settings.guard, highest=highest) if turn.stage != "initialise" else None
         for name, network in self.networks.items():
             network.train(name == turn.network)
             network.requires_grad_(name == turn.network)
@@ -168,13 +171,13 @@ class Trainer:
         torch.manual_seed((settings.seed << 32) + self.step * self.processes + self.process)
         if turn.stage == "initialise":
             loss, terms = self._initialisation_loss(batch, iteration / turn.total)
-        elif turn.stage == "segmentation":
-            loss, terms = self._pretraining_loss(batch)
+        elif turn.stage == "segmentation" or (turn.network == "segmentation" and self._traits.true_masks):
+            loss, terms = self._supervised_loss(batch)
         elif turn.network == "segmentation":
             ramp = settings.binary_ramp if turn.stage == "joint" else 0
             loss, terms = self._segmentation_loss(batch, min(1.0, iteration / ramp) if ramp else 1.0)
         else:
-            loss, terms = self._reconstruction_loss(batch)
+            loss, terms = self._reconstruction_loss(batch, turn.batch(self.step))
         optimiser = self.optimisers[turn.network]
         rate = rate_of(settings.optimiser, turn).at(iteration, turn.total)
         for group in optimiser.param_groups:
@@ -201,14 +204,16 @@ class Trainer:
             terms["inliers"] = share(self._inliers(batch, rendering, sigma), rendering.mask)
         return loss, terms
 
-    def _pretraining_loss(self, batch: FaceBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Second stage: the segmentation network learns the inliers of the outlier-robust rule."""
+    def _supervised_loss(self, batch: FaceBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Second stage: the segmentation network learns given masks, the inliers of the outlier-robust rule. With the
+        method `supervised` these are the true masks, and so they are in the third stage.
+        """
         with torch.no_grad():
             rendering = self.renderer(self.networks.reconstruction(batch.image))
-        inliers = self._inliers(batch, rendering, self.settings.robust.sigma)
+        given = self.mask_of(batch, rendering, "oracle" if self._traits.true_masks else "pretrained")
         logits = self.networks.segmentation.logits(rendering.image, batch.image, rendering.mask)
-        loss = losses.mask_cross_entropy(logits, inliers, rendering.mask)
-        masks = {"mask": torch.sigmoid(logits), "inliers": inliers}
+        loss = losses.mask_cross_entropy(logits, given, rendering.mask)
+        masks = {"mask": torch.sigmoid(logits), "given": given}
         return loss, {name: share(mask, rendering.mask) for name, mask in masks.items()}
 
     def _segmentation_loss(self, batch: FaceBatch, ramp: float) -> tuple[Tensor, dict[str, Tensor]]:
@@ -226,21 +231,31 @@ class Trainer:
         )
         return loss, {**terms, "mask": share(mask, rendering.mask)}
 
-    def _reconstruction_loss(self, batch: FaceBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Third stage, second part of a cycle: L_R over the pixels that the method trusts, its one difference."""
-        settings, weights = self.settings, self.settings.reconstruction_weights
-        parameters = self.networks.reconstruction(batch.image)
+    def _reconstruction_loss(self, batch: FaceBatch, number: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Third stage, second part of a cycle: L_R over the pixels that the method trusts, its one difference.
+
+        Args:
+            batch: the faces.
+            number: of the batch, from which patches follow.
+        """
+        settings, traits = self.settings, self._traits
+        image = batch.image
+        if traits.patches is not None:
+            first = number * settings.batch_size + self.process * len(batch)
+            image = patched(
+                image, traits.patches, seed=settings.seed, first_index=first, settings=settings.data.patches
+            )
+        parameters = self.networks.reconstruction(image)
         rendering = self._learning_renderer(parameters)
-        if settings.method == "mofa":
+        if traits.mask == "whole":
             return self._loss_of(batch, parameters, rendering)
-        if settings.method == "pretrained":
+        # A predicted mask is a function of the render: L_area reaches the encoder through the segmentation network.
+        through = traits.segments and (settings.reconstruction_weights.area > 0 or settings.mask_gradient)
+        with torch.set_grad_enabled(through):
             mask = self.mask_of(batch, rendering)
+        if traits.mask == "robust":
             loss, terms = self._loss_of(batch, parameters, rendering, sigma=settings.robust.sigma)
         else:
-            # A predicted mask is a function of the render: L_area reaches the encoder through the segmentation network.
-            through = settings.method == "focus" and (weights.area > 0 or settings.mask_gradient)
-            with torch.set_grad_enabled(through):
-                mask = self.mask_of(batch, rendering)
             loss, terms = self._loss_of(batch, parameters, rendering, mask=mask)
         return loss, {**terms, "mask": share(mask, rendering.mask)}
 
@@ -262,7 +277,7 @@ class Trainer:
             rendering=rendering,
             parameters=parameters,
             features=self.features,
-            weights=weights if self.settings.method == "focus" else replace(weights, area=0.0),
+            weights=weights if self._traits.segments else replace(weights, area=0.0),
             mask=mask,
             mask_gradient=self.settings.mask_gradient,
             robust_sigma=sigma,
@@ -279,25 +294,19 @@ class Trainer:
         """The visible face by the rule of a method (None: that of the run).
 
         Args:
-            batch: photos; with true masks for `oracle`.
-            rendering: of their reconstructions. In the method `focus`, gradients pass from the mask to it.
+            batch: photos; with true masks for the methods that learn from them.
+            rendering: of their reconstructions. Where a network makes the mask, gradients pass from it to them.
             method: whose rule.
 
         Returns:
             ``[B, 1, S, S]`` in [0, 1], zero outside the rendered face.
         """
         method = method or self.settings.method
+        require_true_masks(method, given=batch.visible_mask is not None)
+        robust = self.settings.robust
+        rule = mask_rule(method, self.networks.segmentation, sigma=robust.sigma, cutoff=robust.cutoff)
         face = (rendering.mask > 0).to(rendering.mask)  # the losses weigh with a soft outline themselves
-        if method == "mofa":
-            return face
-        if method == "pretrained":
-            return self._inliers(batch, rendering, self.settings.robust.sigma)
-        if method == "oracle":
-            if batch.visible_mask is None:
-                raise FocusError("method 'oracle' needs true masks, and these faces have none; use synthetic faces")
-            return face * batch.visible_mask
-        seen: Tensor = self.networks.segmentation(rendering.image, batch.image, rendering.mask)
-        return face * seen
+        return face * rule(batch, replace(rendering, mask=face))
 
     @torch.no_grad()
     def predict(self, batch: FaceBatch, method: Method | None = None) -> Prediction:
@@ -441,7 +450,7 @@ class Trainer:
                 "(settings.start)."
             )
         checkpoint.check_model(self.model)
-        changed = sorted(_differences(_computed(self.settings), _computed(checkpoint.settings)))
+        changed = sorted(_differences(what_it_computes(self.settings), what_it_computes(checkpoint.settings)))
         if changed:
             raise FocusError(
                 f"{checkpoint.path}: written by a run with other settings ({', '.join(changed)}). Resume with the same "
@@ -466,7 +475,7 @@ def share(mask: Tensor, face: Tensor) -> Tensor:
     return ((mask * face).sum() / face.sum().clamp(min=1)).detach()
 
 
-def _computed(settings: Settings) -> dict[str, Any]:
+def what_it_computes(settings: Settings) -> dict[str, Any]:
     """The settings that decide what a run computes."""
     return {name: value for name, value in settings.to_dict().items() if name not in _WHERE_AND_WHAT_FOR}
 

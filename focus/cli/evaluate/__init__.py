@@ -5,9 +5,8 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 
-from focus.cli import overview
+from focus.cli import choose
 from focus.cli.command import Command
-from focus.errors import FocusError
 
 EVALUATIONS = {
     "checkpoints": "Score trained networks on synthetic test faces, where the truth is known.",
@@ -25,11 +24,7 @@ EVALUATIONS = {
 
 def parse(arguments: Sequence[str]) -> Command:
     """Options of the chosen command. Without one, or with ``--help``, prints what there is and ends the process."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(overview("focus evaluate", "Scores of networks, reconstructions and masks.", EVALUATIONS))
-        raise SystemExit(0 if arguments else 2)
-    name, rest = arguments[0], arguments[1:]
-    if name not in EVALUATIONS:
-        raise FocusError(f"focus evaluate: no command {name!r}; expected one of {', '.join(EVALUATIONS)}")
+    text = "Scores of networks, reconstructions and masks."
+    name, rest = choose("focus evaluate", text, EVALUATIONS, arguments)
     command: Command = importlib.import_module(f"focus.cli.evaluate.{name}").parse(rest)
     return command

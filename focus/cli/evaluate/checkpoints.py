@@ -10,9 +10,11 @@ import torch
 import tyro
 
 from focus.cli.command import Command, Outcome, bars, parse_as
-from focus.demo.jobs import TRAINED, build_methods, method_of, test_set
+from focus.demo.jobs import build_methods, test_set
 from focus.errors import FocusError
 from focus.eval import evaluate
+from focus.experiment.recipes import title_of
+from focus.experiment.training import method_of
 from focus.report.results import write_json
 from focus.report.tables import terminal_table
 from focus.train import Trained, load_trained
@@ -80,14 +82,9 @@ def load_alike(paths: Sequence[Path], device: torch.device) -> list[Trained]:
     return loaded
 
 
-def title_of(trained: Trained) -> str:
-    """The name of the method that a network was trained by, as tables have it."""
-    return next(title for title, method in TRAINED.items() if method == trained.settings.method)
-
-
 def names_of(loaded: Sequence[Trained]) -> list[str]:
     """A name for each network: that of its method where no other has it, else with folder and file."""
-    titles = [title_of(trained) for trained in loaded]
+    titles = [title_of(trained.settings) for trained in loaded]
     paths = [trained.checkpoint.path for trained in loaded]
     names = [
         title if titles.count(title) == 1 else f"{title} {'/'.join(path.parts[-2:])}"

@@ -16,11 +16,11 @@ from rich.table import Table
 
 from focus.cli.command import Command, Outcome, parse_as
 from focus.data.landmarks import Skip
-from focus.demo.provenance import commit
 from focus.errors import FocusError
 from focus.eval.benchmark import mask_values
 from focus.eval.mask_files import find_pictures, mask_of, read_mask
 from focus.eval.results import Result, append_results
+from focus.experiment.provenance import commit
 from focus.report.results import write_json
 
 

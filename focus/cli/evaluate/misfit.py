@@ -18,7 +18,7 @@ from focus.data.synthetic import SyntheticFaces
 from focus.demo.jobs import test_set
 from focus.errors import FocusError
 from focus.eval.benchmark import TEST_SEED_OFFSET
-from focus.eval.misfit import estimate_misfit
+from focus.eval.misfit import ESTIMATION_SEED_OFFSET, estimate_misfit
 from focus.eval.misfit_gain import scan_gain, vertex_gain
 from focus.face import MorphableModel
 from focus.report.files import write_together
@@ -26,9 +26,6 @@ from focus.report.misfit import misfit_figure
 from focus.report.results import write_json
 from focus.train import Trained
 from focus.train.run import pick_device
-
-ESTIMATION_SEED_OFFSET = 2**42
-"""Of the faces that the prior is estimated from: none of them is a test face, whatever the seeds."""
 
 
 @dataclass(kw_only=True)

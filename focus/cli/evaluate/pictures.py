@@ -9,13 +9,12 @@ from pathlib import Path
 from focus.cli.command import Command, Outcome, bars, parse_as
 from focus.data.images import write_image
 from focus.data.synthetic import SyntheticFaces
-from focus.demo import shipped_checkpoint
 from focus.errors import FocusError
 from focus.eval.mask_files import picture_stem
 from focus.eval.testset import SUBSETS, VERSION, benchmark_faces, digest
 from focus.report.panels import to_picture
 from focus.report.results import write_json
-from focus.train import load_trained
+from focus.train import load_trained, shipped_checkpoint
 
 _BATCH = 32
 

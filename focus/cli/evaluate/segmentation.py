@@ -11,10 +11,7 @@ import tyro
 from rich.text import Text
 
 from focus.cli.command import Command, Outcome, bars, named_values, parse_as
-from focus.cli.evaluate.checkpoints import load_alike, names_of, title_of
-from focus.demo import shipped_checkpoint
-from focus.demo.jobs import TRAINED, method_of
-from focus.demo.provenance import commit
+from focus.cli.evaluate.checkpoints import load_alike, names_of
 from focus.errors import FocusError
 from focus.eval import Method, evaluate
 from focus.eval.benchmark import MaskRule, robust_rule, skin_rule, whole_face
@@ -22,9 +19,12 @@ from focus.eval.mask_files import check_masks, folder_rule, picture_stem
 from focus.eval.masked_photos import MaskedPhotos, evaluate_photos, read_names, results_of_photos
 from focus.eval.results import Result, append_results, from_evaluation
 from focus.eval.testset import SUBSETS, VERSION, benchmark_faces, digest
+from focus.experiment.provenance import commit
+from focus.experiment.recipes import RECIPES, title_of
+from focus.experiment.training import method_of
 from focus.report.results import write_json, write_text
 from focus.report.segmentation import segmentation_details, segmentation_markdown, segmentation_table
-from focus.train import Trained
+from focus.train import Trained, shipped_checkpoint
 from focus.train.run import pick_device
 
 _FACES = 500
@@ -77,7 +77,7 @@ class Segmentation(Command):
         names = names_of(others)
         methods += [method_of(trained, name) for trained, name in zip(others, names, strict=True)]
         # Names of trained methods are theirs, also in runs without one: a later result takes the place of an earlier.
-        taken = list(dict.fromkeys([*(method.name for method in methods), *TRAINED]))
+        taken = list(dict.fromkeys([*(method.name for method in methods), *RECIPES]))
         folders = {name: Path(folder) for name, folder in named_values("masks", self.masks).items()}
         for name in folders:
             if name + suffix in taken:
@@ -105,7 +105,7 @@ class Segmentation(Command):
                 )
                 results = results_of_photos(values, photos, commit=commit())
         # One method trained with several seeds keeps its name: the seeds tell its results apart.
-        runs = [(title_of(trained), trained.settings.seed) for trained in others]
+        runs = [(title_of(trained.settings), trained.settings.seed) for trained in others]
         known = {name: run if runs.count(run) == 1 else (name, run[1]) for name, run in zip(names, runs, strict=True)}
         for number, result in enumerate(results):
             method, seed = known.get(result.method, (result.method, 0))
