@@ -132,6 +132,12 @@ def test_runs_are_kept_and_resumed(tmp_path: Path, here: list[str], monkeypatch:
         k: v for k, v in first.details.items() if k not in changing
     }
 
+    with monkeypatch.context() as patch:  # another subset is another report, of the same networks
+        patch.setattr("focus.experiment.runs.train_run", None)
+        light = run(tmp_path, recipes=("FOCUS",), test=TestSettings("extreme_light", faces=2, misfit_faces=2))
+    assert [path.name for path in light.written][:1] == ["ablation-extreme_light.md"]
+    assert {r.subset for r in read_results(tmp_path / "results.jsonl")} == {"general", "extreme_light"}
+
     # A run that was cut off goes on: its log begins where the checkpoint is.
     (folder,) = (tmp_path / "runs").glob("focus-*")
     for path in (folder / "done.json", *folder.glob("scores-*")):
@@ -174,6 +180,20 @@ def test_table2_has_the_mean_face_once(tmp_path: Path, here: list[str]) -> None:
     text = (tmp_path / "table2.md").read_text()
     assert "seeds 0, 1" in text
     assert "| MeanFace |" in text
+
+
+def test_long_schedules_train_their_initial_weights_first(tmp_path: Path, here: list[str]) -> None:
+    result = run(tmp_path, recipes=("Pretrained",), schedule="paper")
+    assert here == ["initialisation", "Pretrained, seed 0"]
+    (initial,) = (tmp_path / "runs").glob("pretrained-*/initialise.safetensors")
+    (trained,) = (path.parent for path in (tmp_path / "runs").glob("*/done.json"))
+    settings = Settings.from_dict(json.loads((trained / "done.json").read_text())["settings"])
+    assert settings.start == initial.parent / "last.safetensors"
+    assert settings.stages.initialise == 0
+    assert result.details["training"]["start"] == "last.safetensors"  # no paths of this machine
+    before = initial.stat().st_mtime_ns
+    run(tmp_path, recipes=("Pretrained",), schedule="paper")
+    assert initial.stat().st_mtime_ns == before, "they are trained once"
 
 
 def test_hyperparameters_changes_one_weight_at_a_time(tmp_path: Path, here: list[str]) -> None:

@@ -107,7 +107,8 @@ class ExperimentResult:
 def run_experiment(
     settings: ExperimentSettings, *, progress: Progress, message: Callable[[str], None]
 ) -> ExperimentResult:
-    """Trains what is not there yet, scores, and writes ``NAME.md``, ``NAME.json``, pictures and ``results.jsonl``.
+    """Trains what is not there yet, scores, and writes ``NAME.md``, ``NAME.json``, pictures and ``results.jsonl``;
+    the name ends with the subset where it is not the general one.
 
     An experiment that was stopped goes on where it was: finished runs are kept, unfinished ones resumed.
 
@@ -176,8 +177,9 @@ def _report(
     else:
         examples = example_pictures(first, settings.test, count=8)
         report = pipelines_report(Pipelines(about, metrics, results, examples))
-    written = write_together(settings.out, {f"{settings.name}{end}": data for end, data in report.files.items()})
-    written.append(write_json(settings.out / f"{settings.name}.json", report.details))
+    stem = settings.name if settings.test.subset == SUBSETS[0] else f"{settings.name}-{settings.test.subset}"
+    written = write_together(settings.out, {f"{stem}{end}": data for end, data in report.files.items()})
+    written.append(write_json(settings.out / f"{stem}.json", report.details))
     written.append(append_results(settings.out / "results.jsonl", results))
     return ExperimentResult(report.details, report.shown, written, failed)
 
