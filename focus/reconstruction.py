@@ -66,6 +66,12 @@ class Reconstruction:
         return shape if self.misfit is None else shape - self.misfit
 
     @property
+    def neutral_vertices(self) -> Tensor:
+        """``[V, 3]`` mm, model space, without expression."""
+        shape = self.model.neutral_shape(self.parameters.identity)[0]
+        return shape if self.misfit is None else shape - self.misfit
+
+    @property
     def colors(self) -> Tensor:
         """``[V, 3]`` RGB in [0, 1]: the albedo of the model, free of light and of what hides the face in the photo."""
         return self.model.albedo(self.parameters.albedo)[0].clamp(0, 1)

@@ -321,6 +321,7 @@ def test_misfit_of_a_network_and_without_it(photos: Path, tmp_path: Path, capsys
     tests = answer[name]["tests"]
     assert len(tests) == 2
     assert all(0 < test["without_mm"] < 20 and 0 <= test["t_p"] <= 1 for test in tests.values())
+    assert all(test[f"{side}_vertices_mm"]["std"] > 0 for test in tests.values() for side in ("without", "with"))
     prior = next(path for path in answer["written"] if path.endswith(".safetensors"))
     assert read_image(next(path for path in answer["written"] if path.endswith(".png"))).std() > 20
 

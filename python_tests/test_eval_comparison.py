@@ -15,6 +15,7 @@ from focus.eval.comparison import by_occluder, by_yaw, compare
 from focus.eval.results import Result, append_results, read_results
 from focus.eval.testset import SUBSETS, benchmark_faces, digest
 from focus.face import MorphableModel
+from focus.report.comparison import join_equal, yaw_figure
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +145,26 @@ def test_what_cannot_be_compared_is_refused() -> None:
         compare([a], "z")
 
 
+def test_photos_of_which_nothing_is_known_have_no_halves(tmp_path: Path) -> None:
+    bare: dict[str, Any] = {"occluded": (), "occluder": (), "yaw": ()}
+    first, second = _result("a", [0.1, 0.3], **bare), _result("b", [0.2, 0.6], **bare)
+    append_results(tmp_path / "results.jsonl", [first, second])
+    assert read_results(tmp_path / "results.jsonl") == [first, second]
+    assert first.halves == ("overall",)
+    assert _result("a", [0.1, 0.3]).halves == ("occluded", "unoccluded", "overall")
+    assert first.of("f1", "occluded").size == 0
+    (comparison,) = compare([first, second])
+    assert list(comparison.cells["b"]) == ["overall"]
+    assert comparison.cells["b"]["overall"]["f1"].mean.mean == pytest.approx(0.4)
+    assert by_occluder(first, "f1") == {}
+    with pytest.raises(FocusError, match="yaw is known, got none for a, general"):
+        by_yaw([first], "f1")
+    with pytest.raises(FocusError, match="disagree about which pictures are occluded"):
+        compare([first, _result("b", [0.2, 0.6])])
+    with pytest.raises(FocusError, match="pictures of the same name: x"):
+        append_results(tmp_path / "results.jsonl", [_result("c", [0.1, 0.3], **bare, names=("x", "x"))])
+
+
 def test_bins_of_yaw_by_hand() -> None:
     result = _result("a", [1, 2, 3, 5], yaw=(-20.0, -10.1, 0.0, 9.9))
     bins = by_yaw([result, result], "f1")
@@ -154,6 +175,24 @@ def test_bins_of_yaw_by_hand() -> None:
         by_yaw([result], "recall")
     with pytest.raises(FocusError, match="positive width"):
         by_yaw([result], "f1", width=0)
+
+
+def test_methods_that_are_the_same_everywhere_are_drawn_once() -> None:
+    pytest.importorskip("matplotlib")
+    yaw = (-20.0, -10.1, 0.0, 9.9)
+    values = {"a": [1, 2, 3, 5], "b": [1, 2, 3, 5], "c": [1, 2, 3, 6], "d": [1, 2, 3, 5]}
+    results = {name: _result(name, value, yaw=yaw) for name, value in values.items()}
+    halves = ("unoccluded", "occluded")
+    curves = {half: {name: by_yaw([result], "f1", half) for name, result in results.items()} for half in halves}
+    assert curves["occluded"]["a"] == curves["occluded"]["c"]  # equal in one half is not the same
+    joined = join_equal(curves)
+    assert {half: list(methods) for half, methods in joined.items()} == {half: ["a = b = d", "c"] for half in halves}
+    assert joined["unoccluded"]["c"] == curves["unoccluded"]["c"]
+    assert join_equal(joined) == joined
+    picture = yaw_figure(curves, "f1")
+    assert picture == yaw_figure(joined, "f1")
+    long = {half: {20 * "name ": bins["a"], 21 * "name ": bins["a"]} for half, bins in curves.items()}
+    assert yaw_figure(long, "f1") != picture
 
 
 def test_kinds_of_occluders_by_hand() -> None:

@@ -14,6 +14,7 @@ from focus.data.synthetic import SyntheticFaces, SyntheticSettings
 from focus.errors import FocusError
 from focus.eval.benchmark import Method, evaluate, whole_face
 from focus.eval.misfit import MisfitPrior, estimate_misfit
+from focus.eval.misfit_gain import Gain, vertex_gain
 from focus.eval.statistics import paired_tests
 from focus.face import FaceParameters, MorphableModel
 
@@ -94,6 +95,28 @@ def test_what_is_no_misfit_prior_is_named(model: MorphableModel, tmp_path: Path)
         MisfitPrior.load(nan)
     with pytest.raises(FocusError, match="at least one face"):
         estimate_misfit(_Biased(_faces(model, 1), 0.0), _faces(model, 1), 0, source="")
+
+
+def test_gains_by_hand() -> None:
+    pytest.importorskip("scipy")
+    # Two faces of different numbers of vertices: means over faces, the summaries over all vertices.
+    without = [np.array([1, 3], np.float32), np.array([2, 4, 6, 8], np.float32)]
+    corrected = [np.array([1, 1], np.float32), np.array([2, 2, 2, 2], np.float32)]
+    values = Gain.of(without, corrected).as_dict()
+    assert (values["faces"], values["without_mm"], values["with_mm"], values["better"]) == (2, 3.5, 1.5, 1.0)
+    assert values["without_vertices_mm"] == pytest.approx({"median": 3.5, "mean": 4.0, "std": math.sqrt(34 / 6)})
+    assert values["with_vertices_mm"] == pytest.approx({"median": 2.0, "mean": 10 / 6, "std": math.sqrt(2 / 9)})
+
+
+def test_a_gain_has_the_errors_of_the_benchmark(model: MorphableModel) -> None:
+    pytest.importorskip("scipy")
+    faces = _faces(model, 2)
+    values = vertex_gain(_Biased(faces, 1.0), _prior(model), faces, 3).as_dict()
+    result = evaluate([Method("plain", _Biased(faces, 1.0), whole_face)], faces, 3)
+    expected = result.metrics()["plain"]["occluded"]["shape_error_mm"]
+    assert values["without_vertices_mm"] == pytest.approx(expected, rel=1e-4)
+    assert values["without_mm"] == pytest.approx(expected["mean"], rel=1e-4)
+    assert values["with_vertices_mm"]["mean"] > values["without_vertices_mm"]["mean"]  # a prior of noise
 
 
 def test_paired_tests_by_hand() -> None:

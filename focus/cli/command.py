@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from focus.cli import COMMANDS, NOTHING_WRITTEN
 from focus.data.landmarks import Skip
+from focus.errors import FocusError
 
 _SHOWN = 20
 _SECONDS_PER_LINE = 20.0
@@ -79,6 +80,24 @@ def parse_as(kind: type[T], name: str, arguments: Sequence[str], default: T | No
     if default is None:
         return tyro.cli(kind, prog=program, description=text, args=list(arguments))
     return tyro.cli(kind, prog=program, description=text, args=list(arguments), default=default)
+
+
+def named_values(option: str, given: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE of an option, in order.
+
+    Raises:
+        FocusError: something else, or a name that comes twice.
+    """
+    found: dict[str, str] = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        # Names become names of files and of arrays in files, where a slash would make a folder.
+        if not name or not value or "/" in name:
+            raise FocusError(f"--{option}: expected NAME=VALUE, without a slash in NAME, got {text!r}")
+        if name in found:
+            raise FocusError(f"--{option}: {name} is given twice: {found[name]} and {value}; give each method a name")
+        found[name] = value
+    return found
 
 
 def messages() -> Console:

@@ -101,6 +101,29 @@ class Alignment:
         crop = Image.fromarray(region).resize((self.image_size, self.image_size), Image.Resampling.BICUBIC, box=box)
         return np.array(crop)
 
+    def crop_mask(self, mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Takes a mask of the photo's size through the crop, as `crop_image` takes the photo.
+
+        Args:
+            mask: uint8 [H, W]; from 128 on a pixel is in it.
+
+        Returns:
+            bool [S, S]: where at least half of a crop pixel is in the mask. Beside the photo its border is repeated:
+            see `inside`.
+        """
+        solid = np.where(np.asarray(mask) >= 128, np.uint8(255), np.uint8(0))
+        inside: NDArray[np.bool_] = self.crop_image(solid) >= 128
+        return inside
+
+    def inside(self, photo_size: tuple[int, int]) -> NDArray[np.bool_]:
+        """bool [S, S], crop pixels whose centre lies on the photo of (height, width): beside it there is no truth."""
+        height, width = photo_size
+        pixels = np.arange(self.image_size, dtype=np.float64)
+        x, y = self.to_photo(np.stack([pixels, pixels], axis=1)).T
+        columns, rows = (x >= -0.5) & (x <= width - 0.5), (y >= -0.5) & (y <= height - 0.5)
+        both: NDArray[np.bool_] = rows[:, None] & columns[None]
+        return both
+
     def to_photo_image(
         self, crop: NDArray[np.floating], photo_size: tuple[int, int], fill: float = 0.0
     ) -> NDArray[np.float32]:

@@ -126,6 +126,10 @@ class SyntheticFaces:
         indices = range(first_index, first_index + count)
         return _assemble(self, indices, [self.sample(index, occluded) for index in indices])
 
+    def names(self, first_index: int, count: int) -> list[str]:
+        """Of faces `first_index` to `first_index + count - 1`, as batches have them."""
+        return [f"synthetic-{self.seed}-{index}" for index in range(first_index, first_index + count)]
+
     def digest(self, first_index: int, count: int) -> str:
         """SHA-256 of the drawn parameters of some faces, to compare two machines."""
         return sampling.describe(self._sampler, self.seed, first_index, count)
@@ -275,7 +279,7 @@ def _assemble(faces: SyntheticFaces, indices: Sequence[int], samples: list[Sampl
         vertices=vertices,
         true_landmarks=stack("true_landmarks"),
         occluder=[sample.occluder for sample in samples],
-        names=[f"synthetic-{faces.seed}-{index}" for index in indices],
+        names=[name for index in indices for name in faces.names(index, 1)],
     )
 
 

@@ -259,13 +259,26 @@ def score(method: Method, batch: FaceBatch, renderer: Renderer) -> tuple[dict[st
     parameters = method.reconstruct(batch.image)
     rendering = renderer(parameters)
     mask = method.mask(batch, rendering)
-    soft = mask_scores(mask, batch.visible_mask, rendering.mask)
-    hard = mask_scores(mask, batch.visible_mask, rendering.mask, threshold=0.5)
     neutral = renderer.model.neutral_shape(parameters.identity)
     vertex_errors = shape_error(method.misfit.apply(neutral) if method.misfit else neutral, batch.neutral_vertices)
-    values = dict(soft._asdict())
-    values["outlier_iou"] = outlier_iou(mask, batch.visible_mask, rendering.mask)
+    values = mask_values(mask, batch.visible_mask, rendering.mask)
     values["shape_error_mm"] = vertex_errors.mean(dim=1)
     values["appearance_rmse"] = appearance_rmse(rendering.image, batch.unoccluded, batch.face_mask)
-    values["hard_accuracy"], values["hard_f1"] = hard.accuracy, hard.f1
     return values, vertex_errors
+
+
+def mask_values(mask: Tensor, visible: Tensor, counted: Tensor) -> dict[str, Tensor]:
+    """Those of `IMAGE_VALUES` that a mask and the true one give, ``[B]`` each.
+
+    Args:
+        mask: ``[B, 1, H, W]`` in [0, 1].
+        visible: ``[B, 1, H, W]`` in {0, 1}, the truth.
+        counted: ``[B, 1, H, W]`` in {0, 1}, the pixels that count: the rendered face.
+    """
+    hard = mask_scores(mask, visible, counted, threshold=0.5)
+    return {
+        **mask_scores(mask, visible, counted)._asdict(),
+        "outlier_iou": outlier_iou(mask, visible, counted),
+        "hard_accuracy": hard.accuracy,
+        "hard_f1": hard.f1,
+    }

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focus.errors import FocusError
-from focus.eval.benchmark import HALVES
 from focus.eval.results import Result
 from focus.eval.statistics import Interval, paired_bootstrap
 
@@ -79,7 +78,8 @@ def compare(results: Sequence[Result], reference: str | None = None) -> list[Com
         reference: method that the others are compared with; None: the first of each subset.
 
     Raises:
-        FocusError: two results of one method, seed and subset; results on different test sets; no such reference.
+        FocusError: two results of one method, seed and subset; results on different test sets, or with other halves; no
+            such reference.
     """
     subsets: dict[str, list[Result]] = {}
     for result in results:
@@ -100,6 +100,11 @@ def _compare(subset: str, results: Sequence[Result], reference: str | None) -> C
                 f"{first.method} (version {result.version} and {first.version}, digest {result.digest[:12]} and "
                 f"{first.digest[:12]}, {len(result.names)} and {len(first.names)} pictures). Run both on the same one."
             )
+        if result.occluded != first.occluded:
+            raise FocusError(
+                f"compare: {subset}: {result.method} (seed {result.seed}) and {first.method} disagree about which "
+                "pictures are occluded; run both with the same list of occluded photos"
+            )
         runs = methods.setdefault(result.method, {})
         if result.seed in runs:
             raise FocusError(f"compare: {subset}: {result.method} comes twice with seed {result.seed}")
@@ -108,8 +113,7 @@ def _compare(subset: str, results: Sequence[Result], reference: str | None) -> C
     cells = {
         method: {
             half: {value: _cell(runs, methods[chosen], method == chosen, value, half) for value in _shared(runs)}
-            for half in HALVES
-            if first.half(half).any()
+            for half in first.halves
         }
         for method, runs in methods.items()
     }
@@ -176,10 +180,13 @@ def by_yaw(
         width: of a bin, degrees; bins begin at multiples of it.
 
     Raises:
-        FocusError: no runs, a value that they have not, or a width that is not positive.
+        FocusError: no runs, a value or a yaw that they have not, or a width that is not positive.
     """
     if not runs or not width > 0:
         raise FocusError(f"by_yaw: expected runs and a positive width, got {len(runs)} runs and {width}")
+    unknown = sorted({f"{run.method}, {run.subset}" for run in runs if not run.yaw})
+    if unknown:
+        raise FocusError(f"by_yaw: expected pictures whose yaw is known, got none for {'; '.join(unknown)}")
     yaw = np.concatenate([np.asarray(run.yaw)[run.half(half)] for run in runs])
     values = np.concatenate([run.of(value, half) for run in runs])
     number: NDArray[np.int64] = np.floor(yaw / width).astype(np.int64)
@@ -193,7 +200,9 @@ def by_yaw(
 
 
 def by_occluder(result: Result, value: str) -> dict[str, tuple[int, float]]:
-    """Kind of occluder -> (number of pictures, mean of a value); pictures with two kinds count for both."""
+    """Kind of occluder -> (number of pictures, mean of a value); pictures with two kinds count for both; empty
+    where the kinds are not known.
+    """
     values = np.asarray(result.values[value])
     kinds = [kind.split("+") for kind in result.occluder]
     names = sorted({kind for entry in kinds for kind in entry})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,34 +13,45 @@ from torch import Tensor
 
 from focus.data.synthetic import SyntheticFaces
 from focus.eval.misfit import MisfitPrior
-from focus.eval.now.dataset import Prediction, Scan
+from focus.eval.now.dataset import Prediction, Scan, seven_landmarks
 from focus.eval.now.evaluate import scan_errors
 from focus.eval.now.files import Mesh
-from focus.eval.shape import shape_error
+from focus.eval.shape import shape_error, summarise
 from focus.eval.statistics import paired_tests
 from focus.face import FaceParameters, MorphableModel
-
-_SEVEN_OF_68 = [36, 39, 42, 45, 33, 48, 54]
-"""The NoW landmarks among the iBUG points: eye corners, nose base, mouth corners."""
 
 
 @dataclass(frozen=True)
 class Gain:
-    """Mean shape error of each of N faces, mm."""
+    """Shape errors of N faces, mm."""
 
     without: NDArray[np.float64]
-    """``[N]``."""
+    """``[N]``, mean over the vertices of each face."""
     corrected: NDArray[np.float64]
     """``[N]``, with the prior."""
+    without_vertices: Mapping[str, float]
+    """median, mean and std over all vertices of all faces (`summarise`), as in Table 2 of the paper."""
+    corrected_vertices: Mapping[str, float]
+    """The same with the prior."""
 
-    def as_dict(self) -> dict[str, float]:
-        """Means, medians, and tests of the difference (`paired_tests`), for JSON."""
+    @classmethod
+    def of(cls, without: Sequence[NDArray[np.float32]], corrected: Sequence[NDArray[np.float32]]) -> Gain:
+        """From the errors of every vertex, ``[V]`` mm for each face; faces may have different numbers of vertices."""
+        first, second = (np.array([errors.mean(dtype=np.float64) for errors in f]) for f in (without, corrected))
+        return cls(first, second, summarise(np.concatenate(without)), summarise(np.concatenate(corrected)))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Means and medians over faces, summaries over vertices, and tests of the difference of the faces' means
+        (`paired_tests`), for JSON.
+        """
         return {
             "faces": len(self.without),
             "without_mm": float(self.without.mean()),
             "without_median_mm": float(np.median(self.without)),
             "with_mm": float(self.corrected.mean()),
             "with_median_mm": float(np.median(self.corrected)),
+            "without_vertices_mm": dict(self.without_vertices),
+            "with_vertices_mm": dict(self.corrected_vertices),
             "better": float((self.corrected < self.without).mean()),
             **paired_tests(self.without, self.corrected)._asdict(),
         }
@@ -62,15 +74,15 @@ def vertex_gain(
         count: number of faces.
         device: where the method is.
     """
-    parts: list[tuple[NDArray[np.float64], ...]] = []
+    errors: tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]] = ([], [])
     for start in range(0, count, 32):
         batch = faces.batch(start, min(32, count - start), occluded=True)
         if batch.neutral_vertices is None:
             raise ValueError("vertex_gain: expected faces whose neutral shape is known")
         found = faces.model.neutral_shape(reconstruct(batch.image.to(device)).to("cpu").identity)
-        shapes = (found, prior.apply(found))
-        parts.append(tuple(shape_error(s, batch.neutral_vertices).mean(dim=1).double().numpy() for s in shapes))
-    return Gain(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        for shape, column in zip((found, prior.apply(found)), errors, strict=True):
+            column.extend(shape_error(shape, batch.neutral_vertices).numpy())
+    return Gain.of(*errors)
 
 
 @torch.no_grad()
@@ -95,22 +107,17 @@ def scan_gain(
         progress: called with (faces done, faces in all).
     """
     mesh_faces, scan_faces = model.faces.cpu().long().numpy(), faces.model.faces.long().numpy()
-    errors: tuple[list[float], list[float]] = ([], [])
+    errors: tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]] = ([], [])
     for index in range(count):
         batch = faces.batch(index, 1, occluded=True)
         if batch.neutral_vertices is None:
             raise ValueError("scan_gain: expected faces whose neutral shape is known")
         truth = batch.neutral_vertices[0].double().numpy()
-        scan = Scan(Mesh(truth, scan_faces), truth[_seven(faces.model)])
+        scan = Scan(Mesh(truth, scan_faces), truth[seven_landmarks(faces.model)])
         neutral = model.neutral_shape(reconstruct(batch.image.to(device)).identity)
         for shape, column in zip((neutral, prior.apply(neutral)), errors, strict=True):
             vertices = shape[0].cpu().double().numpy()
-            prediction = Prediction(Mesh(vertices, mesh_faces), vertices[_seven(model)])
-            column.append(float(scan_errors(scan, prediction)[0].mean()))
+            prediction = Prediction(Mesh(vertices, mesh_faces), vertices[seven_landmarks(model)])
+            column.append(scan_errors(scan, prediction)[0])
         progress(index + 1, count)
-    return Gain(np.array(errors[0]), np.array(errors[1]))
-
-
-def _seven(model: MorphableModel) -> NDArray[np.int64]:
-    points = model.landmarks68[_SEVEN_OF_68] if model.landmarks7 is None else model.landmarks7
-    return points.cpu().numpy()
+    return Gain.of(*errors)

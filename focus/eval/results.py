@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focus.errors import FocusError
-from focus.eval.benchmark import IMAGE_VALUES, Evaluation
+from focus.eval.benchmark import HALVES, IMAGE_VALUES, Evaluation
 from focus.files import write_files
 
 
@@ -34,17 +34,17 @@ class Result:
     version: int
     """Of the test set; 0: photos."""
     digest: str
-    """Of the test set, or of the names of the photos."""
+    """Of the test set, or of the photos and their true masks."""
     commit: str
     """State of the source that computed it."""
     names: tuple[str, ...]
     """``[N]``, of the pictures."""
     occluded: tuple[bool, ...]
-    """``[N]``."""
+    """``[N]``; empty where nobody said it of the photos: then there are no halves."""
     occluder: tuple[str, ...]
-    """``[N]``, kind of what is in front of the face."""
+    """``[N]``, kind of what is in front of the face; empty: not known."""
     yaw: tuple[float, ...]
-    """``[N]`` degrees."""
+    """``[N]`` degrees; empty: not known."""
     values: Mapping[str, tuple[float, ...]]
     """One of `benchmark.IMAGE_VALUES` -> ``[N]``; values that a method has not are left out."""
 
@@ -65,8 +65,16 @@ class Result:
 
     def half(self, half: str) -> NDArray[np.bool_]:
         """``[N]``, which pictures belong to "occluded", "unoccluded" or "overall"."""
+        everything = np.ones(len(self.names), dtype=bool)
+        if not self.occluded:  # not known: no picture is said to be of either half
+            return {"occluded": ~everything, "unoccluded": ~everything, "overall": everything}[half]
         occluded = np.asarray(self.occluded, dtype=bool)
-        return {"occluded": occluded, "unoccluded": ~occluded, "overall": np.ones_like(occluded)}[half]
+        return {"occluded": occluded, "unoccluded": ~occluded, "overall": everything}[half]
+
+    @property
+    def halves(self) -> tuple[str, ...]:
+        """Those of `benchmark.HALVES` that have pictures."""
+        return tuple(half for half in HALVES if self.half(half).any())
 
 
 def from_evaluation(
@@ -152,10 +160,10 @@ def _check(result: Result, place: str) -> None:
         twice = sorted({name for name in result.names if result.names.count(name) > 1})
         # The two halves of a synthetic set show the same faces: a name comes once in each.
         pairs = list(zip(result.names, result.occluded, strict=False))
-        if len(set(pairs)) != len(pairs):
+        if not pairs or len(set(pairs)) != len(pairs):
             raise FocusError(f"{place}: {result.method}: pictures of the same name: {', '.join(twice[:5])}")
     for name, column in (("occluded", result.occluded), ("occluder", result.occluder), ("yaw", result.yaw)):
-        if len(column) != count:
+        if len(column) not in (0, count):
             raise FocusError(f"{place}: {result.method}: {name}: expected {count} entries, got {len(column)}")
     for name, values in result.values.items():
         if name not in IMAGE_VALUES:

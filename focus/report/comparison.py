@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 
@@ -56,7 +58,8 @@ def yaw_figure(curves: Mapping[str, Mapping[str, Sequence[YawBin]]], value: str)
     """Error bars over yaw (Fig. 3 of the paper), one panel for each half, as PNG.
 
     Args:
-        curves: half -> method -> bins. The bar is the standard deviation over faces.
+        curves: half -> method -> bins. The bar is the standard deviation over faces. Methods that are the same
+            everywhere, as masks on one reconstruction are in its shape, are drawn once, under the names of all.
         value: what is drawn.
 
     Raises:
@@ -65,6 +68,7 @@ def yaw_figure(curves: Mapping[str, Mapping[str, Sequence[YawBin]]], value: str)
     # The figure alone, without pyplot: that would look for a screen.
     figure = require("matplotlib.figure", extra="report", purpose="draw figures").Figure((5.2 * len(curves), 3.8))
     panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)
+    curves = join_equal(curves)
     for axes, (half, methods) in zip(panels[0], curves.items(), strict=True):
         for number, (method, bins) in enumerate(methods.items()):
             # Side by side within a bin, so that bars do not hide each other.
@@ -86,11 +90,27 @@ def yaw_figure(curves: Mapping[str, Mapping[str, Sequence[YawBin]]], value: str)
     panels[0][0].set_ylabel(_title(value))
     panels[0][0].set_ylim(bottom=0)
     handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=min(6, len(labels)), frameon=False, fontsize=9)
-    figure.tight_layout(rect=(0, 0.08, 1, 1))
+    # As many names in a row as the longest of them lets into the width, at about 14 letters an inch.
+    letters = int(14 * figure.get_figwidth()) - 8
+    labels = [textwrap.fill(label, letters) for label in labels]
+    columns = max(1, min(len(labels), (letters + 8) // (max(map(len, labels)) + 8)))
+    lines = max(label.count("\n") for label in labels) + math.ceil(len(labels) / columns)
+    figure.legend(handles, labels, loc="lower center", ncols=columns, frameon=False, fontsize=9)
+    figure.tight_layout(rect=(0, 0.02 + 0.055 * lines, 1, 1))
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
     return buffer.getvalue()
+
+
+def join_equal(curves: Mapping[str, Mapping[str, Sequence[YawBin]]]) -> dict[str, dict[str, Sequence[YawBin]]]:
+    """Half -> method -> bins, with methods whose bins are equal in every half under one name, ``a = b = c``."""
+    groups: dict[tuple[tuple[YawBin, ...], ...], list[str]] = {}
+    for method in next(iter(curves.values()), {}):
+        groups.setdefault(tuple(tuple(of_half[method]) for of_half in curves.values()), []).append(method)
+    return {
+        half: {" = ".join(methods): of_half[methods[0]] for methods in groups.values()}
+        for half, of_half in curves.items()
+    }
 
 
 def _columns(comparison: Comparison, half: str) -> list[str]:

@@ -10,12 +10,14 @@ from focus.cli.command import Command
 
 EVALUATIONS = {
     "checkpoints": "Score trained networks on synthetic test faces, where the truth is known.",
-    "segmentation": "Masks of rules and networks on the fixed test set (Table 1 of the paper).",
+    "segmentation": "Masks of rules, networks and folders on the fixed test set (Table 1 of the paper), or on photos.",
+    "pictures": "Write the pictures of the fixed test set, for other programs to find masks in.",
     "compare": "Tables with intervals out of files of results, of any number of runs.",
     "pose": "Errors over the yaw of the face (Fig. 3 of the paper).",
     "misfit": "Estimate what a network gets wrong about every face, and test taking it off (FOCUS-MP).",
     "runs": "One table, and the claims, over several runs of the demo.",
     "masks": "Score a folder of masks against true masks.",
+    "predictions": "Reconstruct the images of the NoW challenge, in the layout that now reads.",
     "now": "Score meshes against the scans of the NoW challenge.",
 }
 

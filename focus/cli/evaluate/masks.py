@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +15,13 @@ import tyro
 from rich.table import Table
 
 from focus.cli.command import Command, Outcome, parse_as
-from focus.data.images import read_image
 from focus.data.landmarks import Skip
 from focus.errors import FocusError
-from focus.eval import mask_scores, outlier_iou
+from focus.eval.benchmark import mask_values
+from focus.eval.mask_files import find_pictures, mask_of, read_mask
+from focus.eval.results import Result, append_results
+from focus.experiment.provenance import commit
 from focus.report.results import write_json
-
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(kw_only=True)
@@ -27,28 +29,36 @@ class Masks(Command):
     """Score a folder of masks against true masks."""
 
     masks: tyro.conf.Positional[Path]
-    """Folder of masks: bright = the face is seen."""
+    """Folder of masks: bright = the face is seen; NAME_mask.png, as focus reconstruct writes them, will do."""
     truth: Path
     """Folder of true masks with the same file stems."""
     region: Path | None = None
     """Folder of the pixels that count, usually the rendered face; by default the whole picture."""
+    name: str | None = None
+    """Of the program whose masks these are, in results; by default the name of their folder."""
     out: Path | None = None
-    """Folder for metrics.json."""
+    """Folder for metrics.json, and for results.jsonl (added to what is there), which focus evaluate compare reads."""
 
     def run(self) -> Outcome:
         """Scores every mask that has a true one."""
-        predicted, true = _pictures(self.masks), _pictures(self.truth)
-        region = None if self.region is None else _pictures(self.region)
+        predicted, true = find_pictures(self.masks), find_pictures(self.truth)
+        region = None if self.region is None else find_pictures(self.region)
         outcome = Outcome(good=True)
         images: list[dict[str, Any]] = []
-        for stem, path in sorted(predicted.items()):
+        stems: list[str] = []
+        pairs = {stem: path for stem in true if (path := mask_of(predicted, stem)) is not None}
+        for stem, path in pairs.items():
             try:
-                images.append({"name": path.name, **_mask_values(path, true.get(stem), region, stem)})
+                images.append({"name": path.name, **_mask_values(path, true[stem], region, stem)})
+                stems.append(stem)
                 outcome.read.append(str(path))
             except FocusError as error:
                 outcome.skipped.append(Skip(path.name, str(error)))
-        missing = sorted(set(true) - set(predicted))
-        outcome.skipped += [Skip(true[stem].name, "no predicted mask of this name") for stem in missing]
+        used = {*pairs.values(), *(overlay for stem in pairs if (overlay := predicted.get(f"{stem}_overlay")))}
+        outcome.skipped += [
+            Skip(path.name, "no true mask of this name") for path in predicted.values() if path not in used
+        ]
+        outcome.skipped += [Skip(true[s].name, "no predicted mask of this name") for s in true if s not in pairs]
         if not images:
             outcome.good = False
             return outcome
@@ -59,26 +69,32 @@ class Masks(Command):
         table.add_row(f"{len(images)} masks", *(f"{means[key]:.3f}" for key in keys))
         outcome.shown, outcome.details = [table], {"mean": means, "images": images}
         if self.out is not None:
-            outcome.written = [write_json(self.out / "metrics.json", outcome.details)]
+            outcome.written = [
+                write_json(self.out / "metrics.json", outcome.details),
+                append_results(self.out / "results.jsonl", [self._result(stems, images, true)]),
+            ]
         return outcome
 
+    def _result(self, stems: Sequence[str], images: Sequence[dict[str, Any]], true: dict[str, Path]) -> Result:
+        # A region is usually each method's own, so its pixels are no part of what names the test set.
+        counted = "everything" if self.region is None else "a region"
+        content = [[stem, hashlib.sha256(true[stem].read_bytes()).hexdigest()] for stem in stems]
+        return Result(
+            method=self.name or self.masks.resolve().name,
+            seed=0,
+            subset=self.truth.resolve().name,
+            version=0,
+            digest=hashlib.sha256(json.dumps([counted, content]).encode()).hexdigest(),
+            commit=commit(),
+            names=tuple(stems),
+            occluded=(),
+            occluder=(),
+            yaw=(),
+            values={key: tuple(image[key] for image in images) for key in images[0] if key != "name"},
+        )
 
-def _pictures(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise FocusError(f"{folder}: no such folder of masks")
-    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in _PICTURES]
-    found = {path.stem: path for path in paths}
-    if len(found) < len(paths):
-        twice = sorted(path.name for path in paths if found[path.stem] != path)
-        raise FocusError(f"{folder}: expected one mask of a name, got another one of {', '.join(twice[:5])}")
-    if not found:
-        raise FocusError(f"{folder}: expected pictures ({', '.join(_PICTURES)}), found none")
-    return found
 
-
-def _mask_values(path: Path, true: Path | None, region: dict[str, Path] | None, stem: str) -> dict[str, float]:
-    if true is None:
-        raise FocusError("no true mask of this name")
+def _mask_values(path: Path, true: Path, region: dict[str, Path] | None, stem: str) -> dict[str, float]:
     if region is not None and stem not in region:
         raise FocusError("no region of this name")
     predicted, visible = _read_mask(path), (_read_mask(true) >= 0.5).float()
@@ -86,16 +102,12 @@ def _mask_values(path: Path, true: Path | None, region: dict[str, Path] | None, 
     if not predicted.shape == visible.shape == counted.shape:
         sizes = [f"{mask.shape[3]} x {mask.shape[2]}" for mask in (predicted, visible, counted)]
         raise FocusError(f"mask, true mask and region differ in size: {', '.join(sizes)}")
-    scores = mask_scores(predicted, visible, counted)._asdict()
-    return {
-        **{name: float(value) for name, value in scores.items()},
-        "outlier_iou": float(outlier_iou(predicted, visible, counted)),
-    }
+    return {name: float(value) for name, value in mask_values(predicted, visible, counted).items()}
 
 
 def _read_mask(path: Path) -> torch.Tensor:
     """``[1, 1, H, W]`` in [0, 1]."""
-    return torch.from_numpy(read_image(path)).float().mean(dim=2)[None, None] / 255
+    return torch.from_numpy(read_mask(path)).float()[None, None] / 255
 
 
 def parse(arguments: Sequence[str]) -> Masks:

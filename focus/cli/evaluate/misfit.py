@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,16 +60,17 @@ class Misfit(Command):
         other = None if self.test_model is None else load_face(self.test_model)
         outcome = Outcome(read=[str(path) for path in self.checkpoints])
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for column in ("mean shape error, mm", "without", "with", "better on", "paired t, p", "Wilcoxon, p"):
-            table.add_column(column, justify="left" if column.startswith("mean") else "right")
+        title = "median, mean, std of shape error, mm"
+        for column in (title, "without", "with", "better on", "paired t, p", "Wilcoxon, p"):
+            table.add_column(column, justify="left" if column == title else "right")
         with bars() as update:
             for trained, name in zip(loaded, names_of(loaded), strict=True):
                 row = self._one(trained, name, other, device, outcome, update)
                 for where, values in row["tests"].items():
                     table.add_row(
                         f"{name}, {where}",
-                        f"{values['without_mm']:.3f}",
-                        f"{values['with_mm']:.3f}",
+                        _summary(values["without_vertices_mm"]),
+                        _summary(values["with_vertices_mm"]),
                         f"{100 * values['better']:.0f}%",
                         f"{values['t_p']:.2g}",
                         f"{values['wilcoxon_p']:.2g}",
@@ -122,6 +123,10 @@ class Misfit(Command):
             "largest_length_mm": float(length.max()),
             "tests": {where: gain.as_dict() for where, gain in tests.items()},
         }
+
+
+def _summary(vertices: Mapping[str, float]) -> str:
+    return ", ".join(f"{vertices[name]:.3f}" for name in ("median", "mean", "std"))
 
 
 def parse(arguments: Sequence[str]) -> Misfit:

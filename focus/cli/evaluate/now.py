@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from focus._optional import require
-from focus.cli.command import Command, Outcome, bars, parse_as
+from focus.cli.command import Command, Outcome, bars, named_values, parse_as
 from focus.data.landmarks import Skip
 from focus.errors import FocusError
 from focus.eval.now import NowDataset, NowEvaluation, NowSettings, draw_curves, evaluate_now, read_image_list
@@ -53,8 +53,8 @@ class Now(Command):
 
     def run(self) -> Outcome:
         """Checks everything first, then measures."""
-        predictions = {name: Path(folder) for name, folder in _pairs("predictions", self.predictions).items()}
-        units = _pairs("units", self.units)
+        predictions = {name: Path(folder) for name, folder in named_values("predictions", self.predictions).items()}
+        units = named_values("units", self.units)
         for name, unit in units.items():
             if unit not in MILLIMETRES:
                 raise FocusError(f"--units: expected {name}=mm, cm or m, got {name}={unit}")
@@ -96,20 +96,6 @@ class Now(Command):
                 },
             )
         return outcome
-
-
-def _pairs(option: str, given: Sequence[str]) -> dict[str, str]:
-    """NAME=VALUE of an option, in order."""
-    found: dict[str, str] = {}
-    for text in given:
-        name, _, value = text.partition("=")
-        # Names become names of arrays in errors.npz, where a slash would make a folder.
-        if not name or not value or "/" in name:
-            raise FocusError(f"--{option}: expected NAME=VALUE, without a slash in NAME, got {text!r}")
-        if name in found:
-            raise FocusError(f"--{option}: {name} is given twice: {found[name]} and {value}; give each method a name")
-        found[name] = value
-    return found
 
 
 def _protocol(settings: NowSettings) -> str:

@@ -14,7 +14,7 @@ from focus.cli.command import Command, Outcome, parse_as
 from focus.errors import FocusError
 from focus.eval.comparison import by_yaw
 from focus.eval.results import Result, read_results
-from focus.report.comparison import yaw_figure
+from focus.report.comparison import join_equal, yaw_figure
 from focus.report.files import write_together
 from focus.report.results import write_json
 
@@ -41,12 +41,13 @@ class Pose(Command):
         found = [result for path in self.results for result in read_results(path)]
         methods: dict[str, list[Result]] = {}
         for result in found:
-            if result.subset == self.subset and self.value in result.values:
+            if result.subset == self.subset and self.value in result.values and result.yaw:
                 methods.setdefault(result.method, []).append(result)
         if not methods:
             have = ", ".join(sorted({result.subset for result in found}))
             raise FocusError(
-                f"focus evaluate pose: no result of the subset {self.subset!r} with {self.value}; there are {have}"
+                f"focus evaluate pose: no result of the subset {self.subset!r} with {self.value} and known yaw; there "
+                f"are {have}"
             )
         runs = [result for of_method in methods.values() for result in of_method]
         halves = [half for half in ("unoccluded", "occluded") if all(result.half(half).any() for result in runs)]
@@ -55,7 +56,7 @@ class Pose(Command):
             for half in halves
         }
         outcome = Outcome(read=[str(path) for path in self.results])
-        for half, of_half in curves.items():
+        for half, of_half in join_equal(curves).items():
             table = Table(half, "yaw", "faces", "mean", "std", box=None, pad_edge=False, header_style="dim")
             for method, bins in of_half.items():
                 for part in bins:

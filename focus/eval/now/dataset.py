@@ -23,6 +23,7 @@ from focus.eval.now.files import (
     read_mesh,
     read_picked_points,
 )
+from focus.face import MorphableModel
 
 Array = NDArray[np.float64]
 Unit = Literal["mm", "cm", "m"]
@@ -38,6 +39,10 @@ _EYES_MM = 90.0
 _EYES_FACTOR = 3.0
 _AWAY = 0.5
 """Landmarks lie on the mesh, or near: within this share of the outer eye corners' distance."""
+
+
+_SEVEN_OF_68 = [36, 39, 42, 45, 33, 48, 54]
+"""The seven landmarks among the iBUG points: eye corners, nose base, mouth corners."""
 
 
 class NowImage(NamedTuple):
@@ -146,6 +151,12 @@ class NowDataset:
                 "landmarks in one place and unit"
             )
         return Scan(mesh, points)
+
+
+def seven_landmarks(model: MorphableModel) -> NDArray[np.int64]:
+    """``[7]``, the vertices of the challenge's landmarks: the model's own, or those of the iBUG points."""
+    points = model.landmarks68[_SEVEN_OF_68] if model.landmarks7 is None else model.landmarks7
+    return points.cpu().numpy()
 
 
 def scan_notes(scan: Scan) -> list[str]:

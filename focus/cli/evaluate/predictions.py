@@ -1,0 +1,121 @@
+"""`focus evaluate predictions`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+from numpy.typing import NDArray
+
+from focus.cli.command import Command, Outcome, bars, parse_as, say
+from focus.cli.faces import load_face
+from focus.data.images import read_image
+from focus.data.landmarks import Skip, five_from_68, read_landmarks
+from focus.errors import FocusError
+from focus.eval.mask_files import PICTURE_SUFFIXES
+from focus.eval.misfit import MisfitPrior
+from focus.eval.now import NowImage, points_in_box, read_box, read_image_list
+from focus.reconstruction import Reconstruction
+from focus.reconstructor import Reconstructor
+from focus.report.now import LANDMARKS, write_prediction
+from focus.train.run import pick_device
+
+
+@dataclass(kw_only=True)
+class Predictions(Command):
+    """Reconstruct the images of the NoW challenge, in the layout that focus evaluate now reads (docs/now.md)."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """Written by focus train, or exported."""
+    images: Path
+    """List of images, one .../SUBJECT/CHALLENGE/IMAGE.jpg in a line."""
+    photos: Path
+    """Folder of the images, SUBJECT/CHALLENGE/IMAGE.jpg."""
+    boxes: Path | None = None
+    """Folder of their face boxes, SUBJECT/CHALLENGE/IMAGE.npy; by default detected_face beside the folder of images."""
+    landmarks: Path | None = None
+    """CSV file: SUBJECT/CHALLENGE/IMAGE.jpg, then x and y of 68 or 5 points, as for focus reconstruct; images that it
+    names need no box.
+    """
+    passes: int = 3
+    """Reconstructions of an image that has a box: the first by the box, each other by the landmarks of the one before.
+    """
+    misfit: Path | None = None
+    """Misfit prior of this checkpoint, written by focus evaluate misfit."""
+    model: str | None = None
+    """Face model, where the one that the checkpoint names has moved: a model file."""
+    device: str = "auto"
+    """cpu, cuda, or auto."""
+    out: Path
+    """Folder for SUBJECT/CHALLENGE/IMAGE.ply, the neutral face in mm, and IMAGE.npy, its seven landmarks."""
+
+    def run(self) -> Outcome:
+        """Reconstructs all images of the list; one that fails is skipped."""
+        if self.passes < 1:
+            raise FocusError(f"--passes: expected at least 1, got {self.passes}")
+        images = read_image_list(self.images)
+        if not self.photos.is_dir():
+            raise FocusError(f"{self.photos}: no such folder of images")
+        table, skipped = ({}, []) if self.landmarks is None else read_landmarks(self.landmarks)
+        points = {name.rpartition(".")[0]: values for name, values in table.items()}
+        boxes = self.boxes or self.photos.parent / "detected_face"
+        if not boxes.is_dir() and self.landmarks is None:
+            raise FocusError(f"{boxes}: no such folder of face boxes; name it with --boxes, or give --landmarks")
+        if self.out.resolve() == boxes.resolve():
+            raise FocusError(f"{self.out}: results ({LANDMARKS}) would replace the face boxes; choose another folder")
+        model = None if self.model is None else load_face(self.model)
+        misfit = None if self.misfit is None else MisfitPrior.load(self.misfit)
+        reconstructor = Reconstructor.load(self.checkpoint, model=model, misfit=misfit, device=pick_device(self.device))
+        say(f"face model: {reconstructor.model.name} ({reconstructor.model.licence})")
+        outcome = Outcome(read=[str(self.checkpoint)], skipped=list(skipped))
+        with bars() as update:
+            for number, image in enumerate(images, start=1):
+                try:
+                    found = self._reconstruct(image, points, boxes, reconstructor)
+                    outcome.written += write_prediction(
+                        self.out, image, found.neutral_vertices, found.colors, reconstructor.model
+                    )
+                    outcome.read.append(image.name)
+                except FocusError as error:
+                    outcome.skipped.append(Skip(image.name, str(error)))
+                update("images", number, len(images), image.name)
+        return outcome
+
+    def _reconstruct(
+        self,
+        image: NowImage,
+        landmarks: Mapping[str, NDArray[np.float64]],
+        boxes: Path,
+        reconstructor: Reconstructor,
+    ) -> Reconstruction:
+        path = _photo(self.photos, image)
+        if image.name in landmarks:
+            return reconstructor.photo(path, landmarks[image.name])
+        points = points_in_box(read_box(boxes / f"{image.name}.npy"), reconstructor.model)
+        photo = read_image(path)  # once: decoding takes longer than all passes
+        found = reconstructor.photo(photo, points, name=path.name)
+        for _ in range(self.passes - 1):
+            try:
+                found = reconstructor.photo(photo, five_from_68(found.landmarks_68), name=path.name)
+            except FocusError:  # landmarks that are no face any more: the last one that was stands
+                break
+        return found
+
+
+def _photo(folder: Path, image: NowImage) -> Path:
+    """The file of an image, whatever its format."""
+    place = folder / image.subject / image.challenge
+    files = sorted(place.iterdir()) if place.is_dir() else []
+    found = [path for path in files if path.stem == image.stem and path.suffix.lower() in PICTURE_SUFFIXES]
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise FocusError(f"{place / image.stem}: expected one picture of this name, found {names}")
+    return found[0]
+
+
+def parse(arguments: Sequence[str]) -> Predictions:
+    """Options of `focus evaluate predictions`."""
+    return parse_as(Predictions, "evaluate predictions", arguments)

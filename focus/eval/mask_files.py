@@ -1,0 +1,132 @@
+"""Masks in files: those of other programs, read as they are written and refused by name where they cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from focus.data.batches import FaceBatch
+from focus.data.images import read_image
+from focus.errors import FocusError
+from focus.eval.benchmark import MaskRule
+from focus.face import Rendering
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+"""Of the files of a folder that are pictures."""
+
+_SHOWN = 10
+"""Problems that a message lists."""
+
+
+def picture_stem(name: str, occluded: bool) -> str:
+    """The stem of the files of a picture of the fixed test set: its face comes with an occluder and without one."""
+    return f"{name}-{'occluded' if occluded else 'unoccluded'}"
+
+
+def find_pictures(folder: Path) -> dict[str, Path]:
+    """Stem -> file of all pictures in a folder, sorted.
+
+    Raises:
+        FocusError: no such folder, no picture in it, or two of one stem.
+    """
+    if not folder.is_dir():
+        raise FocusError(f"{folder}: no such folder of masks")
+    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in PICTURE_SUFFIXES]
+    found = {path.stem: path for path in paths}
+    if len(found) < len(paths):
+        twice = sorted(path.name for path in paths if found[path.stem] != path)
+        raise FocusError(f"{folder}: expected one mask of a name, got another one of {', '.join(twice[:5])}")
+    if not found:
+        raise FocusError(f"{folder}: expected pictures ({', '.join(PICTURE_SUFFIXES)}), found none")
+    return found
+
+
+def mask_of(found: Mapping[str, Path], stem: str) -> Path | None:
+    """The mask of a photo among `find_pictures`: of its stem, or with ``_mask`` after it (focus reconstruct)."""
+    return found.get(stem, found.get(f"{stem}_mask"))
+
+
+def read_mask(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """A mask as grey values: 255 where the face is seen, 0 where it is not, between them where it may be.
+
+    Args:
+        path: a picture; of colours the mean counts.
+        size: (height, width) that is expected; None: any.
+
+    Returns:
+        uint8 ``[H, W]``.
+
+    Raises:
+        FocusError: missing, empty or damaged, another size, or a mask of the values 0 and 1, which is black as a
+            picture.
+    """
+    mask: NDArray[np.uint8] = np.rint(read_image(path).mean(axis=2, dtype=np.float32)).astype(np.uint8)
+    if size is not None and mask.shape != size:
+        raise FocusError(
+            f"{path}: expected a mask of {size[1]} x {size[0]} pixels, as its picture has, got {mask.shape[1]} x "
+            f"{mask.shape[0]}"
+        )
+    if mask.max() == 1:
+        raise FocusError(f"{path}: expected values from 0 (not the face) to 255 (the face), got 0 and 1; times 255")
+    return mask
+
+
+def check_masks(name: str, folder: Path, stems: Iterable[str], size: int) -> None:
+    """Reads the masks ``folder/STEM.png`` of a method once, before anything is scored.
+
+    Args:
+        name: of the method.
+        folder: of its masks.
+        stems: of all pictures.
+        size: side of the pictures.
+
+    Raises:
+        FocusError: no such folder, or masks that are missing or cannot be used: their number, and the first of them.
+    """
+    if not folder.is_dir():
+        raise FocusError(f"masks of {name}: {folder}: no such folder; expected a mask for each picture of this subset")
+    stems = list(stems)
+    problems = []
+    for stem in stems:
+        try:
+            read_mask(folder / f"{stem}.png", (size, size))
+        except FocusError as error:
+            problems.append(str(error))
+    refuse(
+        name,
+        problems,
+        len(stems),
+        "expected a mask for each picture that focus evaluate pictures writes for the same faces, subsets and seed",
+    )
+
+
+def refuse(name: str, problems: Sequence[str], count: int, expected: str) -> None:
+    """Raises `FocusError` if there are problems with some of `count` masks of a method."""
+    if problems:
+        more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
+        shown = "\n  ".join([*problems[:_SHOWN], *more])
+        raise FocusError(f"masks of {name}: {len(problems)} of {count} cannot be used; {expected}:\n  {shown}")
+
+
+def folder_rule(folder: Path) -> MaskRule:
+    """The masks of another program as a rule, for pictures of the fixed test set: ``folder/STEM.png``.
+
+    Its masks are what the files say; what lies outside of the rendered face does not count, as for all rules.
+    """
+
+    def rule(batch: FaceBatch, rendering: Rendering) -> Tensor:
+        size = (rendering.mask.shape[2], rendering.mask.shape[3])
+        stems = [picture_stem(*pair) for pair in zip(batch.names, _occluded(batch.occluder), strict=True)]
+        masks = np.stack([read_mask(folder / f"{stem}.png", size) for stem in stems])
+        return torch.from_numpy(masks)[:, None].to(rendering.mask) / 255
+
+    return rule
+
+
+def _occluded(kinds: Sequence[str]) -> list[bool]:
+    return [kind != "none" for kind in kinds]
