@@ -414,6 +414,27 @@ def test_a_pixel_pays_beyond_the_threshold(features: FilterBank) -> None:
         assert torch.equal(better, torch.ones_like(face) if values[0] < values[1] else hidden)
 
 
+def test_binary_keeps_a_grey_mask_on_its_side(features: FilterBank) -> None:
+    """At one value for the whole face, L_S pulls it across one half beyond binary / neighbor from the threshold."""
+    weights = SegmentationWeights(distance=0, preserve=0, binary=3)
+    face = torch.ones(1, 1, 20, 20)
+    threshold, target = losses.hiding_threshold(weights, 1.0), torch.full((1, 3, 20, 20), 0.5)
+    barrier = weights.binary / weights.neighbor
+    for distance, value, falls in (
+        (threshold + 0.9 * barrier, 0.6, False),
+        (threshold + 1.1 * barrier, 0.6, True),
+        (threshold + 0.1 * barrier, 0.4, True),
+        (0.0, 0.4, True),  # nearer to the threshold than the barrier: not even a perfect pixel comes back
+    ):
+        render = Render(target + distance / math.sqrt(3), face, torch.zeros(1, 68, 2))
+        mask = torch.full_like(face, value).requires_grad_()
+        loss, _ = losses.segmentation_loss(
+            target=target, rendering=render, mask=mask, features=features, weights=weights  # type: ignore[arg-type]
+        )  # fmt: skip
+        (slope,) = torch.autograd.grad(loss, mask)
+        assert (slope.sum() > 0) == falls
+
+
 @pytest.mark.parametrize("preset", ["paper", "official", "small"])
 def test_black_against_all_face_is_a_matter_of_the_threshold(features: FilterBank, preset: Any) -> None:
     """With means over the face of one image, and for every term, on random pictures."""

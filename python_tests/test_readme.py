@@ -107,6 +107,18 @@ def test_python_blocks_run(
     exec(compile(code, where, "exec"), {"landmarks": landmarks})
 
 
+def test_thresholds_in_the_table_are_those_of_the_block(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "weights.md").read_text()
+    (code,) = (code for where, code in python_blocks() if where.startswith("weights.md"))
+    exec(compile(code, "weights.md", "exec"), {})
+    printed = {line.split()[0]: float(line.split()[1]) for line in capsys.readouterr().out.splitlines()[1:]}
+    rows = {name: re.search(rf"^\| .*`{name}` \| (0\.\d+) \|.*%", page, re.MULTILINE) for name in printed}
+    assert set(printed) == {"paper", "official", "small"}
+    for name, row in rows.items():
+        assert row, name
+        assert float(row[1]) == pytest.approx(printed[name], abs=0.002)
+
+
 def test_readme_has_both_examples() -> None:
     assert [where.split(":")[0] for where, _ in python_blocks()].count("README.md") == 2
 
