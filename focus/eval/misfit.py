@@ -23,6 +23,9 @@ from focus.files import write_files
 
 FORMAT = 1
 
+PRIOR_SUFFIX = "-MP"
+"""Added to the name of a method whose misfit prior is taken off its shapes."""
+
 ESTIMATION_SEED_OFFSET = 2**42
 """Of the faces that a prior is estimated from: none of them is a test face, whatever the seeds."""
 

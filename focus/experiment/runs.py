@@ -12,7 +12,7 @@ from focus import parallel
 from focus.data.synthetic import SyntheticFaces
 from focus.errors import FocusError
 from focus.eval.benchmark import Method, evaluate, mean_face, whole_face
-from focus.eval.misfit import ESTIMATION_SEED_OFFSET, estimate_misfit
+from focus.eval.misfit import ESTIMATION_SEED_OFFSET, PRIOR_SUFFIX, estimate_misfit
 from focus.eval.results import Result, append_results, from_evaluation, read_results
 from focus.eval.testset import VERSION, benchmark_faces, digest
 from focus.experiment.provenance import commit
@@ -23,8 +23,6 @@ from focus.train.config import Settings
 from focus.train.run import pick_device
 from focus.train.trainer import LAST, what_it_computes
 
-PRIOR_SUFFIX = "-MP"
-"""Added to the name of a pipeline whose misfit prior is taken off its shapes."""
 _PLAIN = "run"
 _DONE = "done.json"
 

@@ -16,6 +16,7 @@ from focus._optional import require
 from focus.eval.benchmark import HALVES
 from focus.eval.claims import Claim, check_claims
 from focus.eval.comparison import compare
+from focus.eval.misfit import PRIOR_SUFFIX
 from focus.eval.results import Result
 from focus.eval.statistics import Interval, paired_bootstrap, paired_tests
 from focus.report.comparison import comparison_markdown
@@ -27,7 +28,6 @@ ETAS = ("neighbor", "distance", "area", "preserve", "binary")
 _CURVES = {"accuracy": "ACC", "precision": "precision", "recall": "recall", "f1": "F1"}
 _MORE_FACE = {"neighbor": -1, "distance": -1, "area": 1, "preserve": 1}
 """Whether more of a weight calls more of the face seen, by the paper; `binary` hardly matters."""
-_PRIOR_SUFFIX = "-MP"
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def pipelines_report(data: Pipelines) -> Report:
     priors = {name: _prior_rows(name, row, data.results) for name, row in rows.items()}
     findings = check_claims(_by_seed(data.results), _claims(list(rows)))
     reference = "FOCUS" if "FOCUS" in rows else next(iter(rows))
-    comparisons = compare([r for r in data.results if not r.method.endswith(_PRIOR_SUFFIX)], reference)
+    comparisons = compare([r for r in data.results if not r.method.endswith(PRIOR_SUFFIX)], reference)
     text = "\n".join(
         [
             _head(data.about),
@@ -176,7 +176,7 @@ def _claims(names: Sequence[str]) -> list[Claim]:
         for other in ("MoFA", "Backbone-cutmix", "Backbone-cutout")
         for metric in ("shape_error_mm", "appearance_rmse")
     ]
-    return claims + [Claim(name + _PRIOR_SUFFIX, name, "shape_error_mm") for name in names]
+    return claims + [Claim(name + PRIOR_SUFFIX, name, "shape_error_mm") for name in names]
 
 
 def _by_seed(results: Sequence[Result]) -> list[dict[str, Any]]:
@@ -201,11 +201,11 @@ def _prior_rows(name: str, row: Metrics, results: Sequence[Result]) -> dict[str,
     for half in HALVES:
         values = [
             np.concatenate([r.of("shape_error_mm", half) for r in results if r.method == method])
-            for method in (name, name + _PRIOR_SUFFIX)
+            for method in (name, name + PRIOR_SUFFIX)
         ]
         found[half] = {
             "without_mm": row[name][half]["shape_error_mm"],
-            "with_mm": row[name + _PRIOR_SUFFIX][half]["shape_error_mm"],
+            "with_mm": row[name + PRIOR_SUFFIX][half]["shape_error_mm"],
             **paired_tests(*values)._asdict(),
         }
     return found
