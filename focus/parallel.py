@@ -41,7 +41,11 @@ def processors() -> int:
 
 
 def run_jobs(
-    jobs: Sequence[Job], *, workers: int | None = None, on_report: Callable[[str, Any], None] | None = None
+    jobs: Sequence[Job],
+    *,
+    workers: int | None = None,
+    on_report: Callable[[str, Any], None] | None = None,
+    failures: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Runs jobs and returns their results by name.
 
@@ -52,6 +56,8 @@ def run_jobs(
         jobs: with names that differ.
         workers: processes at a time; None: one for each core.
         on_report: called here, in the calling process, with a job's name and what it reported.
+        failures: if given, a job that a `FocusError` would be raised for does not stop the others: its name and the
+            reason are put here, and it has no result.
 
     Raises:
         FocusError: a job raised one, ran out of disk or memory, or its process died.
@@ -79,15 +85,18 @@ def run_jobs(
                     kind, value = pickle.loads(ready.recv_bytes())
                 except EOFError:
                     process.join()
-                    raise FocusError(
-                        f"{job.name}: its process ended without a result (exit code {process.exitcode}); "
-                        "the machine may have run out of memory"
-                    ) from None
+                    kind, value = (
+                        "refused",
+                        (
+                            f"its process ended without a result (exit code {process.exitcode}); "
+                            "the machine may have run out of memory"
+                        ),
+                    )
                 if kind == "report":
                     if on_report is not None:
                         on_report(job.name, value)
-                elif kind == "result":
-                    results[job.name] = value
+                elif kind == "result" or (kind == "refused" and failures is not None):
+                    (results if kind == "result" else cast("dict[str, Any]", failures))[job.name] = value
                     del running[ready]
                     ready.close()
                     process.join()
@@ -100,7 +109,7 @@ def run_jobs(
             process.terminate()
             process.join()
             connection.close()
-    return {job.name: results[job.name] for job in jobs}
+    return {job.name: results[job.name] for job in jobs if job.name in results}
 
 
 def _work(connection: Connection, job: Job) -> None:

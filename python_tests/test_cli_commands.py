@@ -296,6 +296,13 @@ def test_segmentation_then_compare_and_pose(tmp_path: Path, capsys: pytest.Captu
     assert read_image(tmp_path / "p" / "pose.png").std() > 5
     missing = run(["evaluate", "pose", results, "--subset", "sunny", "--out", tmp_path / "q"], capsys, REFUSED)
     assert "there are general, large_pose" in missing["error"]
+    for more, expected in (
+        ([results], "comes twice with seed 0"),
+        (["--width", "inf"], "width: expected 1 to 180"),
+        (["--methods", "sunny"], "methods: expected some of all face"),
+    ):
+        answer = run(["evaluate", "pose", results, *more, *options[:4], "--out", tmp_path / "q"], capsys, REFUSED)
+        assert expected in answer["error"]
     assert not (tmp_path / "q").exists()
     network = shipped_checkpoint()
     assert network is not None

@@ -49,6 +49,23 @@ def test_a_job_that_refuses_stops_the_others(jobs: Any) -> None:
     assert time.monotonic() - started < 50
 
 
+def test_jobs_that_fail_may_leave_the_others_alone(jobs: Any) -> None:
+    failures: dict[str, str] = {}
+    value = torch.ones(2)
+    results = parallel.run_jobs(
+        [
+            parallel.Job("dead", jobs.die),
+            parallel.Job("refused", jobs.refuse),
+            parallel.Job("good", jobs.double, {"value": value}),
+        ],
+        workers=2,
+        failures=failures,
+    )
+    assert list(results) == ["good"]
+    assert failures["refused"] == "bad file"
+    assert "exit code 9" in failures["dead"]
+
+
 @pytest.mark.parametrize(
     ("job", "error", "text"),
     [

@@ -29,6 +29,7 @@ def test_the_digest_names_what_is_drawn(model: MorphableModel) -> None:
     assert digest(benchmark_faces(model, 32, "general"), 3) == digests[0]
     assert digest(benchmark_faces(model, 32, "general"), 2) != digests[0]
     assert digest(benchmark_faces(model, 48, "general"), 3) != digests[0]
+    assert digest(benchmark_faces(model.truncated(3, 2, 2), 32, "general"), 3) != digests[0]
 
 
 def test_subsets_show_what_they_are_called(model: MorphableModel) -> None:

@@ -297,6 +297,12 @@ def _nan(path: Path) -> None:
     path.write_text(path.read_text().replace(path.read_text().splitlines()[5], "v nan 0 0"))
 
 
+def _in_metres(path: Path) -> None:
+    lines = [line.split() for line in path.read_text().splitlines()]
+    scaled = [[w[0], *(str(float(x) / 1000) for x in w[1:])] if w and w[0] == "v" else w for w in lines]
+    path.write_text("\n".join(" ".join(words) for words in scaled) + "\n")
+
+
 def _saved(points: Any) -> Callable[[Path], None]:
     def save(path: Path) -> None:
         np.save(path, points)
@@ -332,6 +338,7 @@ BROKEN: list[tuple[str, Callable[[Path], None], str]] = [
     ("scans/B/scan.obj", _write(""), "the file is empty"),
     ("scans/B/scan.obj", _nan, "not finite"),
     ("scans/B/scan.obj", _write("v 0 9000 0\nv 1 9000 0\nv 0 9001 0\nf 1 2 3\n"), "no vertex within"),
+    ("scans/B/scan.obj", _in_metres, "of the eyes' distance away from the scan|no vertex within"),
     ("scans_lmks_onlypp/B/scan.pp", _remove, "expected one .pp file"),
     ("scans_lmks_onlypp/B/scan.pp", _write(picked_points(SCAN.landmarks[:6])), "expected 7 landmarks"),
     ("scans_lmks_onlypp/B/scan.pp", _write(PICKED[:-30]), "cannot be read as PickedPoints"),

@@ -38,6 +38,32 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     assert 0.84 < covered / 300 < 0.95  # 0.9, give or take three standard errors of the trial
 
 
+@pytest.mark.parametrize("resample_runs", [False, True])
+def test_the_same_images_in_several_runs_are_not_more_images(resample_runs: bool) -> None:
+    rng = np.random.default_rng(5)
+    difference, zero = rng.normal(size=100), np.zeros(100)
+    one = paired_bootstrap([difference], [zero])
+    copies = paired_bootstrap([difference] * 3, [zero] * 3, same_images=True, resample_runs=resample_runs)
+    assert copies == pytest.approx(one, abs=0.01)  # another order of the random numbers
+    wrong = paired_bootstrap([difference] * 3, [zero] * 3)
+    assert wrong.high - wrong.low < 0.65 * (one.high - one.low)
+    with pytest.raises(ValueError, match="same_images"):
+        paired_bootstrap([difference, difference[:50]], [zero, zero[:50]], same_images=True)
+
+
+def test_intervals_over_runs_on_the_same_images_cover_the_truth() -> None:
+    rng = np.random.default_rng(6)
+    covered = 0
+    for trial in range(200):
+        images = rng.normal(0.3, 1, size=60)  # what an image does in all runs
+        runs = [images + rng.normal(0, 0.3, size=60) for _ in range(3)]
+        interval = paired_bootstrap(
+            runs, [np.zeros(60)] * 3, resamples=400, confidence=0.9, seed=trial, same_images=True
+        )
+        covered += interval.low <= 0.3 <= interval.high
+    assert 0.82 < covered / 200 < 0.97
+
+
 def test_resampling_runs_widens_the_interval() -> None:
     rng = np.random.default_rng(3)
     runs = [offset + rng.normal(scale=0.1, size=100) for offset in (0.0, 1.0, 2.0)]

@@ -37,14 +37,16 @@ Verdict = Literal["holds", "open", "fails"]
 
 @dataclass(frozen=True)
 class Claim:
-    """`first` is better than `second` in `metric` on the occluded half."""
+    """`first` is better than `second` in `metric` on a half of the test set ("overall": on both)."""
 
     first: str
     second: str
     metric: str
+    half: str = "occluded"
 
     def __str__(self) -> str:
-        return f"{self.first} against {self.second}: {LABELS[self.metric]}"
+        where = "" if self.half == "occluded" else f", {self.half}"
+        return f"{self.first} against {self.second}: {LABELS[self.metric]}{where}"
 
 
 CLAIMS = (
@@ -97,13 +99,16 @@ class Finding:
         }
 
 
-def check_claims(runs: Sequence[Mapping[str, Any]], claims: Sequence[Claim] = (*CLAIMS, *GATES)) -> list[Finding]:
-    """Compares methods image by image on the occluded half.
+def check_claims(
+    runs: Sequence[Mapping[str, Any]], claims: Sequence[Claim] = (*CLAIMS, *GATES), *, same_images: bool = False
+) -> list[Finding]:
+    """Compares methods image by image.
 
     Args:
         runs: of each training run what `Evaluation.per_image` gave; the shape error of an image is the mean over its
             vertices.
         claims: to check; those on methods that a run lacks are left out.
+        same_images: all runs were tested on the same images; see `paired_bootstrap`.
 
     Raises:
         FocusError: there are no runs, or one of them has no occluded image.
@@ -111,28 +116,31 @@ def check_claims(runs: Sequence[Mapping[str, Any]], claims: Sequence[Claim] = (*
     if not runs:
         raise FocusError("check_claims: expected the results of at least one run, got none")
     names = set.intersection(*(set(run["methods"]) for run in runs))
-    return [_check(runs, claim) for claim in claims if {claim.first, claim.second} <= names]
+    return [_check(runs, claim, same_images) for claim in claims if {claim.first, claim.second} <= names]
 
 
-def _check(runs: Sequence[Mapping[str, Any]], claim: Claim) -> Finding:
-    first = [_values(run, claim.first, claim.metric) for run in runs]
-    second = [_values(run, claim.second, claim.metric) for run in runs]
+def _check(runs: Sequence[Mapping[str, Any]], claim: Claim, same_images: bool) -> Finding:
+    first = [_values(run, claim.first, claim) for run in runs]
+    second = [_values(run, claim.second, claim) for run in runs]
     return Finding(
         claim=claim,
         first=float(np.mean([values.mean() for values in first])),
         second=float(np.mean([values.mean() for values in second])),
-        difference=paired_bootstrap(first, second),
-        across_runs=paired_bootstrap(first, second, resample_runs=True) if len(runs) > 1 else None,
+        difference=paired_bootstrap(first, second, same_images=same_images),
+        across_runs=paired_bootstrap(first, second, resample_runs=True, same_images=same_images)
+        if len(runs) > 1
+        else None,
     )
 
 
-def _values(run: Mapping[str, Any], method: str, metric: str) -> NDArray[np.float64]:
+def _values(run: Mapping[str, Any], method: str, claim: Claim) -> NDArray[np.float64]:
     occluded = np.asarray(run["occluded"], dtype=bool)
-    values = np.asarray(run["methods"][method][metric], dtype=np.float64)
+    values = np.asarray(run["methods"][method][claim.metric], dtype=np.float64)
     if values.shape != occluded.shape or not occluded.any():
         raise FocusError(
-            f"check_claims: {method}, {metric}: expected a value for each of {occluded.size} images, some occluded, "
-            f"got {values.size} values and {int(occluded.sum())} occluded images"
+            f"check_claims: {method}, {claim.metric}: expected a value for each of {occluded.size} images, some "
+            f"occluded, got {values.size} values and {int(occluded.sum())} occluded images"
         )
-    chosen: NDArray[np.float64] = values[occluded]
-    return chosen
+    chosen = {"occluded": occluded, "unoccluded": ~occluded, "overall": np.ones_like(occluded)}[claim.half]
+    found: NDArray[np.float64] = values[chosen]
+    return found

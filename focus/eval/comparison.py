@@ -90,25 +90,35 @@ def compare(results: Sequence[Result], reference: str | None = None) -> list[Com
     return [_compare(subset, part, reference) for subset, part in subsets.items()]
 
 
-def _compare(subset: str, results: Sequence[Result], reference: str | None) -> Comparison:
+def runs_of(results: Sequence[Result]) -> dict[str, dict[int, Result]]:
+    """Results of one subset as method -> training seed -> result.
+
+    Raises:
+        FocusError: two results of one method and seed, results on different test sets, or with other halves.
+    """
     first = results[0]
     methods: dict[str, dict[int, Result]] = {}
     for result in results:
         if (result.version, result.digest) != (first.version, first.digest) or result.names != first.names:
             raise FocusError(
-                f"compare: {subset}: {result.method} (seed {result.seed}) was measured on another test set than "
+                f"{first.subset}: {result.method} (seed {result.seed}) was measured on another test set than "
                 f"{first.method} (version {result.version} and {first.version}, digest {result.digest[:12]} and "
                 f"{first.digest[:12]}, {len(result.names)} and {len(first.names)} pictures). Run both on the same one."
             )
         if result.occluded != first.occluded:
             raise FocusError(
-                f"compare: {subset}: {result.method} (seed {result.seed}) and {first.method} disagree about which "
+                f"{first.subset}: {result.method} (seed {result.seed}) and {first.method} disagree about which "
                 "pictures are occluded; run both with the same list of occluded photos"
             )
         runs = methods.setdefault(result.method, {})
         if result.seed in runs:
-            raise FocusError(f"compare: {subset}: {result.method} comes twice with seed {result.seed}")
+            raise FocusError(f"{first.subset}: {result.method} comes twice with seed {result.seed}")
         runs[result.seed] = result
+    return methods
+
+
+def _compare(subset: str, results: Sequence[Result], reference: str | None) -> Comparison:
+    first, methods = results[0], runs_of(results)
     chosen = reference if reference in methods else next(iter(methods))
     cells = {
         method: {
@@ -136,12 +146,16 @@ def _cell(
     runs: Mapping[int, Result], reference: Mapping[int, Result], is_reference: bool, value: str, half: str
 ) -> Cell:
     columns = [run.of(value, half) for run in runs.values()]
-    mean = paired_bootstrap(columns, [np.zeros_like(c) for c in columns], resample_runs=len(columns) > 1)
+    zeros = [np.zeros_like(column) for column in columns]
+    mean = paired_bootstrap(columns, zeros, resample_runs=len(columns) > 1, same_images=True)
     pairs = [] if is_reference else [pair for pair in _pairs(runs, reference) if value in pair[1].values]
     difference = None
     if pairs:
         difference = paired_bootstrap(
-            [a.of(value, half) for a, _ in pairs], [b.of(value, half) for _, b in pairs], resample_runs=len(pairs) > 1
+            [a.of(value, half) for a, _ in pairs],
+            [b.of(value, half) for _, b in pairs],
+            resample_runs=len(pairs) > 1,
+            same_images=True,
         )
     deviation = float(np.mean([column.std() for column in columns]))
     return Cell(mean, deviation, difference)

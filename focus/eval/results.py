@@ -112,7 +112,12 @@ def append_results(path: Path, results: Sequence[Result]) -> Path:
     for number, result in enumerate(results):
         _check(result, f"result {number + 1}")
         kept[result.key] = result
-    text = "".join(json.dumps(asdict(result), allow_nan=False) + "\n" for result in kept.values())
+    return write_results(path, list(kept.values()))
+
+
+def write_results(path: Path, results: Sequence[Result]) -> Path:
+    """Writes a file of these results and no others, in place of one of before."""
+    text = "".join(json.dumps(asdict(result), allow_nan=False) + "\n" for result in results)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_files({path: text.encode()})
     return path

@@ -66,6 +66,7 @@ def paired_bootstrap(
     second: Sequence[NDArray[np.floating]],
     *,
     resample_runs: bool = False,
+    same_images: bool = False,
     resamples: int = RESAMPLES,
     confidence: float = CONFIDENCE,
     seed: int = 0,
@@ -80,6 +81,9 @@ def paired_bootstrap(
         resample_runs: also draws the runs, before the images within them. The interval then speaks of training runs
             that were not made; with three of them it is wide, and coarse. Without, it speaks of these runs on other
             images.
+        same_images: all runs were tested on the same images, in the same order. What makes one of them hard it then
+            does in every run: they are drawn for all runs together. Drawn by themselves, the images of three runs would
+            pass for three times as many, and the interval would be too narrow.
         resamples: number of bootstrap samples.
         confidence: mass of the interval.
         seed: of the resampling; the same inputs give the same interval.
@@ -104,22 +108,28 @@ def paired_bootstrap(
         raise ValueError(
             f"paired_bootstrap: expected 0 < confidence < 1 and resamples > 0, got {confidence} and {resamples}"
         )
+    if same_images and len({len(difference) for difference in differences}) > 1:
+        raise ValueError(f"paired_bootstrap: same_images: got runs of {[len(d) for d in differences]} images")
     rng = np.random.default_rng(seed)
-    means = np.stack([_resampled_means(difference, resamples, rng) for difference in differences])  # [runs, resamples]
+    if same_images:
+        means = _resampled_means(np.stack(differences, axis=1), resamples, rng).T  # [runs, resamples]
+    else:
+        means = np.stack([_resampled_means(d[:, None], resamples, rng)[:, 0] for d in differences])
     if resample_runs:
         chosen = rng.integers(len(differences), size=means.shape)
-        # A run drawn twice gets other images each time: its resamples are shuffled against each other.
-        columns = rng.permuted(np.broadcast_to(np.arange(resamples), means.shape), axis=1)
+        columns = np.broadcast_to(np.arange(resamples), means.shape)
+        if not same_images:  # a run drawn twice gets other images each time
+            columns = rng.permuted(columns, axis=1)
         means = means[chosen, columns]
     low, high = np.quantile(means.mean(axis=0), [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(np.mean([d.mean() for d in differences])), float(low), float(high))
 
 
 def _resampled_means(values: NDArray[np.float64], resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Means of `resamples` samples with replacement, ``[resamples]``."""
+    """Means over `resamples` samples of the rows of ``[N, K]`` with replacement, ``[resamples, K]``."""
     count = len(values)
-    means = np.empty(resamples)
-    block = max(1, 2_000_000 // count)  # a whole matrix of indices would need gigabytes for large test sets
+    means = np.empty((resamples, values.shape[1]))
+    block = max(1, 2_000_000 // values.size)  # a whole matrix of indices would need gigabytes for large test sets
     for start in range(0, resamples, block):
         stop = min(start + block, resamples)
         means[start:stop] = values[rng.integers(count, size=(stop - start, count))].mean(axis=1)

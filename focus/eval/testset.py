@@ -25,8 +25,9 @@ _SETTINGS = {
 }
 
 SUBSETS = tuple(_SETTINGS)
-"""general: all kinds of occluders, poses and light, as in training; extreme_light: every face lit hard from one side;
-skin_coloured: hands, and patches with the colours of skin or of another face; large_pose: yaw uniform up to 60 degrees.
+"""general: all kinds of occluders, poses and light, poses wider than the preset `small` trains with; extreme_light:
+every face lit hard from one side; skin_coloured: hands, and patches with the colours of skin or of another face;
+large_pose: yaw uniform up to 60 degrees.
 """
 
 
@@ -52,11 +53,12 @@ def benchmark_faces(model: MorphableModel, image_size: int, subset: str, seed: i
 
 
 def digest(faces: SyntheticFaces, count: int) -> str:
-    """SHA-256 of version, settings and drawn parameters of the first `count` faces.
+    """SHA-256 of version, face model, settings and drawn parameters of the first `count` faces.
 
     Two machines with the same digest drew the same faces in the same world. Pixels are not part of it: they may differ
     by one level between processors.
     """
     world = {"version": VERSION, "image_size": faces.image_size, "settings": asdict(faces.settings)}
+    world["model"] = faces.model.fingerprint()
     content = json.dumps(world, sort_keys=True) + faces.digest(0, count)
     return hashlib.sha256(content.encode()).hexdigest()

@@ -24,7 +24,7 @@ def example_pictures(runs: Mapping[str, Run], test: TestSettings, *, count: int)
     """
     first = load_trained(next(iter(runs.values())).checkpoint)
     batch = benchmark_faces(first.model, first.settings.image_size, test.subset).batch(0, count, occluded=True)
-    if batch.visible_mask is None or batch.face_mask is None:
+    if batch.visible_mask is None or batch.face_mask is None or batch.unoccluded is None:
         raise ValueError("example_pictures: expected faces with ground truth")
     renderer = Renderer(first.model, first.settings.image_size)
     seen = {}
@@ -32,4 +32,4 @@ def example_pictures(runs: Mapping[str, Run], test: TestSettings, *, count: int)
         method = scored_method(run, load_trained(run.checkpoint), name)
         rendering = renderer(method.reconstruct(batch.image))
         seen[name] = Seen(rendering.image, rendering.mask, method.mask(batch, rendering))
-    return Examples(batch.image, batch.face_mask, batch.visible_mask, seen)
+    return Examples(batch.image, batch.face_mask, batch.visible_mask, batch.unoccluded, seen)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,12 +15,12 @@ from focus import parallel
 from focus._optional import require
 from focus.data.landmarks import Skip
 from focus.errors import FocusError
-from focus.eval.results import append_results
+from focus.eval.results import write_results
 from focus.eval.testset import SUBSETS
 from focus.experiment.pictures import example_pictures
 from focus.experiment.provenance import commit, machine
 from focus.experiment.recipes import ABLATION, RECIPES, TABLE2
-from focus.experiment.runs import Run, Scores, TestSettings, read_scores, run_of, train_and_score
+from focus.experiment.runs import Run, Scores, TestSettings, run_of, train_and_score
 from focus.experiment.training import short_schedule, train_run
 from focus.report.experiment import ETAS, Pipelines, Sweep, pipelines_report, sweep_report
 from focus.report.files import write_together
@@ -85,7 +88,8 @@ class ExperimentSettings:
             )
         if self.recipes and self.name == "hyperparameters":
             raise FocusError("experiment: recipes: hyperparameters is about FOCUS alone; leave them out")
-        if len(set(self.factors)) != len(self.factors) or not all(0 <= f < float("inf") for f in self.factors):
+        distinct = {f"{factor:g}" for factor in self.factors}
+        if len(distinct) != len(self.factors) or not all(0 <= f < math.inf for f in self.factors):
             raise FocusError(f"experiment: factors: expected different finite numbers >= 0, got {self.factors}")
         if self.workers is not None and self.workers < 1:
             raise FocusError(f"experiment: workers: expected at least 1, got {self.workers}")
@@ -107,8 +111,8 @@ class ExperimentResult:
 def run_experiment(
     settings: ExperimentSettings, *, progress: Progress, message: Callable[[str], None]
 ) -> ExperimentResult:
-    """Trains what is not there yet, scores, and writes ``NAME.md``, ``NAME.json``, pictures and ``results.jsonl``;
-    the name ends with the subset where it is not the general one.
+    """Trains what is not there yet, scores, and writes ``NAME.md``, ``NAME.json``, ``NAME.jsonl`` (results) and
+    pictures; NAME ends with subset, schedule and scale where they are not the usual ones.
 
     An experiment that was stopped goes on where it was: finished runs are kept, unfinished ones resumed.
 
@@ -124,27 +128,46 @@ def run_experiment(
     # Before hours of training, not after them.
     require("scipy.stats", extra="evaluate", purpose="test differences")
     require("matplotlib.figure", extra="report", purpose="draw figures")
-    base = _base(settings, progress, message)
-    runs = list(_runs(settings, base))
-    distinct = {run.folder: run for run in runs}
-    fresh = sum(not run.checkpoint.exists() for run in distinct.values())
-    message(f"{settings.name}: {len(distinct)} runs, {fresh} of them to be trained, in {settings.out / 'runs'}")
-    jobs = [
-        parallel.Job(_title(run), train_and_score, {"run": run, "test": settings.test}) for run in distinct.values()
-    ]
-    workers = settings.workers or (1 if pick_device(settings.device).type == "cuda" else None)
-    reasons = parallel.run_jobs(jobs, workers=workers, on_report=lambda name, value: progress(name, *value))
-    failed = [Skip(name, reason) for name, reason in reasons.items() if reason]
-    good = {run.folder for run in distinct.values() if not reasons[_title(run)]}
-    rows = (MEAN_FACE, *TABLE2)
-    if settings.name != "hyperparameters":
-        runs.sort(key=lambda run: (rows.index(run.name), run.settings.seed))
-    scores = [read_scores(run, settings.test) for run in runs if run.folder in good]
-    if not scores:
-        raise FocusError(
-            f"{settings.name}: no run came to an end: " + "; ".join(f"{s.name}: {s.reason}" for s in failed)
+    with _alone(settings.out):
+        base = _base(settings, progress, message)
+        runs = list(_runs(settings, base))
+        fresh = sum(run.trained and not run.done.exists() for run in runs)
+        message(f"{settings.name}: {len(runs)} runs, {fresh} of them to be trained, in {settings.out / 'runs'}")
+        jobs = [parallel.Job(_title(run), train_and_score, {"run": run, "test": settings.test}) for run in runs]
+        workers = settings.workers or (1 if pick_device(settings.device).type == "cuda" else None)
+        reasons: dict[str, str] = {}
+        found: dict[str, Scores] = parallel.run_jobs(
+            jobs, workers=workers, on_report=lambda name, value: progress(name, *value), failures=reasons
         )
-    return _report(settings, base, scores, failed, (time.monotonic() - started) / 60)
+        failed = [Skip(name, reason) for name, reason in reasons.items()]
+        if not found:
+            why = "; ".join(f"{skip.name}: {skip.reason}" for skip in failed)
+            raise FocusError(f"{settings.name}: no run came to an end: {why}")
+        rows = (MEAN_FACE, *TABLE2)
+        if settings.name != "hyperparameters":
+            runs.sort(key=lambda run: (rows.index(run.name), run.settings.seed))
+        scores = [found[_title(run)] for run in runs if _title(run) in found]
+        return _report(settings, base, scores, failed, (time.monotonic() - started) / 60)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps a second experiment from training the same runs at the same time. The lock is the system's: it ends with
+    the process, however that ends.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / "lock", "w", encoding="utf-8")  # noqa: SIM115 - open as long as the experiment runs
+    except OSError as error:
+        raise FocusError(f"{folder}: cannot be written ({error.strerror or error}); choose another folder") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise FocusError(
+                f"{folder}: another experiment is at work here; wait for it, or choose another folder"
+            ) from error
+        yield
 
 
 def _report(
@@ -171,17 +194,26 @@ def _report(
     first = {name: next(score.run for score in scores if score.run.name == name) for name in names}
     if settings.name == "hyperparameters":
         weights = {eta: float(getattr(base.segmentation_weights, eta)) for eta in ETAS}
-        points = {name: _point(name) for name in names}
+        points = {name: run.point for name, run in first.items()}
         examples = example_pictures(first, settings.test, count=2)
         report = sweep_report(Sweep(about, weights, points, metrics, results, examples))
     else:
         examples = example_pictures(first, settings.test, count=8)
         report = pipelines_report(Pipelines(about, metrics, results, examples))
-    stem = settings.name if settings.test.subset == SUBSETS[0] else f"{settings.name}-{settings.test.subset}"
+    stem = _stem(settings)
     written = write_together(settings.out, {f"{stem}{end}": data for end, data in report.files.items()})
     written.append(write_json(settings.out / f"{stem}.json", report.details))
-    written.append(append_results(settings.out / "results.jsonl", results))
+    written.append(write_results(settings.out / f"{stem}.jsonl", results))
     return ExperimentResult(report.details, report.shown, written, failed)
+
+
+def _stem(settings: ExperimentSettings) -> str:
+    """Of the files: what is not as usual is part of it, so that a quick look takes nothing's place."""
+    parts = [settings.name]
+    parts += [settings.test.subset] if settings.test.subset != SUBSETS[0] else []
+    parts += [settings.schedule] if settings.schedule != "small" else []
+    parts += [f"x{settings.scale:g}"] if settings.scale != 1 else []
+    return "-".join(parts)
 
 
 def _base(settings: ExperimentSettings, progress: Progress, message: Callable[[str], None]) -> Settings:
@@ -228,7 +260,9 @@ def _runs(settings: ExperimentSettings, base: Settings) -> Iterator[Run]:
                 for factor in sorted(set(settings.factors) - {1.0}):
                     weights = standard.segmentation_weights
                     weights = replace(weights, **{eta: factor * getattr(weights, eta)})
-                    yield run_of(f"{eta} x {factor:g}", replace(standard, segmentation_weights=weights), folder)
+                    changed = replace(standard, segmentation_weights=weights)
+                    if changed != standard:  # a weight of 0 stays 0
+                        yield run_of(f"{eta} x {factor:g}", changed, folder, point=(eta, factor))
         return
     order = TABLE2 if settings.name == "table2" else ABLATION
     chosen = set(settings.recipes or order)
@@ -238,14 +272,6 @@ def _runs(settings: ExperimentSettings, base: Settings) -> Iterator[Run]:
                 yield run_of(name, recipe.settings(replace(base, seed=seed)), folder)
     if settings.name == "table2":
         yield run_of(MEAN_FACE, base, folder, trained=False)
-
-
-def _point(name: str) -> tuple[str, float] | None:
-    """(weight, factor) of a run of `hyperparameters`; None: the standard."""
-    if name == "standard":
-        return None
-    eta, factor = name.split(" x ")
-    return eta, float(factor)
 
 
 def _title(run: Run) -> str:

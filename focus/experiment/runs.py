@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,9 @@ from typing import Any
 from focus import parallel
 from focus.data.synthetic import SyntheticFaces
 from focus.errors import FocusError
-from focus.eval.benchmark import Method, evaluate, mean_face, whole_face
+from focus.eval.benchmark import HALVES, Method, evaluate, mean_face, whole_face
 from focus.eval.misfit import ESTIMATION_SEED_OFFSET, PRIOR_SUFFIX, estimate_misfit
-from focus.eval.results import Result, append_results, from_evaluation, read_results
+from focus.eval.results import Result, from_evaluation, read_results, write_results
 from focus.eval.testset import VERSION, benchmark_faces, digest
 from focus.experiment.provenance import commit
 from focus.experiment.training import method_of, train_run
@@ -24,7 +26,6 @@ from focus.train.run import pick_device
 from focus.train.trainer import LAST, what_it_computes
 
 _PLAIN = "run"
-_DONE = "done.json"
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Run:
     """Where it is kept."""
     trained: bool = True
     """False: nobody is trained, `settings.start` gives pose and light of the mean face."""
+    point: tuple[str, float] | None = None
+    """Of `hyperparameters`: which weight is changed, and the factor on it."""
 
     @property
     def checkpoint(self) -> Path:
@@ -62,6 +65,11 @@ class Run:
         if self.settings.start is None:
             raise ValueError("Run: expected a start for a run that is not trained")
         return self.settings.start
+
+    @property
+    def done(self) -> Path:
+        """The file that says that training came to its end."""
+        return self.folder / "done.json"
 
 
 @dataclass(frozen=True)
@@ -74,10 +82,12 @@ class Scores:
     results: list[Result]
     """The same two, picture by picture."""
     commit: str
-    """State of the source that trained it."""
+    """State of the source that finished training it."""
 
 
-def run_of(name: str, settings: Settings, runs: Path, *, trained: bool = True) -> Run:
+def run_of(
+    name: str, settings: Settings, runs: Path, *, trained: bool = True, point: tuple[str, float] | None = None
+) -> Run:
     """A run in its place below the folder `runs`.
 
     Two runs share a folder where they compute the same: then one is made, under whatever name.
@@ -90,67 +100,89 @@ def run_of(name: str, settings: Settings, runs: Path, *, trained: bool = True) -
         try:
             start = hashlib.sha256(settings.start.read_bytes()).hexdigest()
         except OSError as error:
-            raise FocusError(
-                f"{settings.start}: initial weights: cannot be read ({error.strerror or error})"
-            ) from error
+            reason = error.strerror or error
+            raise FocusError(f"{settings.start}: initial weights: cannot be read ({reason})") from error
     content = {"start": start, **what_it_computes(settings)} if trained else {"start": start}
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
     kind = settings.method if trained else "mean-face"
-    return Run(name, settings, runs / f"{kind}-seed{settings.seed}-{key}", trained)
+    return Run(name, settings, runs / f"{kind}-seed{settings.seed}-{key}", trained, point)
 
 
-def train_and_score(report: parallel.Report, run: Run, test: TestSettings) -> str | None:
-    """Trains a run where it is not trained yet, scores it where it is not scored yet.
-
-    Returns:
-        Why it failed, so that the others of its experiment go on; None if it did not.
-    """
-    try:
-        done = run.folder / _DONE
-        if run.trained and not done.exists():
-            train_run(report, run.settings, run.folder)
-            write_json(done, {"name": run.name, "settings": run.settings.to_dict(), "commit": commit()})
-        if not _scored(run, test):
-            _score(report, run, test)
-    except FocusError as error:
-        return str(error)
-    return None
-
-
-def read_scores(run: Run, test: TestSettings) -> Scores:
-    """The scores of a run, under its name.
+def train_and_score(report: parallel.Report, run: Run, test: TestSettings) -> Scores:
+    """Trains a run where it is not trained yet, and scores it where it is not scored yet. Scores that are damaged are
+    made anew.
 
     Raises:
-        FocusError: it was not scored on this, or its files are damaged.
+        FocusError: training failed, or the networks of a run that was trained cannot be read any more.
     """
-    path = _metrics_path(run, test)
-    content = read_json(path)
-    names = {_PLAIN: run.name, _PLAIN + PRIOR_SUFFIX: run.name + PRIOR_SUFFIX}
+    if run.trained and _trained_by(run) is None:
+        with _told_what_to_delete(run):
+            train_run(report, run.settings, run.folder)
+        write_json(run.done, {"name": run.name, "settings": run.settings.to_dict(), "commit": commit()})
+    with _told_what_to_delete(run):
+        trained = load_trained(run.checkpoint, device=pick_device(run.settings.device))
     try:
-        mark, metrics = content["digest"], {names[name]: rows for name, rows in content["metrics"].items()}
-        trained_by = read_json(run.folder / _DONE)["commit"] if run.trained else content["commit"]
-    except (KeyError, TypeError) as error:
-        raise FocusError(f"{path}: damaged ({error}); delete it, and the run is scored again") from error
-    results = [
-        replace(result, method=names[result.method], seed=run.settings.seed)
-        for result in read_results(run.folder / "results.jsonl")
-        if result.digest == mark and result.subset == test.subset
-    ]
-    return Scores(run, metrics, results, trained_by)
+        return _read_scores(run, trained, test)
+    except (FocusError, KeyError, TypeError, ValueError, AttributeError):
+        return _score(report, run, trained, test)
 
 
-def _metrics_path(run: Run, test: TestSettings) -> Path:
-    return run.folder / f"scores-{test.subset}-{test.faces}-{test.misfit_faces}-v{VERSION}.json"
+def _trained_by(run: Run) -> str | None:
+    """The commit that finished training it; None: nobody did, as far as can be read."""
+    try:
+        found = read_json(run.done)["commit"]
+    except (FocusError, KeyError, TypeError):
+        return None
+    return str(found)
 
 
-def _scored(run: Run, test: TestSettings) -> bool:
-    return _metrics_path(run, test).exists()
+@contextlib.contextmanager
+def _told_what_to_delete(run: Run) -> Iterator[None]:
+    try:
+        yield
+    except FocusError as error:
+        if run.trained and run.checkpoint.exists() and str(run.checkpoint) in str(error):
+            raise FocusError(f"{error}. Delete {run.folder}, and it is trained again") from error
+        raise
 
 
-def _score(report: parallel.Report, run: Run, test: TestSettings) -> None:
+def _files(run: Run, test: TestSettings) -> tuple[Path, Path]:
+    """Where the scores of a run on a test set are kept: as tables, and picture by picture."""
+    stem = f"scores-{test.subset}-{test.faces}-{test.misfit_faces}-v{VERSION}"
+    return run.folder / f"{stem}.json", run.folder / f"{stem}.jsonl"
+
+
+def _read_scores(run: Run, trained: Trained, test: TestSettings) -> Scores:
+    """Raises whatever damaged files make of themselves."""
+    tables, pictures = _files(run, test)
+    content = read_json(tables)
+    faces = benchmark_faces(trained.model, run.settings.image_size, test.subset)
+    if content["digest"] != digest(faces, test.faces):
+        raise ValueError("scores of another test set")
+    results = read_results(pictures)
+    if any(result.digest != content["digest"] for result in results):
+        raise ValueError("values of another test set")
+    return _scores_of(run, content, results)
+
+
+def _scores_of(run: Run, content: dict[str, Any], results: list[Result]) -> Scores:
+    """Scores under the name of the run: a run may be part of experiments under several."""
+    names = {_PLAIN: run.name, _PLAIN + PRIOR_SUFFIX: run.name + PRIOR_SUFFIX}
+    for name in names:
+        for half in HALVES:
+            _ = content["metrics"][name][half]["shape_error_mm"]["mean"]
+    by_name = {result.method: result for result in results}
+    return Scores(
+        run,
+        {title: content["metrics"][name] for name, title in names.items()},
+        [replace(by_name[name], method=title, seed=run.settings.seed) for name, title in names.items()],
+        _trained_by(run) or content["commit"],
+    )
+
+
+def _score(report: parallel.Report, run: Run, trained: Trained, test: TestSettings) -> Scores:
     settings = run.settings
     device = pick_device(settings.device)
-    trained = load_trained(run.checkpoint, device=device)
     plain = scored_method(run, trained, _PLAIN)
     size, total = settings.image_size, test.misfit_faces + 2 * test.faces
     prior = estimate_misfit(
@@ -169,15 +201,16 @@ def _score(report: parallel.Report, run: Run, test: TestSettings) -> None:
         device=device,
         progress=lambda done, _: report((test.misfit_faces + done, total, "test pictures")),
     )
-    run.folder.mkdir(parents=True, exist_ok=True)
-    prior.save(run.folder / "misfit.safetensors")
     mark = digest(faces, test.faces)
     results = from_evaluation(
         evaluation, seed=settings.seed, subset=test.subset, version=VERSION, digest=mark, commit=commit()
     )
-    append_results(run.folder / "results.jsonl", results)
-    # Last: what says that all of it is there.
-    write_json(_metrics_path(run, test), {"digest": mark, "commit": commit(), "metrics": evaluation.metrics()})
+    tables, pictures = _files(run, test)
+    content = {"digest": mark, "commit": commit(), "metrics": evaluation.metrics()}
+    prior.save(run.folder / f"misfit-{test.misfit_faces}.safetensors")
+    write_results(pictures, results)
+    write_json(tables, content)  # last: what says that all of it is there
+    return _scores_of(run, content, results)
 
 
 def scored_method(run: Run, trained: Trained, name: str) -> Method:

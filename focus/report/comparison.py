@@ -66,9 +66,11 @@ def yaw_figure(curves: Mapping[str, Mapping[str, Sequence[YawBin]]], value: str)
         FocusError: matplotlib is not installed.
     """
     # The figure alone, without pyplot: that would look for a screen.
-    figure = require("matplotlib.figure", extra="report", purpose="draw figures").Figure((5.2 * len(curves), 3.8))
-    panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)
     curves = join_equal(curves)
+    count = max(map(len, curves.values()))
+    size = (max(5.2, 0.4 * count) * len(curves), 3.8)
+    figure = require("matplotlib.figure", extra="report", purpose="draw figures").Figure(size)
+    panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)
     for axes, (half, methods) in zip(panels[0], curves.items(), strict=True):
         for number, (method, bins) in enumerate(methods.items()):
             # Side by side within a bin, so that bars do not hide each other.
@@ -77,7 +79,10 @@ def yaw_figure(curves: Mapping[str, Mapping[str, Sequence[YawBin]]], value: str)
                 [part.low + part.width / 2 + shift for part in bins],
                 [part.mean for part in bins],
                 yerr=[part.deviation for part in bins],
-                fmt="o-",
+                fmt="o",
+                # Ten colours, then again with other lines.
+                color=f"C{number % 10}",
+                linestyle=("-", "--", ":", "-.")[number // 10 % 4],
                 markersize=3,
                 linewidth=1,
                 capsize=2,
@@ -95,8 +100,10 @@ def yaw_figure(curves: Mapping[str, Mapping[str, Sequence[YawBin]]], value: str)
     labels = [textwrap.fill(label, letters) for label in labels]
     columns = max(1, min(len(labels), (letters + 8) // (max(map(len, labels)) + 8)))
     lines = max(label.count("\n") for label in labels) + math.ceil(len(labels) / columns)
+    below = 0.1 + 0.21 * lines  # inches
+    figure.set_figheight(size[1] + below)
     figure.legend(handles, labels, loc="lower center", ncols=columns, frameon=False, fontsize=9)
-    figure.tight_layout(rect=(0, 0.02 + 0.055 * lines, 1, 1))
+    figure.tight_layout(rect=(0, below / (size[1] + below), 1, 1))
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
     return buffer.getvalue()

@@ -8,13 +8,14 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
 from focus._optional import require
 from focus.eval.benchmark import HALVES
-from focus.eval.claims import Claim, check_claims
+from focus.eval.claims import Claim, Finding, check_claims
 from focus.eval.comparison import compare
 from focus.eval.misfit import PRIOR_SUFFIX
 from focus.eval.results import Result
@@ -52,6 +53,8 @@ class Examples:
     """``[B, 1, S, S]``, the true face, hidden part included."""
     visible: Tensor
     """``[B, 1, S, S]``, its visible part."""
+    unoccluded: Tensor
+    """``[B, 3, S, S]``, the face alone, as the model renders it; valid in `face`."""
     seen: Mapping[str, Seen]
     """By name."""
 
@@ -102,7 +105,7 @@ def pipelines_report(data: Pipelines) -> Report:
     rows = {name: average(list(runs)) for name, runs in data.metrics.items()}
     plain: Metrics = {name: row[name] for name, row in rows.items()}
     priors = {name: _prior_rows(name, row, data.results) for name, row in rows.items()}
-    findings = check_claims(_by_seed(data.results), _claims(list(rows)))
+    findings = _findings(list(rows), data.results)
     reference = "FOCUS" if "FOCUS" in rows else next(iter(rows))
     comparisons = compare([r for r in data.results if not r.method.endswith(PRIOR_SUFFIX)], reference)
     text = "\n".join(
@@ -113,13 +116,16 @@ def pipelines_report(data: Pipelines) -> Report:
             markdown_table(plain),
             "## Misfit prior\n",
             "Shape error in mm (median, mean, std) without and with it, estimated for every run from "
-            f"{data.about['misfit_faces']} other faces. p: two-sided, of the mean errors of the pictures of all seeds, "
-            "paired.\n",
+            f"{data.about['misfit_faces']} other faces. p: two-sided, paired, of the mean error of each picture over "
+            "the seeds.\n",
             _prior_markdown(priors),
+            *(["## Aims\n", _aims_markdown(plain["FOCUS"], priors["FOCUS"])] if "FOCUS" in rows else []),
             "## Claims\n",
+            "A claim holds or fails where the interval over pictures, for these runs, is on one side of 0; the last "
+            "interval draws the runs, too.\n",
             findings_markdown(findings) if findings else "None of these pipelines is part of a claim.\n",
             f"## Against {reference}\n",
-            comparison_markdown(comparisons),
+            comparison_markdown(comparisons).replace("## ", "### "),
         ]
     )
     shown: list[Any] = [terminal_table(plain), Text(), _prior_table(priors), Text()]
@@ -151,13 +157,17 @@ def masks_sheet(examples: Examples) -> Picture:
 
 
 def faces_sheet(examples: Examples) -> Picture:
-    """One face in each row: the photo, and the reconstruction of every pipeline laid over it."""
+    """One face in each row: the photo, and the true face and the reconstruction of every pipeline laid over it."""
     rows = []
     for i, photo in enumerate(examples.photo):
-        row = [to_picture(photo)]
-        row += [to_picture(photo * (1 - s.face[i]) + s.image[i] * s.face[i]) for s in examples.seen.values()]
+        row = [to_picture(photo), to_picture(_laid_over(photo, examples.unoccluded[i], examples.face[i]))]
+        row += [to_picture(_laid_over(photo, s.image[i], s.face[i])) for s in examples.seen.values()]
         rows.append(row)
-    return grid(rows, column_labels=_labels(examples), cell=128)
+    return grid(rows, column_labels=_labels(examples, "true face"), cell=128)
+
+
+def _laid_over(photo: Tensor, image: Tensor, face: Tensor) -> Tensor:
+    return photo * (1 - face) + image * face
 
 
 def _labels(examples: Examples, *more: str) -> list[str]:
@@ -171,38 +181,60 @@ def _claims(names: Sequence[str]) -> list[Claim]:
         for other in ("Pretrained", "Baseline", "Neighbour", "Perceptual", "Deep3D")
         for metric in ("outlier_iou", "f1")
     ]
+    claims.append(Claim("FOCUS", "Deep3D", "f1", half="overall"))
     claims += [
         Claim("FOCUS", other, metric)
         for other in ("MoFA", "Backbone-cutmix", "Backbone-cutout")
         for metric in ("shape_error_mm", "appearance_rmse")
     ]
-    return claims + [Claim(name + PRIOR_SUFFIX, name, "shape_error_mm") for name in names]
+    claims += [Claim(name + PRIOR_SUFFIX, name, "shape_error_mm") for name in names]
+    present = {*names, *(name + PRIOR_SUFFIX for name in names)}
+    return [claim for claim in claims if {claim.first, claim.second} <= present]
 
 
-def _by_seed(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """For `check_claims`: one entry for each seed that all trained pipelines have; what has one seed is in all."""
-    seeds: dict[str, set[int]] = {}
-    for result in results:
-        seeds.setdefault(result.method, set()).add(result.seed)
-    several = [found for found in seeds.values() if len(found) > 1]
-    shared = sorted(set.intersection(*several)) if several else [0]
-    return [
-        {
-            "occluded": results[0].occluded,
-            "methods": {r.method: r.values for r in results if len(seeds[r.method]) == 1 or r.seed == seed},
-        }
-        for seed in shared
-    ]
+def _findings(names: Sequence[str], results: Sequence[Result]) -> list[Finding]:
+    """Every claim over the seeds that both of its pipelines have; without any, it is left out."""
+    found = []
+    for claim in _claims(names):
+        pair = [{r.seed: r for r in results if r.method == name} for name in (claim.first, claim.second)]
+        runs = [
+            {"occluded": results[0].occluded, "methods": {r[seed].method: r[seed].values for r in pair}}
+            for seed in sorted(pair[0].keys() & pair[1].keys())
+        ]
+        if runs:
+            found += check_claims(runs, [claim], same_images=True)
+    return found
+
+
+AIM_F1, AIM_F1_STD, AIM_RATIO = 0.95, 0.05, 1.05
+"""What we would like FOCUS to reach: F1 over all pictures, its standard deviation over them at most, and the mean shape
+error on occluded faces over that on the same faces without occluder at most."""
+
+
+def _aims_markdown(row: Mapping[str, Any], prior: Mapping[str, Any]) -> str:
+    f1, deviation, ratio = row["overall"]["f1"], row["overall"]["f1_std"], _ratio(prior)
+    lines = ["| FOCUS | is | aim | |", "|---|---:|---:|---|"]
+    for title, value, aim, good in (
+        ("F1, all pictures", f1, f"at least {AIM_F1}", f1 >= AIM_F1),
+        ("its standard deviation over pictures", deviation, f"at most {AIM_F1_STD}", deviation <= AIM_F1_STD),
+        ("shape error, occluded / unoccluded", ratio, f"at most {AIM_RATIO}", ratio <= AIM_RATIO),
+    ):
+        lines.append(f"| {title} | {value:.3f} | {aim} | {'reached' if good else 'missed'} |")
+    return "\n".join(lines) + "\n"
+
+
+def _by_picture(results: Sequence[Result], method: str, value: str, half: str) -> NDArray[np.float64]:
+    """``[N]``, means over the seeds: the same pictures in several runs are not several pictures."""
+    columns = [result.of(value, half) for result in results if result.method == method]
+    mean: NDArray[np.float64] = np.mean(columns, axis=0)
+    return mean
 
 
 def _prior_rows(name: str, row: Metrics, results: Sequence[Result]) -> dict[str, Any]:
     """Half -> shape errors without and with the prior, and the tests of their difference."""
     found = {}
     for half in HALVES:
-        values = [
-            np.concatenate([r.of("shape_error_mm", half) for r in results if r.method == method])
-            for method in (name, name + PRIOR_SUFFIX)
-        ]
+        values = [_by_picture(results, method, "shape_error_mm", half) for method in (name, name + PRIOR_SUFFIX)]
         found[half] = {
             "without_mm": row[name][half]["shape_error_mm"],
             "with_mm": row[name + PRIOR_SUFFIX][half]["shape_error_mm"],
@@ -312,7 +344,7 @@ def _direction(names: Sequence[str], results: Sequence[Result]) -> tuple[float, 
         return None
     first, second = [high[seed] for seed in seeds], [low[seed] for seed in seeds]
     means = (float(np.mean([v.mean() for v in second])), float(np.mean([v.mean() for v in first])))
-    return *means, paired_bootstrap(first, second)
+    return *means, paired_bootstrap(first, second, same_images=True)
 
 
 def _direction_line(
@@ -350,10 +382,11 @@ def _sweep_figure(
         for key, title in _CURVES.items():
             values = [rows[name][key] for _, name in points]
             axes.plot(positions, values, "o-", markersize=3.5, linewidth=1.3, label=title)
-        standard = [factor for factor, _ in points].index(1.0)
-        axes.axvline(standard, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
         labels = [f"{factor * data.weights[eta]:.3g}" for factor, _ in points]
-        labels[standard] += "\nstandard"
+        factors = [factor for factor, _ in points]
+        if 1.0 in factors:  # it may have failed
+            labels[factors.index(1.0)] += "\nstandard"
+            axes.axvline(factors.index(1.0), color="0.6", linewidth=0.8, linestyle="--", zorder=0)
         axes.set_xticks(positions, labels, fontsize=8)
         axes.set_title(f"weight of L_{eta}", fontsize=10)
         axes.set_ylim(max(0.0, lowest - 0.04), 1.005)

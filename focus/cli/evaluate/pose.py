@@ -12,7 +12,8 @@ from rich.table import Table
 
 from focus.cli.command import Command, Outcome, parse_as
 from focus.errors import FocusError
-from focus.eval.comparison import by_yaw
+from focus.eval.comparison import by_yaw, runs_of
+from focus.eval.misfit import PRIOR_SUFFIX
 from focus.eval.results import Result, read_results
 from focus.report.comparison import join_equal, yaw_figure
 from focus.report.files import write_together
@@ -30,7 +31,9 @@ class Pose(Command):
     value: Literal["shape_error_mm", "appearance_rmse", "f1", "outlier_iou"] = "shape_error_mm"
     """What is drawn."""
     width: float = 10.0
-    """Of a bin, degrees."""
+    """Of a bin, degrees, 1 to 180."""
+    methods: tuple[str, ...] = ()
+    """To draw, by name; by default all but those with a misfit prior taken off (NAME-MP)."""
     out: Path
     """Folder for pose.json and pose.png."""
 
@@ -38,10 +41,17 @@ class Pose(Command):
         """Bins the faces of every method, all training seeds together."""
         if not self.results:
             raise FocusError("focus evaluate pose: expected at least one file of results, got none")
+        if not 1 <= self.width <= 180:
+            raise FocusError(f"focus evaluate pose: width: expected 1 to 180 degrees, got {self.width}")
         found = [result for path in self.results for result in read_results(path)]
+        names = list(dict.fromkeys(result.method for result in found))
+        unknown = sorted(set(self.methods) - set(names))
+        if unknown:
+            raise FocusError(f"focus evaluate pose: methods: expected some of {', '.join(names)}, got {unknown}")
+        chosen = self.methods or [name for name in names if not name.endswith(PRIOR_SUFFIX)]
         methods: dict[str, list[Result]] = {}
         for result in found:
-            if result.subset == self.subset and self.value in result.values and result.yaw:
+            if result.subset == self.subset and self.value in result.values and result.yaw and result.method in chosen:
                 methods.setdefault(result.method, []).append(result)
         if not methods:
             have = ", ".join(sorted({result.subset for result in found}))
@@ -50,6 +60,7 @@ class Pose(Command):
                 f"are {have}"
             )
         runs = [result for of_method in methods.values() for result in of_method]
+        runs_of(runs)  # refuses what was measured on other pictures, or comes twice
         halves = [half for half in ("unoccluded", "occluded") if all(result.half(half).any() for result in runs)]
         curves = {
             half: {method: by_yaw(of_method, self.value, half, self.width) for method, of_method in methods.items()}

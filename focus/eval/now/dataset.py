@@ -150,6 +150,12 @@ class NowDataset:
                 f"{path}: no vertex within {radius:.3g} mm of the face's centre by its landmarks; expected scan and "
                 "landmarks in one place and unit"
             )
+        nearest, eyes = _nearest(points, mesh.vertices), _eyes(points)
+        if nearest.max() > _AWAY * eyes:
+            raise FocusError(
+                f"{path}: landmark {int(nearest.argmax())} is {nearest.max() / eyes:.2f} of the eyes' distance away "
+                "from the scan; expected scan and landmarks in one place and unit"
+            )
         return Scan(mesh, points)
 
 
