@@ -33,6 +33,8 @@ class Job:
     name: str
     function: Callable[..., Any]
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    has_children: bool = False
+    """It starts processes of its own, such as those that draw faces."""
 
 
 def processors() -> int:
@@ -75,7 +77,9 @@ def run_jobs(
             while waiting and len(running) < limit:
                 job = waiting.pop()
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(theirs, job), name=f"focus {job.name}", daemon=True)
+                process = context.Process(
+                    target=_work, args=(theirs, job), name=f"focus {job.name}", daemon=not job.has_children
+                )
                 process.start()
                 theirs.close()
                 running[ours] = (job, process)

@@ -89,7 +89,8 @@ def test_scores_by_hand_and_halves_only_where_they_are_known(photos: Path) -> No
     assert whole.halves == ("occluded", "unoccluded", "overall")
     assert whole.occluded == (False, True, True, False)
     assert set(whole.values) == {
-        "accuracy", "precision", "recall", "f1", "outlier_iou", "hard_accuracy", "hard_f1"
+        "accuracy", "precision", "recall", "f1", "outlier_iou",
+        "hard_accuracy", "hard_precision", "hard_recall", "hard_f1",
     }  # fmt: skip
     (unknown, _) = results_of_photos(values, load(photos), commit="0")
     assert unknown.halves == ("overall",)

@@ -366,6 +366,7 @@ def test_partial_leaves_images_out_for_all(now: Path, capsys: pytest.CaptureFixt
     (now / "wide" / f"{IMAGES[1]}.obj").unlink()
     said = answer(command(now, "--partial"), capsys)
     assert [skip["name"] for skip in said["skipped"]] == [IMAGES[1]]
+    assert [left["image"] for left in said["left_out"]] == [IMAGES[1]]
     for method in ("true", "wide"):
         assert said["methods"][method]["all"]["images"] == 2
 

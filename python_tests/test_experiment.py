@@ -210,7 +210,8 @@ def test_networks_that_are_damaged_are_named(kept: Path, tmp_path: Path, here: l
 def test_one_experiment_at_a_time_in_a_folder(tmp_path: Path, here: list[str]) -> None:
     program = """
         import fcntl, sys
-        fcntl.flock(open(sys.argv[1], "w"), fcntl.LOCK_EX)
+        file = open(sys.argv[1], "w")
+        fcntl.flock(file, fcntl.LOCK_EX)
         print("held", flush=True)
         input()
     """

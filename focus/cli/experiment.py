@@ -31,6 +31,12 @@ class Experiment(Command):
     initial: Path | None = None
     """Checkpoint that all runs start from; by default the one that ships, or for the long schedules one that is
     trained first."""
+    model: str = "procedural"
+    """Face model: procedural, or a model file. Another one than that of the shipped network needs --initial."""
+    arcface: Path | None = None
+    """ArcFace weights for the recognition features; by default the filter bank, which needs none."""
+    imagenet: Path | None = None
+    """ImageNet weights for the trunk of the reconstruction network, where initial weights are trained first."""
     subset: str = "general"
     """Of the fixed test set: general, extreme_light, skin_coloured or large_pose."""
     faces: int = 500
@@ -50,6 +56,9 @@ class Experiment(Command):
             schedule=self.schedule,
             scale=self.scale,
             initial=self.initial,
+            model=self.model,
+            arcface=self.arcface,
+            imagenet=self.imagenet,
             test=TestSettings(self.subset, self.faces, self.misfit_faces),
             workers=self.workers,
             device=self.device,

@@ -40,6 +40,8 @@ IMAGE_VALUES = (
     "shape_error_mm",
     "appearance_rmse",
     "hard_accuracy",
+    "hard_precision",
+    "hard_recall",
     "hard_f1",
 )
 """What is kept for every image; `shape_error_mm` is then the mean over its vertices, "hard" masks are thresholded at
@@ -279,6 +281,5 @@ def mask_values(mask: Tensor, visible: Tensor, counted: Tensor) -> dict[str, Ten
     return {
         **mask_scores(mask, visible, counted)._asdict(),
         "outlier_iou": outlier_iou(mask, visible, counted),
-        "hard_accuracy": hard.accuracy,
-        "hard_f1": hard.f1,
+        **{f"hard_{name}": value for name, value in hard._asdict().items()},
     }

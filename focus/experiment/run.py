@@ -36,6 +36,7 @@ EXPERIMENTS = {
     "hyperparameters": "Each weight of the segmentation loss made smaller and larger, one at a time (Fig. 4).",
 }
 MEAN_FACE = "MeanFace"
+_DATA_WORKERS = 8
 
 Progress = Callable[[str, int, int, str], None]
 """(run, done, total, text)."""
@@ -58,6 +59,12 @@ class ExperimentSettings:
     initial: Path | None = None
     """Checkpoint that all runs start from; None: for `small` the one that ships with the package, else one is trained
     first."""
+    model: str = "procedural"
+    """Face model: `procedural`, or the path of one."""
+    arcface: Path | None = None
+    """ArcFace weights for the recognition features; None: the filter bank."""
+    imagenet: Path | None = None
+    """ImageNet weights that an initialisation begins with."""
     recipes: tuple[str, ...] = ()
     """Those of `RECIPES` to compare; empty: those of the experiment."""
     factors: tuple[float, ...] = (0.25, 0.5, 2.0, 4.0)
@@ -133,7 +140,12 @@ def run_experiment(
         runs = list(_runs(settings, base))
         fresh = sum(run.trained and not run.done.exists() for run in runs)
         message(f"{settings.name}: {len(runs)} runs, {fresh} of them to be trained, in {settings.out / 'runs'}")
-        jobs = [parallel.Job(_title(run), train_and_score, {"run": run, "test": settings.test}) for run in runs]
+        jobs = [
+            parallel.Job(
+                _title(run), train_and_score, {"run": run, "test": settings.test}, has_children=base.workers > 0
+            )
+            for run in runs
+        ]
         workers = settings.workers or (1 if pick_device(settings.device).type == "cuda" else None)
         reasons: dict[str, str] = {}
         found: dict[str, Scores] = parallel.run_jobs(
@@ -218,7 +230,15 @@ def _stem(settings: ExperimentSettings) -> str:
 
 def _base(settings: ExperimentSettings, progress: Progress, message: Callable[[str], None]) -> Settings:
     """What all runs share, but for their seeds."""
-    training = replace(Settings.preset(settings.schedule).scaled(settings.scale), device=settings.device)
+    training = replace(
+        Settings.preset(settings.schedule).scaled(settings.scale),
+        device=settings.device,
+        arcface=settings.arcface,
+        imagenet=settings.imagenet,
+        # At the size of the paper, drawing a batch of faces takes as long as a card takes to learn from it.
+        workers=min(_DATA_WORKERS, parallel.processors() - 1) if settings.schedule != "small" else 0,
+    )
+    training = replace(training, face=replace(training.face, source=settings.model))
     pick_device(settings.device)
     # The guards end a run whose masks say nothing any more. Here such a run is a result.
     training = replace(training, guard=replace(training.guard, lowest=0.0, highest=1.0))
@@ -235,7 +255,7 @@ def _base(settings: ExperimentSettings, progress: Progress, message: Callable[[s
         )
     if settings.schedule == "small":
         return short_schedule(initial, 0, training)
-    return replace(training, start=initial, stages=replace(training.stages, initialise=0))
+    return replace(training, start=initial, imagenet=None, stages=replace(training.stages, initialise=0))
 
 
 def _initialise(
@@ -244,7 +264,8 @@ def _initialise(
     stages = replace(training.stages, segmentation=0, joint=0, adapt=0)
     run = run_of("initialisation", replace(training, method="pretrained", stages=stages), settings.out / "runs")
     message(f"no initial weights for the schedule {settings.schedule!r}: training them first, in {run.folder}")
-    job = parallel.Job(run.name, train_run, {"settings": run.settings, "folder": run.folder})
+    arguments = {"settings": run.settings, "folder": run.folder}
+    job = parallel.Job(run.name, train_run, arguments, has_children=training.workers > 0)
     parallel.run_jobs([job], workers=1, on_report=lambda name, value: progress(name, *value))
     return run.folder / LAST
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from rich.table import Table
 
 from focus.eval.comparison import by_occluder
 from focus.eval.results import Result
 
-_SCORES = ("accuracy", "precision", "recall", "f1", "outlier_iou", "hard_accuracy", "hard_f1")
-_HEAD = ("ACC", "PPV", "TPR", "F1", "outlier IoU", "ACC, thresholded", "F1, thresholded")
+_SCORES = (
+    *("accuracy", "precision", "recall", "f1", "outlier_iou"),
+    *("hard_accuracy", "hard_precision", "hard_recall", "hard_f1"),
+)
+_HEAD = ("ACC", "PPV", "TPR", "F1", "outlier IoU", "thresholded: ACC", "PPV", "TPR", "F1")
+_BY_OCCLUDER = {"f1": "F1", "outlier_iou": "Outlier IoU"}
 _HALVES = ("unoccluded", "occluded", "overall")
 """In the order of the paper."""
 
@@ -56,12 +59,12 @@ def segmentation_markdown(subsets: Mapping[str, Mapping[str, Any]]) -> str:
         for half in first["halves"]:
             lines.append(f"| *{half}* |" + " |" * len(_HEAD))
             lines += [f"| {m} | " + " | ".join(_cells(parts["halves"][half])) + " |" for m, parts in methods.items()]
-        if first["occluders"]:
-            lines += ["", "Outlier IoU by what is in front of the face:", ""]
+        for value, title in _BY_OCCLUDER.items() if first["occluders"] else ():
+            lines += ["", f"{title} by what is in front of the face:", ""]
             lines += ["| | pictures | " + " | ".join(names) + " |", "|---|---:|" + "---:|" * len(names)]
-        for kind, row in first["occluders"].items():
-            values = [f"{np.round(methods[m]['occluders'][kind]['outlier_iou'], 3):.3f}" for m in names]
-            lines.append(f"| {kind.replace('_', ' ')} | {row['pictures']} | " + " | ".join(values) + " |")
+            for kind, row in first["occluders"].items():
+                values = [f"{methods[m]['occluders'][kind][value]:.3f}" for m in names]
+                lines.append(f"| {kind.replace('_', ' ')} | {row['pictures']} | " + " | ".join(values) + " |")
         lines.append("")
     return "\n".join(lines)
 

@@ -55,6 +55,8 @@ class Misfit(Command):
             raise FocusError(
                 f"focus evaluate misfit: expected at least 1 face and 2 test faces, got {self.faces}, {self.test_faces}"
             )
+        if not 0 <= self.seed < 1 << 32:
+            raise FocusError(f"focus evaluate misfit: seed: expected a number in [0, 2**32), got {self.seed}")
         device = pick_device(self.device)
         loaded = load_alike(self.checkpoints, device)
         other = None if self.test_model is None else load_face(self.test_model)

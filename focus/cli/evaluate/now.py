@@ -125,6 +125,7 @@ def _details(evaluation: NowEvaluation, settings: NowSettings) -> dict[str, Any]
         "refinement_points": settings.refinement_points,
         "methods": methods,
         "notes": list(evaluation.notes),
+        "left_out": [{"image": image, "reason": reason} for image, reason in evaluation.skipped],
         "scans_per_second": evaluation.scans_per_second,
     }
 
