@@ -14,7 +14,7 @@ from focus import parallel
 from focus.data.synthetic import SyntheticFaces
 from focus.errors import FocusError
 from focus.eval.benchmark import HALVES, Method, evaluate, mean_face, whole_face
-from focus.eval.misfit import ESTIMATION_SEED_OFFSET, PRIOR_SUFFIX, estimate_misfit
+from focus.eval.misfit import ESTIMATION_SEED_OFFSET, PRIOR_SUFFIX, MisfitPrior, estimate_misfit
 from focus.eval.results import Result, from_evaluation, read_results, write_results
 from focus.eval.testset import VERSION, benchmark_faces, digest
 from focus.experiment.provenance import commit
@@ -185,14 +185,20 @@ def _score(report: parallel.Report, run: Run, trained: Trained, test: TestSettin
     device = pick_device(settings.device)
     plain = scored_method(run, trained, _PLAIN)
     size, total = settings.image_size, test.misfit_faces + 2 * test.faces
-    prior = estimate_misfit(
-        plain.reconstruct,
-        SyntheticFaces(trained.model, size, ESTIMATION_SEED_OFFSET, settings.data.synthetic),
-        test.misfit_faces,
-        source=run.name,
-        device=device,
-        progress=lambda done, _: report((done, total, "misfit prior")),
-    )
+    path = run.folder / f"misfit-{test.misfit_faces}.safetensors"
+    try:
+        prior = MisfitPrior.load(path)
+        prior.check_model(trained.model)
+    except FocusError:  # not there yet, or damaged
+        prior = estimate_misfit(
+            plain.reconstruct,
+            SyntheticFaces(trained.model, size, ESTIMATION_SEED_OFFSET, settings.data.synthetic),
+            test.misfit_faces,
+            source=run.name,
+            device=device,
+            progress=lambda done, _: report((done, total, "misfit prior")),
+        )
+        prior.save(path)
     faces = benchmark_faces(trained.model, size, test.subset)
     evaluation = evaluate(
         [plain, replace(plain, name=_PLAIN + PRIOR_SUFFIX, misfit=prior)],
@@ -207,7 +213,6 @@ def _score(report: parallel.Report, run: Run, trained: Trained, test: TestSettin
     )
     tables, pictures = _files(run, test)
     content = {"digest": mark, "commit": commit(), "metrics": evaluation.metrics()}
-    prior.save(run.folder / f"misfit-{test.misfit_faces}.safetensors")
     write_results(pictures, results)
     write_json(tables, content)  # last: what says that all of it is there
     return _scores_of(run, content, results)
