@@ -194,7 +194,7 @@ def _report(
         "faces": settings.test.faces,
         "misfit_faces": settings.test.misfit_faces,
         "digest": scores[0].results[0].digest,
-        "trained_by": sorted({score.commit for score in scores}),
+        "trained_by": sorted({score.commit for score in scores if score.run.trained}),
         "commit": commit(),
         "machine": machine(),
         "minutes": round(minutes, 1),
