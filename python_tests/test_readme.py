@@ -170,7 +170,14 @@ def test_focus_commands_run(page: Path, photo: tuple[Path, np.ndarray], monkeypa
         key = f"{name} {arguments[0]}" if name in ("evaluate", "experiment") else name
         # The options that make the test set small are not those of photos, which are few here.
         quick = [] if key == "evaluate segmentation" and "--photos" in arguments else QUICK[key]
-        assert main([name, *arguments, *quick]) == 0, line
+        assert main([name, *arguments, *_not_given(quick, arguments)]) == 0, line
+
+
+def _not_given(options: list[str], arguments: list[str]) -> list[str]:
+    """Options, each with its values, that a command does not have already."""
+    starts = [i for i, word in enumerate(options) if word.startswith("--")]
+    groups = [options[start:end] for start, end in zip(starts, [*starts[1:], len(options)], strict=True)]
+    return [word for group in groups if group[0] not in arguments for word in group]
 
 
 @pytest.mark.parametrize(("page", "line"), command_lines(r"python scripts/\S+"))
