@@ -170,14 +170,16 @@ def test_focus_commands_run(page: Path, photo: tuple[Path, np.ndarray], monkeypa
         key = f"{name} {arguments[0]}" if name in ("evaluate", "experiment") else name
         # The options that make the test set small are not those of photos, which are few here.
         quick = [] if key == "evaluate segmentation" and "--photos" in arguments else QUICK[key]
-        assert main([name, *arguments, *_not_given(quick, arguments)]) == 0, line
+        assert main([name, *_without(arguments, quick), *quick]) == 0, line
 
 
-def _not_given(options: list[str], arguments: list[str]) -> list[str]:
-    """Options, each with its values, that a command does not have already."""
-    starts = [i for i, word in enumerate(options) if word.startswith("--")]
-    groups = [options[start:end] for start, end in zip(starts, [*starts[1:], len(options)], strict=True)]
-    return [word for group in groups if group[0] not in arguments for word in group]
+def _without(arguments: list[str], quick: list[str]) -> list[str]:
+    """The arguments of a command less the options, each with its values, that are given otherwise."""
+    kept, keep = [], True
+    for word in arguments:
+        keep = word not in quick if word.startswith("--") else keep
+        kept += [word] if keep else []
+    return kept
 
 
 @pytest.mark.parametrize(("page", "line"), command_lines(r"python scripts/\S+"))
