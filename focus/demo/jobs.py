@@ -16,10 +16,8 @@ from focus.eval.benchmark import (
     Evaluation,
     Method,
     evaluate,
-    mean_face,
-    whole_face,
 )
-from focus.experiment.training import method_of, train_run
+from focus.experiment.training import mean_face_of, method_of, train_run
 from focus.face import FaceParameters, MorphableModel, Renderer
 from focus.report.demo_page import Faces
 from focus.train.checkpoint import Trained, load_trained
@@ -73,7 +71,7 @@ def build_methods(start: Trained, trained: Mapping[str, Trained]) -> list[Method
         start: the initial network, which gives the pose and light of MeanFace.
         trained: name -> networks; names without networks are left out.
     """
-    methods = {"MeanFace": Method("MeanFace", mean_face(start.networks.reconstruction), whole_face)}
+    methods = {"MeanFace": mean_face_of(start)}
     for name, result in trained.items():
         methods[name] = method_of(result, name)
     return [methods[name] for name in ORDER if name in methods]

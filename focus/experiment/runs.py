@@ -13,12 +13,12 @@ from typing import Any
 from focus import parallel
 from focus.data.synthetic import SyntheticFaces
 from focus.errors import FocusError
-from focus.eval.benchmark import HALVES, Method, evaluate, mean_face, whole_face
+from focus.eval.benchmark import HALVES, Method, evaluate
 from focus.eval.misfit import ESTIMATION_SEED_OFFSET, PRIOR_SUFFIX, MisfitPrior, estimate_misfit
 from focus.eval.results import Result, from_evaluation, read_results, write_results
 from focus.eval.testset import VERSION, benchmark_faces, digest
 from focus.experiment.provenance import commit
-from focus.experiment.training import method_of, train_run
+from focus.experiment.training import mean_face_of, method_of, train_run
 from focus.report.results import read_json, write_json
 from focus.train.checkpoint import Trained, load_trained
 from focus.train.config import Settings
@@ -220,6 +220,4 @@ def _score(report: parallel.Report, run: Run, trained: Trained, test: TestSettin
 
 def scored_method(run: Run, trained: Trained, name: str) -> Method:
     """What is scored of a run."""
-    if run.trained:
-        return method_of(trained, name)
-    return Method(name, mean_face(trained.networks.reconstruction), whole_face)
+    return method_of(trained, name) if run.trained else mean_face_of(trained, name)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from focus import parallel
 from focus.errors import FocusError
-from focus.eval.benchmark import Method
+from focus.eval.benchmark import Method, mean_face, whole_face
 from focus.train.checkpoint import Trained, load_checkpoint
 from focus.train.config import Settings
 from focus.train.log import RunLogger
@@ -92,3 +92,8 @@ def method_of(trained: Trained, name: str) -> Method:
     robust = settings.robust
     rule = mask_rule(settings.method, networks.segmentation, sigma=robust.sigma, cutoff=robust.cutoff)
     return Method(name, networks.reconstruction, rule)
+
+
+def mean_face_of(trained: Trained, name: str = "MeanFace") -> Method:
+    """Nothing learnt: the mean face in the pose and light that a network finds, and no mask."""
+    return Method(name, mean_face(trained.networks.reconstruction), whole_face)
