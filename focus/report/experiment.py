@@ -367,14 +367,16 @@ def _direction_line(
 def _sweep_figure(
     data: Sweep, curves: Mapping[str, Sequence[tuple[float, str]]], rows: Mapping[str, Mapping[str, Any]]
 ) -> bytes:
-    """Scores over each weight, the standard marked, and masks of two faces below (Fig. 4 of the paper), as PNG."""
+    """Scores over each weight, the standard marked, and masks of some faces below (Fig. 4 of the paper), as PNG."""
     most, faces = max(map(len, curves.values())), len(data.examples.photo)
     width, plot = 3.4, 2.7  # inches
-    strip = width * faces / most
+    cell = width / most
     figure = require("matplotlib.figure", extra="report", purpose="draw figures").Figure(
-        (width * len(ETAS), plot + strip + 0.9), layout="constrained"
+        (cell + width * len(ETAS), plot + cell * faces + 0.6), layout="constrained"
     )
-    top, bottom = figure.subplots(2, len(ETAS), gridspec_kw={"height_ratios": [plot, strip]}, sharey="row")
+    (corner, *top), (beside, *bottom) = figure.subplots(
+        2, 1 + len(ETAS), width_ratios=[cell] + [width] * len(ETAS), height_ratios=[plot, cell * faces]
+    )
     lowest = min(row[key] for row in rows.values() for key in _CURVES)
     for axes, below, eta in zip(top, bottom, ETAS, strict=True):
         points = curves[eta]
@@ -390,18 +392,24 @@ def _sweep_figure(
         axes.set_xticks(positions, labels, fontsize=8)
         axes.set_title(f"weight of L_{eta}", fontsize=10)
         axes.set_ylim(max(0.0, lowest - 0.04), 1.005)
+        if axes is not top[0]:
+            axes.tick_params(labelleft=False)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         # Each mask below its point.
-        masks = _mask_strip(data.examples, [name for _, name in points])
-        below.imshow(masks, extent=(-0.5, len(points) - 0.5, 0, faces), aspect="auto", interpolation="antialiased")
-        below.set_axis_off()
+        _show(below, _mask_strip(data.examples, [name for _, name in points]), len(points), faces)
         axes.set_xlim(-0.5, len(points) - 0.5)
-    handles, titles = top[0].get_legend_handles_labels()
-    figure.legend(handles, titles, frameon=False, fontsize=9, loc="outside lower center", ncols=len(titles))
+    _show(beside, grid([[to_picture(photo)] for photo in data.examples.photo], cell=96), 1, faces)
+    corner.set_axis_off()
+    corner.legend(*top[0].get_legend_handles_labels(), frameon=False, fontsize=9, loc="center")
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=140)
     return buffer.getvalue()
+
+
+def _show(axes: Any, picture: Picture, columns: int, rows: int) -> None:
+    axes.imshow(picture, extent=(-0.5, columns - 0.5, 0, rows), aspect="auto", interpolation="antialiased")
+    axes.set_axis_off()
 
 
 def _mask_strip(examples: Examples, names: Sequence[str]) -> Picture:
