@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -168,9 +169,15 @@ def test_photos_of_which_nothing_is_known_have_no_halves(tmp_path: Path) -> None
 
 def test_bins_of_yaw_by_hand() -> None:
     result = _result("a", [1, 2, 3, 5], yaw=(-20.0, -10.1, 0.0, 9.9))
-    bins = by_yaw([result, result], "f1")
-    assert [(part.low, part.count, part.mean, part.deviation) for part in bins] == [(-20, 4, 1.5, 0.5), (0, 4, 4, 1)]
-    assert bins[0].error == 0.25
+    bins = by_yaw([result], "f1")
+    assert [(part.low, part.count, part.mean, part.deviation) for part in bins] == [(-20, 2, 1.5, 0.5), (0, 2, 4, 1)]
+    assert bins[0].error == pytest.approx(0.5 / math.sqrt(2))
+    # More runs on the same faces are no more faces: each counts with its mean.
+    assert by_yaw([result, result], "f1") == bins
+    other = _result("a", [3, 2, 3, 5], yaw=result.yaw)
+    assert [(part.count, part.mean, part.deviation) for part in by_yaw([result, other], "f1")] == [(2, 2, 0), (2, 4, 1)]
+    with pytest.raises(FocusError, match="measured on another test set"):
+        by_yaw([result, _result("a", [1, 2, 3, 5], yaw=result.yaw, names=tuple("wxyz"))], "f1")
     assert [part.count for part in by_yaw([result], "f1", "occluded")] == [1, 1]
     with pytest.raises(FocusError, match="has no 'recall', only f1"):
         by_yaw([result], "recall")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -174,7 +174,7 @@ class YawBin:
     low: float
     width: float
     count: int
-    """Of faces, over all runs."""
+    """Of faces."""
     mean: float
     deviation: float
     """Standard deviation over faces."""
@@ -188,21 +188,24 @@ def by_yaw(
     """A value over bins of the true yaw (Fig. 3 of the paper); bins without faces are left out.
 
     Args:
-        runs: of one method on one subset.
+        runs: of one method on the same pictures. Each picture counts once, with its mean over the runs: the same face
+            in three runs is not three faces.
         value: one of `benchmark.IMAGE_VALUES`.
         half: "occluded", "unoccluded" or "overall".
         width: of a bin, degrees; bins begin at multiples of it.
 
     Raises:
-        FocusError: no runs, a value or a yaw that they have not, or a width that is not positive.
+        FocusError: no runs, other pictures in each, a value or a yaw that they have not, or a width that is not
+            positive.
     """
     if not runs or not width > 0:
         raise FocusError(f"by_yaw: expected runs and a positive width, got {len(runs)} runs and {width}")
     unknown = sorted({f"{run.method}, {run.subset}" for run in runs if not run.yaw})
     if unknown:
         raise FocusError(f"by_yaw: expected pictures whose yaw is known, got none for {'; '.join(unknown)}")
-    yaw = np.concatenate([np.asarray(run.yaw)[run.half(half)] for run in runs])
-    values = np.concatenate([run.of(value, half) for run in runs])
+    runs_of([replace(run, seed=number) for number, run in enumerate(runs)])  # refuses other pictures
+    yaw = np.asarray(runs[0].yaw)[runs[0].half(half)]
+    values: NDArray[np.float64] = np.mean([run.of(value, half) for run in runs], axis=0)
     number: NDArray[np.int64] = np.floor(yaw / width).astype(np.int64)
     bins = []
     for k in np.unique(number):

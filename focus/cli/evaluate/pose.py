@@ -38,7 +38,7 @@ class Pose(Command):
     """Folder for pose.json and pose.png."""
 
     def run(self) -> Outcome:
-        """Bins the faces of every method, all training seeds together."""
+        """Bins the faces of every method, each face with its mean over the training seeds."""
         if not self.results:
             raise FocusError("focus evaluate pose: expected at least one file of results, got none")
         if not 1 <= self.width <= 180:
