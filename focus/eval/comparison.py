@@ -112,7 +112,10 @@ def runs_of(results: Sequence[Result]) -> dict[str, dict[int, Result]]:
             )
         runs = methods.setdefault(result.method, {})
         if result.seed in runs:
-            raise FocusError(f"{first.subset}: {result.method} comes twice with seed {result.seed}")
+            raise FocusError(
+                f"{first.subset}: {result.method} comes twice with seed {result.seed}; give each result once, under a "
+                "name and seed of its own"
+            )
         runs[result.seed] = result
     return methods
 

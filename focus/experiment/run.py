@@ -251,7 +251,8 @@ def _base(settings: ExperimentSettings, progress: Progress, message: Callable[[s
     if training.face != start.settings.face or training.image_size != start.settings.image_size:
         raise FocusError(
             f"{initial}: trained with {start.settings.face} at {start.settings.image_size} pixels; the schedule "
-            f"{settings.schedule!r} has {training.face} at {training.image_size} pixels"
+            f"{settings.schedule!r} has {training.face} at {training.image_size} pixels. Give --initial a checkpoint "
+            "of that face model and size, or leave out --model"
         )
     if settings.schedule == "small":
         return short_schedule(initial, 0, training)
