@@ -296,10 +296,16 @@ def test_segmentation_then_compare_and_pose(tmp_path: Path, capsys: pytest.Captu
     assert read_image(tmp_path / "p" / "pose.png").std() > 5
     missing = run(["evaluate", "pose", results, "--subset", "sunny", "--out", tmp_path / "q"], capsys, REFUSED)
     assert "there are general, large_pose" in missing["error"]
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    (of_general,) = [line for line in lines if (line["method"], line["subset"]) == ("all face", "general")]
+    with results.open("a") as file:  # a name that is no markup of the terminal's
+        file.write(json.dumps({**of_general, "method": "mine [/x]"}) + "\n")
+    assert "mine [/x]" in run(["evaluate", "compare", results], capsys)["comparisons"][0]["methods"]
     for more, expected in (
         ([results], "comes twice with seed 0"),
         (["--width", "inf"], "width: expected 1 to 180"),
         (["--methods", "sunny"], "methods: expected some of all face"),
+        (["--methods", "all face", "mine [/x]"], "methods: mine [/x] with no result of the subset 'large_pose'"),
     ):
         answer = run(["evaluate", "pose", results, *more, *options[:4], "--out", tmp_path / "q"], capsys, REFUSED)
         assert expected in answer["error"]

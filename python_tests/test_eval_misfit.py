@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from focus.cli.evaluate.misfit import _stems
 from focus.data.synthetic import SyntheticFaces, SyntheticSettings
 from focus.errors import FocusError
 from focus.eval.benchmark import Method, evaluate, whole_face
@@ -133,3 +134,7 @@ def test_paired_tests_by_hand() -> None:
     assert paired_tests(first + 1, first).t_p == 0.0
     with pytest.raises(ValueError, match="in pairs"):
         paired_tests(first, first[:4])
+
+
+def test_files_of_names_that_look_alike_do_not_replace_each_other() -> None:
+    assert _stems(["FOCUS run 1/a", "FOCUS run_1/a", "MoFA"]) == ["FOCUS_run_1_a", "FOCUS_run_1_a-2", "MoFA"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
@@ -310,6 +311,15 @@ def _saved(points: Any) -> Callable[[Path], None]:
     return save
 
 
+def _archive(part: float) -> Callable[[Path], None]:
+    def save(path: Path) -> None:
+        buffer = io.BytesIO()
+        np.savez(buffer, points=SCAN.landmarks)
+        path.write_bytes(buffer.getvalue()[: int(part * buffer.tell())])
+
+    return save
+
+
 def _other_mesh(path: Path) -> None:
     (path.with_suffix(".ply")).write_bytes(path.read_bytes())
 
@@ -325,12 +335,15 @@ BROKEN: list[tuple[str, Callable[[Path], None], str]] = [
     ("wide/A/selfie/IMG_1.obj", _write("v 0 0 0\nf 1 2 3\n"), "names vertex 2 .* of 1"),
     ("wide/A/selfie/IMG_1.obj", _write("v 0 0 0\nf -1 -1 -1\n"), "names vertex -1"),
     ("wide/A/selfie/IMG_1.obj", _write("v 0 0\n"), "damaged"),
+    ("wide/A/selfie/IMG_1.obj", _write(f"v 0 0 0\nf 1 1 {2**63}\n"), "damaged"),
     ("wide/A/selfie/IMG_1.obj", _nan, "1 of [0-9]+ vertices are not finite"),
     ("true/A/selfie/IMG_1.obj", _other_mesh, "both IMG_1.obj and IMG_1.ply"),
     ("true/A/selfie/IMG_1.npy", _saved(SCAN.landmarks[:5]), r"expected 7 landmarks .* \[5, 3\]"),
     ("true/A/selfie/IMG_1.npy", _saved(np.full((7, 3), np.nan)), "not finite"),
     ("true/A/selfie/IMG_1.npy", _saved(np.array(["x"] * 7)), "cannot be read as landmarks"),
     ("true/A/selfie/IMG_1.npy", _write("nonsense"), "cannot be read as landmarks"),
+    ("true/A/selfie/IMG_1.npy", _archive(1.0), "cannot be read as landmarks"),
+    ("true/A/selfie/IMG_1.npy", _archive(0.5), "cannot be read as landmarks"),
     ("true/A/selfie/IMG_1.npy", _saved(SCAN.landmarks * 1000), "away from the mesh"),
     ("true/A/selfie/IMG_1.npy", _saved(np.ones((7, 3))), "in one place"),
     ("true/A/multiview_neutral/IMG_1.npy", _saved(MIRROR), "mirror image"),
@@ -342,6 +355,7 @@ BROKEN: list[tuple[str, Callable[[Path], None], str]] = [
     ("scans_lmks_onlypp/B/scan.pp", _remove, "expected one .pp file"),
     ("scans_lmks_onlypp/B/scan.pp", _write(picked_points(SCAN.landmarks[:6])), "expected 7 landmarks"),
     ("scans_lmks_onlypp/B/scan.pp", _write(PICKED[:-30]), "cannot be read as PickedPoints"),
+    ("scans_lmks_onlypp/B/scan.pp", _write('<?xml version="1.0" encoding="no-such"?><a/>'), "cannot be read as Picked"),
     ("scans_lmks_onlypp/B/scan.pp", _write(PICKED.replace('x="', 'u="')), "cannot be read as PickedPoints"),
     ("scans_lmks_onlypp/B/scan.pp", _write(PICKED.replace('active="1"', 'active="0"', 1)), "was not picked"),
     ("scans_lmks_onlypp/B/scan.pp", _write(picked_points(SCAN.landmarks / 1000)), "in m; expected a scan in mm"),

@@ -164,7 +164,14 @@ def test_images_are_reconstructed_where_now_looks_for_them(
     boxed = load_prediction(tmp_path / "mine", NowImage("A", "selfie", "0"))
 
     # With landmarks: the neutral face of what focus reconstruct finds.
-    run([*command, "--landmarks", dataset / "landmarks.csv", "--out", tmp_path / "points"], capsys)
+    row = (dataset / "landmarks.csv").read_text()
+    extra = tmp_path / "landmarks.csv"
+    extra.write_text(row + row.replace("0.jpg", "7"))
+    answer = run([*command, "--landmarks", extra, "--out", tmp_path / "points"], capsys)
+    assert {"A/selfie/7", "A/selfie/damaged"} <= {skip["name"] for skip in answer["skipped"]}
+    extra.write_text(row + row.replace("0.jpg", "0"))
+    refused = run([*command, "--landmarks", extra, "--out", tmp_path / "points"], capsys, REFUSED)
+    assert "a second row of landmarks for the image A/selfie/0" in refused["error"]
     reconstructor = Reconstructor.load(network)
     points = np.loadtxt((dataset / "landmarks.csv"), delimiter=",", usecols=range(1, 137)).reshape(68, 2)
     found = reconstructor.photo(photos / "A" / "selfie" / "0.jpg", points)

@@ -67,6 +67,9 @@ def test_outlier_iou_by_hand() -> None:
 def test_outlier_iou_of_an_empty_union_is_one_and_a_false_outlier_makes_it_zero() -> None:
     assert outlier_iou(RENDERED, RENDERED, RENDERED).item() == 1
     assert outlier_iou(masks("####0", "###00"), RENDERED, RENDERED).item() == 0
+    nothing = torch.zeros_like(RENDERED)  # a reconstruction that shows no face is no answer
+    assert outlier_iou(nothing, RENDERED, nothing).item() == 0
+    assert outlier_iou(RENDERED, nothing, nothing).item() == 0
 
 
 def test_images_of_a_batch_are_scored_alone() -> None:

@@ -203,6 +203,9 @@ def test_networks_that_are_damaged_are_named(kept: Path, tmp_path: Path, here: l
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(FocusError, match=r"last.safetensors.* Delete .*runs/pretrained-.*, and it is trained again"):
         run(tmp_path / "out", recipes=("Pretrained",))
+    path.unlink()  # as if the run had not come to its end
+    assert not run(tmp_path / "out", recipes=("Pretrained",)).failed
+    assert path.exists()
     shutil.rmtree(path.parent)
     assert not run(tmp_path / "out", recipes=("Pretrained",)).failed
 

@@ -75,13 +75,15 @@ def outlier_iou(predicted: Tensor, visible: Tensor, rendered: Tensor, *, thresho
 
     Returns:
         ``[B]`` in [0, 1]. Where there is no outlier and none is predicted (an empty union) the answer is right: 1.
+        Where no pixel is rendered there is no answer: 0.
     """
     _check("outlier_iou", predicted, visible, rendered)
     inside = rendered > 0.5
     found, true = inside & (predicted < threshold), inside & (visible < 0.5)
     intersection = (found & true).sum(dim=(1, 2, 3), dtype=torch.float64)
     union = (found | true).sum(dim=(1, 2, 3), dtype=torch.float64)
-    return torch.where(union > 0, intersection / union.clamp(min=1), 1.0)
+    empty = inside.any(dim=1).any(dim=1).any(dim=1).double()  # what an empty union is worth
+    return torch.where(union > 0, intersection / union.clamp(min=1), empty)
 
 
 def _check(name: str, predicted: Tensor, visible: Tensor, rendered: Tensor) -> None:

@@ -138,7 +138,7 @@ def run_experiment(
     with _alone(settings.out):
         base = _base(settings, progress, message)
         runs = list(_runs(settings, base))
-        fresh = sum(run.trained and not run.done.exists() for run in runs)
+        fresh = sum(not run.complete for run in runs)
         message(f"{settings.name}: {len(runs)} runs, {fresh} of them to be trained, in {settings.out / 'runs'}")
         jobs = [
             parallel.Job(

@@ -71,6 +71,11 @@ class Run:
         """The file that says that training came to its end."""
         return self.folder / "done.json"
 
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to train."""
+        return not self.trained or (self.done.exists() and self.checkpoint.exists())
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -115,7 +120,7 @@ def train_and_score(report: parallel.Report, run: Run, test: TestSettings) -> Sc
     Raises:
         FocusError: training failed, or the networks of a run that was trained cannot be read any more.
     """
-    if run.trained and _trained_by(run) is None:
+    if run.trained and (_trained_by(run) is None or not run.complete):
         with _told_what_to_delete(run):
             train_run(report, run.settings, run.folder)
         write_json(run.done, {"name": run.name, "settings": run.settings.to_dict(), "commit": commit()})

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 
 from rich.table import Table
+from rich.text import Text
 
 from focus._optional import require
 from focus.eval.claims import LABELS, LARGER_IS_BETTER, UNITS
@@ -27,7 +28,7 @@ def comparison_table(comparison: Comparison, half: str) -> Table:
         table.add_column(_title(value), justify="right")
     for method, halves in comparison.cells.items():
         row = halves[half]
-        table.add_row(method, *(_rich_text(row[value], value) if value in row else "" for value in columns))
+        table.add_row(Text(method), *(_rich_text(row[value], value) if value in row else "" for value in columns))
     return table
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from focus.eval.comparison import by_occluder
 from focus.eval.results import Result
@@ -46,7 +47,7 @@ def segmentation_table(methods: Mapping[str, Any]) -> Table:
     for half in next(iter(methods.values()))["halves"]:
         table.add_row(f"[dim]{half}[/dim]")
         for method, parts in methods.items():
-            table.add_row(f"  {method}", *_cells(parts["halves"][half]))
+            table.add_row(Text(f"  {method}"), *_cells(parts["halves"][half]))
     return table
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from focus.eval.benchmark import HALVES
 from focus.eval.claims import LABELS, LARGER_IS_BETTER, UNITS, Finding
@@ -81,7 +82,7 @@ def terminal_table(metrics: Metrics, halves: Sequence[str] = HALVES) -> Table:
                 else column.text(rows[half])
                 for column in COLUMNS
             ]
-            table.add_row(f"  {method}", *cells)
+            table.add_row(Text(f"  {method}"), *cells)
     return table
 
 
@@ -157,7 +158,7 @@ def findings_table(findings: Sequence[Finding]) -> Table:
     for found in findings:
         texts = finding_texts(found)
         verdict = f"[{colors[found.verdict]}]{found.verdict}[/{colors[found.verdict]}]"
-        table.add_row(str(found.claim), *texts, verdict)
+        table.add_row(Text(str(found.claim)), *texts, verdict)
     return table
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import tyro
 from rich.table import Table
+from rich.text import Text
 
 from focus.cli.command import Command, Outcome, bars, parse_as, say
 from focus.cli.evaluate.checkpoints import load_alike, names_of
@@ -65,12 +66,13 @@ class Misfit(Command):
         title = "median, mean, std of shape error, mm"
         for column in (title, "without", "with", "better on", "paired t, p", "Wilcoxon, p"):
             table.add_column(column, justify="left" if column == title else "right")
+        names = names_of(loaded)
         with bars() as update:
-            for trained, name in zip(loaded, names_of(loaded), strict=True):
-                row = self._one(trained, name, other, device, outcome, update)
+            for trained, name, stem in zip(loaded, names, _stems(names), strict=True):
+                row = self._one(trained, name, stem, other, device, outcome, update)
                 for where, values in row["tests"].items():
                     table.add_row(
-                        f"{name}, {where}",
+                        Text(f"{name}, {where}"),
                         _summary(values["without_vertices_mm"]),
                         _summary(values["with_vertices_mm"]),
                         f"{100 * values['better']:.0f}%",
@@ -86,6 +88,7 @@ class Misfit(Command):
         self,
         trained: Trained,
         name: str,
+        stem: str,
         other: MorphableModel | None,
         device: torch.device,
         outcome: Outcome,
@@ -112,7 +115,6 @@ class Misfit(Command):
             tests[other.name] = scan_gain(reconstruct, prior, trained.model, world, self.test_faces, device, progress)
         length = prior.offsets.norm(dim=1)
         say(f"{name}: mean length of the misfit {float(length.mean()):.3f} mm, at most {float(length.max()):.3f}")
-        stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
         title = f"{name}: misfit over {self.faces} faces, mean length {float(length.mean()):.2f} mm"
         outcome.written.append(prior.save(self.out / f"{stem}.misfit.safetensors"))
         outcome.written += write_together(
@@ -125,6 +127,19 @@ class Misfit(Command):
             "largest_length_mm": float(length.max()),
             "tests": {where: gain.as_dict() for where, gain in tests.items()},
         }
+
+
+def _stems(names: Sequence[str]) -> list[str]:
+    """Of the files of each: letters, digits and ``-_.`` of its name, and a number where two would be the same."""
+    stems: list[str] = []
+    for name in names:
+        stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+        number, free = 1, stem
+        while free in stems:
+            number += 1
+            free = f"{stem}-{number}"
+        stems.append(free)
+    return stems
 
 
 def _summary(vertices: Mapping[str, float]) -> str:

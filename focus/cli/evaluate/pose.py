@@ -9,6 +9,7 @@ from typing import Literal
 
 import tyro
 from rich.table import Table
+from rich.text import Text
 
 from focus.cli.command import Command, Outcome, parse_as
 from focus.errors import FocusError
@@ -59,6 +60,12 @@ class Pose(Command):
                 f"focus evaluate pose: no result of the subset {self.subset!r} with {self.value} and known yaw; there "
                 f"are {have}"
             )
+        missing = sorted(set(self.methods) - set(methods))
+        if missing:
+            raise FocusError(
+                f"focus evaluate pose: methods: {', '.join(missing)} with no result of the subset {self.subset!r} with "
+                f"{self.value} and known yaw; evaluate them on it, or leave them out"
+            )
         runs = [result for of_method in methods.values() for result in of_method]
         runs_of(runs)  # refuses what was measured on other pictures, or comes twice
         halves = [half for half in ("unoccluded", "occluded") if all(result.half(half).any() for result in runs)]
@@ -72,7 +79,7 @@ class Pose(Command):
             for method, bins in of_half.items():
                 for part in bins:
                     span = f"{part.low:+.0f} to {part.low + part.width:+.0f}"
-                    table.add_row(method, span, str(part.count), f"{part.mean:.3f}", f"{part.deviation:.3f}")
+                    table.add_row(Text(method), span, str(part.count), f"{part.mean:.3f}", f"{part.deviation:.3f}")
             outcome.shown.append(table)
         outcome.details = {
             "subset": self.subset,

@@ -60,7 +60,7 @@ class Predictions(Command):
         if not self.photos.is_dir():
             raise FocusError(f"{self.photos}: no such folder of images")
         table, skipped = ({}, []) if self.landmarks is None else read_landmarks(self.landmarks)
-        points = {name.rpartition(".")[0]: values for name, values in table.items()}
+        points, unknown = _by_image(table, images)
         boxes = self.boxes or self.photos.parent / "detected_face"
         if not boxes.is_dir() and self.landmarks is None:
             raise FocusError(f"{boxes}: no such folder of face boxes; name it with --boxes, or give --landmarks")
@@ -70,7 +70,7 @@ class Predictions(Command):
         misfit = None if self.misfit is None else MisfitPrior.load(self.misfit)
         reconstructor = Reconstructor.load(self.checkpoint, model=model, misfit=misfit, device=pick_device(self.device))
         say(f"face model: {reconstructor.model.name} ({reconstructor.model.licence})")
-        outcome = Outcome(read=[str(self.checkpoint)], skipped=list(skipped))
+        outcome = Outcome(read=[str(self.checkpoint)], skipped=[*skipped, *unknown])
         with bars() as update:
             for number, image in enumerate(images, start=1):
                 try:
@@ -103,6 +103,24 @@ class Predictions(Command):
             except FocusError:  # landmarks that are no face any more: the last one that was stands
                 break
         return found
+
+
+def _by_image(
+    table: Mapping[str, NDArray[np.float64]], images: Sequence[NowImage]
+) -> tuple[dict[str, NDArray[np.float64]], list[Skip]]:
+    """Landmarks by the names of the images, which have no suffix, and the rows that belong to none."""
+    names = {image.name for image in images}
+    points: dict[str, NDArray[np.float64]] = {}
+    unknown = []
+    for row, values in table.items():
+        name = row if row in names else row.rpartition(".")[0]
+        if name not in names:
+            unknown.append(Skip(row, "landmarks of an image that is not in the list (SUBJECT/CHALLENGE/IMAGE.jpg)"))
+        elif name in points:
+            raise FocusError(f"{row}: a second row of landmarks for the image {name}; leave one of them out")
+        else:
+            points[name] = values
+    return points, unknown
 
 
 def _photo(folder: Path, image: NowImage) -> Path:

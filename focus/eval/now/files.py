@@ -76,8 +76,8 @@ def read_landmarks(path: Path) -> Array:
         else:
             rows = [line.replace(",", " ").split() for line in data.decode().splitlines() if line.strip()]
             points = np.array(rows, dtype=np.float64)
-    except (ValueError, TypeError, EOFError, OSError) as error:
-        raise FocusError(f"{path}: cannot be read as landmarks ({error})") from error
+    except Exception as error:  # damaged archives and headers raise nearly anything
+        raise FocusError(f"{path}: cannot be read as landmarks ({type(error).__name__}: {error})") from error
     return _checked_landmarks(path, points)
 
 
@@ -105,9 +105,9 @@ def read_picked_points(path: Path) -> Array:
     parser.EntityDeclHandler = refuse
     try:
         parser.Parse(_read(path), True)
-    except (expat.ExpatError, KeyError, ValueError) as error:
-        if isinstance(error, FocusError):
-            raise
+    except FocusError:
+        raise
+    except (expat.ExpatError, LookupError, ValueError) as error:  # LookupError: an encoding that nobody knows, too
         raise FocusError(f"{path}: cannot be read as PickedPoints of MeshLab ({error!r})") from error
     return _checked_landmarks(path, np.array(points, dtype=np.float64))
 
@@ -144,10 +144,10 @@ def _parse_obj(path: Path, data: bytes) -> Mesh:
             for line in lines
             if line[:2] in (b"f ", b"f\t")
         ]
-    except ValueError as error:
+        triangles = [(face[0], face[i], face[i + 1]) for face in corners for i in range(1, len(face) - 1)]
+        faces = np.array(triangles, dtype=np.int64).reshape(-1, 3)
+    except (ValueError, OverflowError) as error:
         raise FocusError(f"{path}: damaged: not a line of a Wavefront OBJ file ({error})") from error
-    triangles = [(face[0], face[i], face[i + 1]) for face in corners for i in range(1, len(face) - 1)]
-    faces = np.array(triangles, dtype=np.int64).reshape(-1, 3)
     if (faces < 1).any():
         raise FocusError(
             f"{path}: a face names vertex {int(faces.min())}; expected numbers from 1 (none that count back)"
