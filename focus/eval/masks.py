@@ -82,7 +82,7 @@ def outlier_iou(predicted: Tensor, visible: Tensor, rendered: Tensor, *, thresho
     found, true = inside & (predicted < threshold), inside & (visible < 0.5)
     intersection = (found & true).sum(dim=(1, 2, 3), dtype=torch.float64)
     union = (found | true).sum(dim=(1, 2, 3), dtype=torch.float64)
-    empty = inside.any(dim=1).any(dim=1).any(dim=1).double()  # what an empty union is worth
+    empty = inside.any(dim=(1, 2, 3)).double()  # what an empty union is worth
     return torch.where(union > 0, intersection / union.clamp(min=1), empty)
 
 
