@@ -310,6 +310,15 @@ def test_segmentation_then_compare_and_pose(tmp_path: Path, capsys: pytest.Captu
         answer = run(["evaluate", "pose", results, *more, *options[:4], "--out", tmp_path / "q"], capsys, REFUSED)
         assert expected in answer["error"]
     assert not (tmp_path / "q").exists()
+    unknown = tmp_path / "unknown.jsonl"
+    unknown.write_text(
+        "".join(
+            json.dumps({**line, "occluded": [], "names": [str(i) for i in range(len(line["names"]))]}) + "\n"
+            for line in lines
+        )
+    )
+    answer = run(["evaluate", "pose", unknown, *options], capsys, REFUSED)
+    assert "nobody said which pictures of 'large_pose' are occluded" in answer["error"]
     network = shipped_checkpoint()
     assert network is not None
     options = ["--faces", 2, "--subsets", "general", "--device", "cpu", "--initial", network, "--out", tmp_path / "i"]

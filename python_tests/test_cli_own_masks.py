@@ -83,7 +83,7 @@ def test_folders_of_masks_are_rows_beside_the_rules(
     kept = read_results(tmp_path / "out" / "results.jsonl")
     assert {(result.method, result.subset) for result in kept} >= {("true", "general"), ("white", "large_pose")}
     compared = run(["evaluate", "compare", tmp_path / "out" / "results.jsonl", "--reference", "outlier-robust"], capsys)
-    assert compared["comparisons"][0]["methods"]["true"]["occluded"]["outlier_iou"]["difference"]["low"] > 0
+    assert compared["comparisons"][0]["methods"]["true"]["occluded"]["outlier_iou"]["difference"]["mean"] > 0
 
 
 def test_masks_that_cannot_be_scored_are_named(
@@ -117,6 +117,17 @@ def test_masks_that_cannot_be_scored_are_named(
         masks = [word for text in given for word in ("--masks", text)]
         assert message in run(["evaluate", "segmentation", *masks, *options], capsys, REFUSED)["error"]
     assert not (tmp_path / "out").exists()  # found before the work
+
+
+def test_labels_of_classes_are_no_masks(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = shutil.copytree(pictures / "true_masks", tmp_path / "mine")
+    for path in mine.glob("*/*.png"):
+        write_image(path, np.where(read_mask(path) > 0, 13, 0).astype(np.uint8))
+    options = ["--masks", f"mine={mine}", *SET, "--device", "cpu", "--out", tmp_path / "out"]
+    assert "are they labels of classes?" in run(["evaluate", "segmentation", *options], capsys, REFUSED)["error"]
+    for path in mine.glob("*/*.png"):
+        write_image(path, np.zeros_like(read_mask(path)))  # a method that calls everything hidden
+    assert "mine" in run(["evaluate", "segmentation", *options], capsys)["subsets"]["general"]
 
 
 def test_long_lists_of_problems_are_cut(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from focus.data import image_size, read_image, write_image
+from focus.data.images import read_grey
 from focus.errors import FocusError
 
 
@@ -95,6 +96,42 @@ def test_palette_with_transparency_and_cmyk(tmp_path: Path) -> None:
     red = read_image(tmp_path / "red.jpg")[8, 8]
     assert red[0] > 240
     assert red[1:].max() < 15
+
+
+def test_grey_is_read_as_it_is_and_nothing_is_guessed(tmp_path: Path) -> None:
+    grey = _gradient()[..., 0]
+    white = np.where(grey > 100, 255, 0).astype(np.uint8)
+    path = tmp_path / "a.png"
+    good = (
+        (Image.fromarray(grey), grey),
+        (Image.fromarray(np.repeat(grey[..., None], 3, axis=2)), grey),
+        (Image.fromarray(np.dstack([grey, grey, grey, np.full_like(grey, 255)])), grey),
+        (Image.fromarray(white > 0), white),
+        (Image.fromarray(grey.astype(np.uint16) * 256), grey),
+        (Image.fromarray(np.zeros((20, 30), np.uint16)), np.zeros_like(grey)),
+    )
+    for picture, expected in good:
+        picture.save(path)
+        assert np.array_equal(read_grey(path), expected)
+    Image.fromarray(grey).save(tmp_path / "a.jpg", quality=70)
+    assert np.abs(read_grey(tmp_path / "a.jpg").astype(int) - grey).max() < 16
+    palette = Image.fromarray((white > 0).astype(np.uint8), "P")
+    palette.putpalette([0, 0, 0, 255, 255, 255])
+    palette.save(path)
+    assert np.array_equal(read_grey(path), white)
+    palette.putpalette([0, 0, 0, 128, 0, 0])
+    bad = (
+        (palette, r"got colours \(channels up to 128 apart"),
+        (Image.fromarray(np.dstack([white, 0 * white, 0 * white])), "got colours"),
+        (Image.fromarray(np.dstack([0 * white + 255, white]), "LA"), "transparent pixels"),
+        (Image.fromarray(np.dstack([grey, grey, grey, white])), "transparent pixels"),
+        (Image.fromarray((white > 0).astype(np.uint16)), "no value above 1, which is black"),
+        (Image.fromarray(white.astype(np.uint16)), "no value above 255, which is black"),
+    )
+    for picture, message in bad:
+        picture.save(path)
+        with pytest.raises(FocusError, match=message):
+            read_grey(path)
 
 
 def test_damaged_exif_leaves_the_pixels(tmp_path: Path) -> None:

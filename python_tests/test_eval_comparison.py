@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-import math
+import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 
 from focus.errors import FocusError
 from focus.eval.comparison import by_occluder, by_yaw, compare
-from focus.eval.results import Result, append_results, read_results
+from focus.eval.results import Result, append_results, read_results, write_results
 from focus.eval.testset import SUBSETS, benchmark_faces, digest
 from focus.face import MorphableModel
 from focus.report.comparison import join_equal, yaw_figure
@@ -94,10 +96,21 @@ def test_damaged_files_are_named_and_left_as_they_are(tmp_path: Path) -> None:
             "pictures of the same name: face-0",
         ),
         (whole.replace("[-15.0, -5.0]", "[1.0]"), "yaw: expected 2 entries, got 1"),
+        (whole.replace("[-15.0, -5.0]", "[1.0, NaN]"), "yaw: expected finite degrees"),
+        (whole.replace("[-15.0, -5.0]", "[1.0, null]"), "line 1: no result .*TypeError"),
+        (whole.replace("0.1", "1" + "0" * 400), "line 1: no result .*OverflowError"),
+        (whole.replace("[true, false]", '["false", "false"]'), "occluded: expected entries of type bool"),
+        (whole.replace('"hand"', "null"), "occluder: expected entries of type str"),
+        (whole.replace('"abc"', "3"), "expected texts as .*, got 'a', 'general', 3, "),
+        (whole.replace('"seed": 0', '"seed": true'), "whole numbers as seed and version"),
+        (
+            json.dumps({**json.loads(whole), "names": [], "occluded": [], "occluder": [], "yaw": [], "values": {}}),
+            "at least one picture",
+        ),
     ):
         path.write_text(text)
         with pytest.raises(FocusError, match=message):
-            append_results(path, [_result("b", [0.1])])
+            append_results(path, [_result("b", [0.1, 0.3])])
         assert path.read_text() == text
     path.unlink()
     with pytest.raises(FocusError, match="no such file of results"):
@@ -105,6 +118,58 @@ def test_damaged_files_are_named_and_left_as_they_are(tmp_path: Path) -> None:
     with pytest.raises(FocusError, match="finite"):
         append_results(path, [_result("a", [0.1, float("inf")])])
     assert not path.exists()
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file" / "results.jsonl", tmp_path / "file" / "deeper" / "results.jsonl"):
+        with pytest.raises(FocusError, match="cannot hold results"):
+            append_results(place, [_result("a", [0.1, 0.2])])
+
+
+def test_who_appends_waits_for_others(tmp_path: Path) -> None:
+    path, first, second = tmp_path / "results.jsonl", _result("a", [0.1, 0.2]), _result("b", [0.3, 0.4])
+    append = threading.Thread(target=append_results, args=(path, [second]))
+    handle = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)  # as another process that has read the file, and not yet written it
+    append.start()
+    append.join(0.3)
+    assert append.is_alive()
+    write_results(path, [first])
+    os.close(handle)
+    append.join()
+    assert read_results(path) == [first, second]
+    assert [file.name for file in tmp_path.iterdir()] == ["results.jsonl"]
+
+
+def test_a_result_on_an_older_test_set_does_not_stand_in_the_way() -> None:
+    old = _result("a", [0.1, 0.2, 0.3, 0.4], digest="old")
+    new = [_result(method, [0.5, 0.6, 0.7, 0.8], digest="new") for method in "ab"]
+    (comparison,) = compare([old, *new])
+    assert (comparison.digest, list(comparison.cells)) == ("new", ["a", "b"])
+    assert comparison.notes == ("left out: a (seed 0) on another test set, digest old, 4 pictures",)
+    assert comparison.as_dict()["notes"] == list(comparison.notes)
+    # Two test sets with all methods: both are compared.
+    both = compare([old, _result("b", [0.1, 0.2, 0.3, 0.4], digest="old"), *new])
+    assert [(part.digest, part.notes) for part in both] == [("old", ()), ("new", ())]
+
+
+def test_differences_of_other_seeds_are_named() -> None:
+    runs = {(m, s): _result(m, [0.1 + s, 0.2, 0.3, 0.4 + s], seed=s) for m in "ab" for s in range(4)}
+    (comparison,) = compare([runs["a", 0], runs["a", 1], runs["b", 1], runs["b", 2]])
+    (note,) = comparison.notes
+    assert note == "b has the seeds 1, 2, a 0, 1: the difference is that of 1"
+    difference = comparison.cells["b"]["overall"]["f1"].difference
+    assert difference is not None
+    assert difference.mean == 0
+    (comparison,) = compare([runs["a", 0], runs["a", 1], runs["b", 2], runs["b", 3]])
+    assert "left out, since they share none" in comparison.notes[0]
+    assert comparison.cells["b"]["overall"]["f1"].difference is None
+
+
+def test_one_picture_says_nothing() -> None:
+    with pytest.raises(FocusError, match="general: got one picture, face-0"):
+        compare([_result("a", [0.1]), _result("b", [0.2])])
+    (comparison,) = compare([_result("a", [0.1, 0.3, 0.2]), _result("b", [0.2, 0.2, 0.2])])
+    assert list(comparison.cells["a"]) == ["occluded", "overall"]
+    assert comparison.notes == ("left out: unoccluded, one picture",)
 
 
 def test_differences_are_paired() -> None:
@@ -171,14 +236,15 @@ def test_bins_of_yaw_by_hand() -> None:
     result = _result("a", [1, 2, 3, 5], yaw=(-20.0, -10.1, 0.0, 9.9))
     bins = by_yaw([result], "f1")
     assert [(part.low, part.count, part.mean, part.deviation) for part in bins] == [(-20, 2, 1.5, 0.5), (0, 2, 4, 1)]
-    assert bins[0].error == pytest.approx(0.5 / math.sqrt(2))
+    # Of the sample 1, 2: s = sqrt(0.5), and s / sqrt(2) = 0.5.
+    assert [part.error for part in bins] == [pytest.approx(0.5), pytest.approx(1)]
     # More runs on the same faces are no more faces: each counts with its mean.
     assert by_yaw([result, result], "f1") == bins
     other = _result("a", [3, 2, 3, 5], yaw=result.yaw)
     assert [(part.count, part.mean, part.deviation) for part in by_yaw([result, other], "f1")] == [(2, 2, 0), (2, 4, 1)]
     with pytest.raises(FocusError, match="measured on another test set"):
         by_yaw([result, _result("a", [1, 2, 3, 5], yaw=result.yaw, names=tuple("wxyz"))], "f1")
-    assert [part.count for part in by_yaw([result], "f1", "occluded")] == [1, 1]
+    assert [(part.count, part.error) for part in by_yaw([result], "f1", "occluded")] == [(1, None), (1, None)]
     with pytest.raises(FocusError, match="has no 'recall', only f1"):
         by_yaw([result], "recall")
     with pytest.raises(FocusError, match="positive width"):

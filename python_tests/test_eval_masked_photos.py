@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from focus.cli import REFUSED, main
+from focus.cli import NOTHING_WRITTEN, REFUSED, main
 from focus.data import estimate_alignment, write_image
 from focus.errors import FocusError
 from focus.eval import Method
 from focus.eval.benchmark import true_mask, whole_face
+from focus.eval.mask_files import read_mask
 from focus.eval.masked_photos import MaskedPhotos, evaluate_photos, read_names, results_of_photos
 from focus.eval.results import read_results
 from focus.face import FaceParameters, MorphableModel
@@ -121,7 +123,7 @@ def test_photos_without_a_usable_mask_are_left_out_by_name(photos: Path) -> None
     assert "the file is empty" in reasons["b.png"]
     assert "expected a mask of 260 x 240 pixels, as its picture has, got 240 x 260" in reasons["c.jpg"]
     write_image(photos / "truth" / "d.png", np.ones((240, 150), np.uint8))
-    with pytest.raises(FocusError, match=r"none of the 4 photos has a true mask; the first: a\.png"):
+    with pytest.raises(FocusError, match=r"none of the 4 photos has a true mask to score; the first: a\.png"):
         load(photos)
 
 
@@ -249,6 +251,50 @@ def test_masks_against_masks_give_a_result_that_compare_reads(
     (comparison,) = run(["evaluate", "compare", out / "results.jsonl"], capsys)["comparisons"]
     assert (comparison["subset"], comparison["reference"]) == ("truth", "mine")
     assert comparison["methods"]["best"]["overall"]["outlier_iou"]["difference"]["mean"] == 1
+    again = run(["evaluate", "masks", mine, "--truth", photos / "truth", "--out", out], capsys)
+    assert main([*map(str, ["evaluate", "masks", mine, "--truth", photos / "truth", "--out", out])]) == 0
+    assert "takes the place of the results of mine of before" in capsys.readouterr().out
+    assert again["mean"]["outlier_iou"] == 0
+    shutil.copytree(photos / "truth", photos / "general")
+    subset = ["evaluate", "masks", mine, "--truth", photos / "general", "--out", out]
+    assert "rename the folder" in run(subset, capsys, REFUSED)["error"]
+    kept = (out / "metrics.json").read_bytes()
+    (out / "results.jsonl").rename(out / "kept")
+    (out / "results.jsonl").write_text("nonsense")
+    damaged = ["evaluate", "masks", mine, "--truth", photos / "truth", "--out", out]
+    assert "line 1: no result" in run(damaged, capsys, REFUSED)["error"]
+    assert (out / "metrics.json").read_bytes() == kept
+    (out / "kept").rename(out / "results.jsonl")
     (mine / "a.png").unlink()
     run(["evaluate", "masks", mine, "--truth", photos / "truth", "--name", "fewer", "--out", out], capsys)
     assert "another test set" in run(["evaluate", "compare", out / "results.jsonl"], capsys, REFUSED)["error"]
+
+
+def test_nothing_is_scored_against_masks_without_a_face_or_of_labels(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = photos / "truth"
+    labels, bare = tmp_path / "labels", tmp_path / "bare"
+    for folder in (labels, bare):
+        shutil.copytree(truth, folder)
+    for path in labels.iterdir():
+        write_image(path, np.where(read_mask(path) > 0, 17, 0).astype(np.uint8))
+    write_image(bare / "a.png", np.zeros_like(read_mask(bare / "a.png")))
+    error = run(["evaluate", "masks", labels, "--truth", truth], capsys, REFUSED)["error"]
+    assert "masks of labels: expected values from 0 (not the face) to 255 (the face), got none above 17" in error
+    for truth_option in (["--truth", bare], ["--truth", truth, "--region", bare]):
+        answer = run(["evaluate", "masks", truth, *truth_option], capsys)
+        assert [image["name"] for image in answer["images"]] == ["b.png", "c.png", "d.png"]
+        (skip,) = answer["skipped"]
+        assert "expected white (255) on the pixels of the face, got none brighter than 0" in skip["reason"]
+    answer = run(["evaluate", "masks", truth, "--truth", labels], capsys, NOTHING_WRITTEN)
+    assert len(answer["skipped"]) == 4
+    assert all("none brighter than 17" in skip["reason"] for skip in answer["skipped"])
+    source = ["--photos", photos / "photos", "--landmarks", photos / "landmarks.csv", "--device", "cpu"]
+    alone = ["evaluate", "segmentation", *source, "--out", tmp_path / "out"]
+    assert "none of the 4 photos has a true mask to score" in run([*alone, "--truth", labels], capsys, REFUSED)["error"]
+    named = [*alone, "--truth", truth, "--masks", f"own={labels}"]
+    assert "masks of own: expected values from 0" in run(named, capsys, REFUSED)["error"]
+    (tmp_path / "out").mkdir(exist_ok=True)
+    (tmp_path / "out" / "results.jsonl").write_text("nonsense")
+    assert "line 1: no result" in run([*alone, "--truth", truth], capsys, REFUSED)["error"]

@@ -132,6 +132,8 @@ def test_paired_tests_by_hand() -> None:
     assert (mirrored.t, mirrored.t_p) == (-found.t, found.t_p)
     assert paired_tests(first, first) == (0.0, 1.0, 1.0)
     assert paired_tests(first + 1, first).t_p == 0.0
+    # Of the same difference in binary, but for the last bit.
+    assert paired_tests(np.array([0.11, 0.21, 0.31]), np.array([0.1, 0.2, 0.3]))[:2] == (1e300, 0.0)
     with pytest.raises(ValueError, match="in pairs"):
         paired_tests(first, first[:4])
 

@@ -58,7 +58,8 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
     (folder / "landmarks.csv").write_text("\n".join(rows) + "\n")
     for name in ("my_masks", "true_masks", "rendered_faces"):
         (folder / name).mkdir()
-        write_image(folder / name / "a.png", batch.face_mask[0, 0].numpy())
+        for stem, mask in zip("ab", batch.face_mask[1:, 0], strict=True):
+            write_image(folder / name / f"{stem}.png", mask.numpy())
     (folder / "occluded.txt").write_text("a\n")
     network = shipped_checkpoint()
     assert network is not None
@@ -185,7 +186,7 @@ def _without(arguments: list[str], quick: list[str]) -> list[str]:
 @pytest.mark.parametrize(("page", "line"), command_lines(r"python scripts/\S+"))
 def test_scripts_run(page: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     script, *arguments = shlex.split(line, comments=True)[1:]
-    quick = ["--faces", "1", "--size", "64", "--steps", "1", "--iterations", "1"]
+    quick = ["--faces", "2", "--size", "64", "--steps", "1", "--iterations", "1"]
     runpy.run_path(str(ROOT / script))["main"]([*arguments, *quick])
     assert "on - off" in capsys.readouterr().out
 

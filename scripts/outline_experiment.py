@@ -92,6 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the training")
     parser.add_argument("--json", type=Path, help="file for the errors of all pictures")
     options = parser.parse_args(arguments)
+    if options.faces < 2:
+        parser.error(f"--faces: expected at least 2, got {options.faces}: one has no interval")
     torch.set_num_threads(1)
     small = Settings.preset("small")
     if options.kind == "fit":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,9 @@ MINIMUM_SIDE = 16
 
 MAXIMUM_PIXELS = 120_000_000
 """Pixels of one photo. Decoding takes about 7 bytes a pixel at its peak: 0.8 GB at this limit."""
+
+_GREY = 24
+"""Channels of a grey picture differ by this at most: JPEG may put a little colour into one."""
 
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSITIONS = {
@@ -59,15 +63,31 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
         FocusError: the file is missing, a folder, not an image, truncated, smaller than `MINIMUM_SIDE` on a side, or
             larger than `MAXIMUM_PIXELS` (found in the header: nothing is decoded).
     """
-    path = Path(path)
+    return _decode(Path(path), _to_rgb)
+
+
+def read_grey(path: str | Path) -> NDArray[np.uint8]:
+    """Reads a picture of one quantity, such as a mask. What would have to be guessed is refused.
+
+    Returns:
+        uint8 [H, W], turned as `read_image` does; 16-bit grey keeps its high byte.
+
+    Raises:
+        FocusError: as `read_image`; colours, also those of a palette; transparency; more than 8 bits a pixel of which
+            only the lowest 8 are used.
+    """
+    return _decode(Path(path), _to_grey)
+
+
+def _decode(path: Path, convert: Callable[[Image.Image, Path], Image.Image]) -> NDArray[np.uint8]:
     with _open(path) as image:
         try:
             image.load()
             orientation = _orientation(image)
-            rgb = _to_rgb(image, path)
+            converted = convert(image, path)
             if orientation in _TRANSPOSITIONS:
-                rgb = rgb.transpose(_TRANSPOSITIONS[orientation])
-            return np.array(rgb, dtype=np.uint8)
+                converted = converted.transpose(_TRANSPOSITIONS[orientation])
+            return np.array(converted, dtype=np.uint8)
         except FocusError:
             raise
         except MemoryError as error:
@@ -164,6 +184,24 @@ def _orientation(image: Image.Image) -> int:
     except _DAMAGE:
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _to_grey(image: Image.Image, path: Path) -> Image.Image:
+    """Converts what is grey to 8 bits, and refuses the rest."""
+    transparent = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+    if transparent and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+        raise FocusError(f"{path}: expected grey values alone, got transparent pixels; save it without transparency")
+    if image.mode.startswith("I") and 0 < (largest := int(np.asarray(image).max())) < 256:
+        raise FocusError(
+            f"{path}: more than 8 bits for each pixel, but no value above {largest}, which is black; save it with 8"
+        )
+    rgb = np.asarray(_to_rgb(image, path))
+    color = int(np.ptp(rgb, axis=2).max())
+    if color > _GREY:
+        raise FocusError(
+            f"{path}: expected grey values, got colours (channels up to {color} apart, of 255); save it as grey"
+        )
+    return Image.fromarray(np.rint(rgb.mean(axis=2, dtype=np.float32)).astype(np.uint8))
 
 
 def _to_rgb(image: Image.Image, path: Path) -> Image.Image:

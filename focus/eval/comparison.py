@@ -42,6 +42,8 @@ class Comparison:
     reference: str
     cells: Mapping[str, Mapping[str, Mapping[str, Cell]]]
     """Method -> half -> one of `VALUES` that it has."""
+    notes: tuple[str, ...] = ()
+    """What the numbers are without, for people."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -51,6 +53,7 @@ class Comparison:
             "digest": self.digest,
             "pictures": self.pictures,
             "reference": self.reference,
+            "notes": list(self.notes),
             "seeds": {method: list(seeds) for method, seeds in self.seeds.items()},
             "methods": {
                 method: {
@@ -72,14 +75,18 @@ class Comparison:
 def compare(results: Sequence[Result], reference: str | None = None) -> list[Comparison]:
     """Compares all methods of some results, subset by subset.
 
+    Files that several runs append to may hold results on more than one test set of a name (another number of faces, one
+    more true mask). Those of test sets on which only some of the methods were measured are left out, and named; where
+    there are several with all methods, each is compared by itself.
+
     Args:
         results: of any number of files. A method that does not learn may have one seed where others have several: its
             one result is paired with each of theirs.
         reference: method that the others are compared with; None: the first of each subset.
 
     Raises:
-        FocusError: two results of one method, seed and subset; results on different test sets, or with other halves; no
-            such reference.
+        FocusError: two results of one method, seed and test set; methods that were never measured on one test set, or
+            with other halves; a single picture; no such reference.
     """
     subsets: dict[str, list[Result]] = {}
     for result in results:
@@ -87,7 +94,30 @@ def compare(results: Sequence[Result], reference: str | None = None) -> list[Com
     if reference is not None and all(result.method != reference for result in results):
         names = ", ".join(dict.fromkeys(result.method for result in results))
         raise FocusError(f"compare: reference: expected one of {names}, got {reference!r}")
-    return [_compare(subset, part, reference) for subset, part in subsets.items()]
+    found = []
+    for subset, part in subsets.items():
+        complete, rest = _by_test_set(part)
+        notes = [
+            f"left out: {result.method} (seed {result.seed}) on another test set, digest {result.digest[:12]}, "
+            f"{len(result.names)} pictures"
+            for result in rest
+        ]
+        found += [_compare(subset, results, reference, notes) for results in complete]
+    return found
+
+
+def _by_test_set(results: Sequence[Result]) -> tuple[list[list[Result]], list[Result]]:
+    """Results of one subset by test set, where all its methods were measured on it; and the others.
+
+    Where no test set has all methods everything is one group, which `runs_of` refuses and says why.
+    """
+    sets: dict[tuple[int, str], list[Result]] = {}
+    for result in results:
+        sets.setdefault((result.version, result.digest), []).append(result)
+    methods = {result.method for result in results}
+    complete = [part for part in sets.values() if {result.method for result in part} == methods]
+    rest = [result for part in sets.values() if part not in complete for result in part]
+    return (complete, rest) if complete else ([list(results)], [])
 
 
 def runs_of(results: Sequence[Result]) -> dict[str, dict[int, Result]]:
@@ -120,16 +150,30 @@ def runs_of(results: Sequence[Result]) -> dict[str, dict[int, Result]]:
     return methods
 
 
-def _compare(subset: str, results: Sequence[Result], reference: str | None) -> Comparison:
+def _compare(subset: str, results: Sequence[Result], reference: str | None, notes: Sequence[str]) -> Comparison:
     first, methods = results[0], runs_of(results)
     chosen = reference if reference in methods else next(iter(methods))
+    halves = [half for half in first.halves if first.half(half).sum() > 1]
+    if not halves:
+        raise FocusError(
+            f"{subset}: got one picture, {first.names[0]}; expected several: one says nothing about the others"
+        )
     cells = {
         method: {
             half: {value: _cell(runs, methods[chosen], method == chosen, value, half) for value in _shared(runs)}
-            for half in first.halves
+            for half in halves
         }
         for method, runs in methods.items()
     }
+    notes = [*notes, *(f"left out: {half}, one picture" for half in first.halves if half not in halves)]
+    for method, runs in methods.items():
+        seeds, others = sorted(runs), sorted(methods[chosen])
+        both = [seed for seed in seeds if seed in others]
+        if min(len(seeds), len(others)) > 1 and seeds != others:
+            notes.append(
+                f"{method} has the seeds {_listed(seeds)}, {chosen} {_listed(others)}: the difference is "
+                + (f"that of {_listed(both)}" if both else "left out, since they share none")
+            )
     return Comparison(
         subset=subset,
         version=first.version,
@@ -138,7 +182,12 @@ def _compare(subset: str, results: Sequence[Result], reference: str | None) -> C
         seeds={method: tuple(sorted(runs)) for method, runs in methods.items()},
         reference=chosen,
         cells=cells,
+        notes=tuple(notes),
     )
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))
 
 
 def _shared(runs: Mapping[int, Result]) -> list[str]:
@@ -181,8 +230,8 @@ class YawBin:
     mean: float
     deviation: float
     """Standard deviation over faces."""
-    error: float
-    """Standard error of the mean."""
+    error: float | None
+    """Standard error of the mean, s / sqrt(n) with the deviation s of a sample; None for one face, which has none."""
 
 
 def by_yaw(
@@ -214,7 +263,7 @@ def by_yaw(
     for k in np.unique(number):
         inside = values[number == k]
         deviation = float(inside.std())
-        error = deviation / float(np.sqrt(len(inside)))
+        error = deviation / float(np.sqrt(len(inside) - 1)) if len(inside) > 1 else None
         bins.append(YawBin(float(k * width), width, len(inside), float(inside.mean()), deviation, error))
     return bins
 

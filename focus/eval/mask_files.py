@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from focus.data.batches import FaceBatch
-from focus.data.images import read_image
+from focus.data.images import read_grey
 from focus.errors import FocusError
 from focus.eval.benchmark import MaskRule
 from focus.face import Rendering
@@ -21,6 +21,9 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 _SHOWN = 10
 """Problems that a message lists."""
+
+_LABELS = 32
+"""Class labels of faces end well below this grey value."""
 
 
 def picture_stem(name: str, occluded: bool) -> str:
@@ -55,17 +58,17 @@ def read_mask(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.uin
     """A mask as grey values: 255 where the face is seen, 0 where it is not, between them where it may be.
 
     Args:
-        path: a picture; of colours the mean counts.
+        path: a grey picture.
         size: (height, width) that is expected; None: any.
 
     Returns:
         uint8 ``[H, W]``.
 
     Raises:
-        FocusError: missing, empty or damaged, another size, or a mask of the values 0 and 1, which is black as a
-            picture.
+        FocusError: missing, empty or damaged, another size, colours or transparency, or a mask of the values 0 and 1,
+            which is black as a picture.
     """
-    mask: NDArray[np.uint8] = np.rint(read_image(path).mean(axis=2, dtype=np.float32)).astype(np.uint8)
+    mask = read_grey(path)
     if size is not None and mask.shape != size:
         raise FocusError(
             f"{path}: expected a mask of {size[1]} x {size[0]} pixels, as its picture has, got {mask.shape[1]} x "
@@ -74,6 +77,30 @@ def read_mask(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.uin
     if mask.max() == 1:
         raise FocusError(f"{path}: expected values from 0 (not the face) to 255 (the face), got 0 and 1; times 255")
     return mask
+
+
+def read_true_mask(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """`read_mask` of a truth, or of the pixels that count: some of it must be white.
+
+    Raises:
+        FocusError: as `read_mask`, or no pixel is as bright as 128: nothing can be scored against it.
+    """
+    mask = read_mask(path, size)
+    if mask.max() < 128:
+        raise FocusError(
+            f"{path}: expected white (255) on the pixels of the face, got none brighter than {mask.max()}: is it "
+            "empty, or of class labels?"
+        )
+    return mask
+
+
+def refuse_labels(name: str, brightest: int) -> None:
+    """Raises `FocusError` where the brightest pixel of all masks of a method is as dark as labels of classes are."""
+    if 1 < brightest <= _LABELS:
+        raise FocusError(
+            f"masks of {name}: expected values from 0 (not the face) to 255 (the face), got none above {brightest} in "
+            "any mask: are they labels of classes? Save 255 where the face is seen, and 0 elsewhere"
+        )
 
 
 def check_masks(name: str, folder: Path, stems: Iterable[str], size: int) -> None:
@@ -86,15 +113,16 @@ def check_masks(name: str, folder: Path, stems: Iterable[str], size: int) -> Non
         size: side of the pictures.
 
     Raises:
-        FocusError: no such folder, or masks that are missing or cannot be used: their number, and the first of them.
+        FocusError: no such folder, masks that are missing or cannot be used: their number, and the first of them; or
+            labels of classes in their place.
     """
     if not folder.is_dir():
         raise FocusError(f"masks of {name}: {folder}: no such folder; expected a mask for each picture of this subset")
     stems = list(stems)
-    problems = []
+    problems, brightest = [], 0
     for stem in stems:
         try:
-            read_mask(folder / f"{stem}.png", (size, size))
+            brightest = max(brightest, int(read_mask(folder / f"{stem}.png", (size, size)).max()))
         except FocusError as error:
             problems.append(str(error))
     refuse(
@@ -103,6 +131,7 @@ def check_masks(name: str, folder: Path, stems: Iterable[str], size: int) -> Non
         len(stems),
         "expected a mask for each picture that focus evaluate pictures writes for the same faces, subsets and seed",
     )
+    refuse_labels(name, brightest)
 
 
 def refuse(name: str, problems: Sequence[str], count: int, expected: str) -> None:

@@ -17,7 +17,7 @@ from focus.data.landmarks import Skip
 from focus.data.photos import PhotoFolder, PhotoItem
 from focus.errors import FocusError
 from focus.eval.benchmark import MaskRule, Method, mask_values
-from focus.eval.mask_files import find_pictures, mask_of, read_mask, refuse
+from focus.eval.mask_files import find_pictures, mask_of, read_mask, read_true_mask, refuse, refuse_labels
 from focus.eval.results import Result
 from focus.face import MorphableModel, Renderer, Rendering
 
@@ -69,7 +69,7 @@ class MaskedPhotos:
         described = []
         for index, item in enumerate(self._photos.items):
             try:
-                read_mask(files.of(item.name), item.photo_size)
+                read_true_mask(files.of(item.name), item.photo_size)
                 described.append([item.name, item.landmarks.tolist(), _sha(item.path), _sha(files.of(item.name))])
             except FocusError as error:
                 self.skipped.append(Skip(item.name, str(error)))
@@ -79,8 +79,8 @@ class MaskedPhotos:
         if not self.items:
             first = self.skipped[-len(self._photos.items)]
             raise FocusError(
-                f"{truth}: none of the {len(self._photos.items)} photos has a true mask; the first: {first.name}: "
-                f"{first.reason}"
+                f"{truth}: none of the {len(self._photos.items)} photos has a true mask to score; the first: "
+                f"{first.name}: {first.reason}"
             )
         content = json.dumps({"image_size": image_size, "photos": described})
         self.digest = hashlib.sha256(content.encode()).hexdigest()
@@ -109,17 +109,18 @@ class MaskedPhotos:
             folder: of its masks.
 
         Raises:
-            FocusError: no such folder, or masks that are missing or cannot be used: their number, and the first of
-                them.
+            FocusError: no such folder, masks that are missing or cannot be used: their number, and the first of them;
+                or labels of classes in their place.
         """
         files = _Files(folder)
-        problems = []
+        problems, brightest = [], 0
         for item in self.items:
             try:
-                read_mask(files.of(item.name), item.photo_size)
+                brightest = max(brightest, int(read_mask(files.of(item.name), item.photo_size).max()))
             except FocusError as error:
                 problems.append(str(error))
         refuse(name, problems, len(self.items), "expected a mask for each photo that has a true one")
+        refuse_labels(name, brightest)
         known = {item.name: item for item in self.items}
 
         def rule(batch: FaceBatch, rendering: Rendering) -> Tensor:

@@ -6,9 +6,12 @@ paired comparisons between methods of different runs need. Pictures are told apa
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -105,22 +108,53 @@ def from_evaluation(
 def append_results(path: Path, results: Sequence[Result]) -> Path:
     """Adds results to a file, or makes it; those of the same method, seed and test set are replaced.
 
+    Another process that does the same at this moment is waited for.
+
     Raises:
-        FocusError: the file holds something else, or a result has values that are not finite or do not fit its names.
+        FocusError: the file holds something else or cannot be written, or a result has values that are not finite or do
+            not fit its names.
     """
-    kept = {result.key: result for result in (read_results(path) if path.exists() else [])}
     for number, result in enumerate(results):
         _check(result, f"result {number + 1}")
-        kept[result.key] = result
-    return write_results(path, list(kept.values()))
+    with _alone(path.parent):
+        kept = {result.key: result for result in (read_results(path) if path.exists() else [])}
+        kept.update((result.key, result) for result in results)
+        return write_results(path, list(kept.values()))
 
 
 def write_results(path: Path, results: Sequence[Result]) -> Path:
-    """Writes a file of these results and no others, in place of one of before."""
+    """Writes a file of these results and no others, in place of one of before.
+
+    Raises:
+        FocusError: the file system refused; a file of before is untouched.
+    """
     text = "".join(json.dumps(asdict(result), allow_nan=False) + "\n" for result in results)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_files({path: text.encode()})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_files({path: text.encode()})
+    except OSError as error:
+        raise FocusError(
+            f"{path}: results cannot be written: {error.strerror or error}. Make room, or choose another folder"
+        ) from error
     return path
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Waits for other processes that add results to files of this folder. The lock is the folder's: it leaves no file,
+    and ends with the process.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise FocusError(f"{folder}: cannot hold results ({error.strerror or error}); choose another folder") from error
+    try:
+        with contextlib.suppress(OSError):  # some file systems know no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def read_results(path: Path) -> list[Result]:
@@ -146,12 +180,13 @@ def _parse(line: str, place: str) -> Result:
         content = json.loads(line)
         values = {name: tuple(map(float, column)) for name, column in content["values"].items()}
         plain = {field.name: content[field.name] for field in fields(Result) if field.name in content}
-        lists = {name: tuple(content[name]) for name in ("names", "occluded", "occluder", "yaw")}
-        result = Result(**{**plain, **lists, "values": values})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        lists = {name: tuple(content[name]) for name in ("names", "occluded", "occluder")}
+        yaw = tuple(map(float, content["yaw"]))
+        result = Result(**{**plain, **lists, "yaw": yaw, "values": values})
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise FocusError(
             f"{place}: no result of this version of focus ({type(error).__name__}: {error}); "
-            "delete the line or run again"
+            "delete the line, or move the file away"
         ) from error
     _check(result, place)
     return result
@@ -159,8 +194,25 @@ def _parse(line: str, place: str) -> Result:
 
 def _check(result: Result, place: str) -> None:
     count = len(result.names)
-    if not isinstance(result.method, str) or not isinstance(result.seed, int) or not isinstance(result.subset, str):
-        raise FocusError(f"{place}: expected a method, a seed and a subset, got {result.key}")
+    texts = (result.method, result.subset, result.digest, result.commit)
+    numbers = (result.seed, result.version)
+    if not all(isinstance(text, str) for text in texts) or not all(type(number) is int for number in numbers):
+        raise FocusError(
+            f"{place}: expected texts as method, subset, digest and commit and whole numbers as seed and version, got "
+            f"{', '.join(map(repr, (*texts, *numbers)))}"
+        )
+    if count == 0:
+        raise FocusError(f"{place}: {result.method}: expected at least one picture, got none")
+    kinds: tuple[tuple[str, tuple[object, ...], type], ...] = (
+        ("names", result.names, str),
+        ("occluded", result.occluded, bool),
+        ("occluder", result.occluder, str),
+    )
+    for name, entries, kind in kinds:
+        if not all(type(entry) is kind for entry in entries):
+            raise FocusError(f"{place}: {result.method}: {name}: expected entries of type {kind.__name__}")
+    if not all(map(math.isfinite, result.yaw)):
+        raise FocusError(f"{place}: {result.method}: yaw: expected finite degrees")
     if len(set(result.names)) != count:
         twice = sorted({name for name in result.names if result.names.count(name) > 1})
         # The two halves of a synthetic set show the same faces: a name comes once in each.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -56,7 +57,9 @@ def paired_tests(first: NDArray[np.floating], second: NDArray[np.floating]) -> P
     if (a == b).all():
         return PairedTests(0.0, 1.0, 1.0)
     stats = require("scipy.stats", extra="evaluate", purpose="test differences")
-    t = stats.ttest_rel(a, b) if np.ptp(a - b) > 0 else None  # one difference for all: t is infinite
+    # One difference for all, but for the rounding of its subtraction: t is infinite.
+    rounding = 4 * np.finfo(np.float64).eps * max(np.abs(a).max(), np.abs(b).max())
+    t = stats.ttest_rel(a, b) if np.ptp(a - b) > rounding else None
     found = (float(t.statistic), float(t.pvalue)) if t is not None else (float(np.sign((a - b)[0])) * 1e300, 0.0)
     return PairedTests(*found, float(stats.wilcoxon(a, b).pvalue))
 
@@ -73,10 +76,14 @@ def paired_bootstrap(
 ) -> Interval:
     """Mean of first - second with a percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13).
 
-    The two methods see the same images, so whole pairs are drawn: what makes an image hard for both cancels.
+    The two methods see the same images, so whole pairs are drawn: what makes an image hard for both cancels. The
+    interval is widened about the mean by sqrt(N / (N - 1)) t / z, with the quantiles of Student's t for N - 1 degrees
+    of freedom and of the normal distribution: without, that of a few images would be far too narrow (Hesterberg 2015,
+    The American Statistician 69). It is 1.6 times as wide for 5 images, and 1.003 times for 500.
 
     Args:
-        first: for each training run the values of one method, ``[N]``, one for each image of that run's test set.
+        first: for each training run the values of one method, ``[N]``, one for each image of that run's test set; at
+            least two images in all, since one says nothing about others.
         second: the same for the other method, in the same order.
         resample_runs: also draws the runs, before the images within them. The interval then speaks of training runs
             that were not made; with three of them it is wide, and coarse. Without, it speaks of these runs on other
@@ -89,7 +96,8 @@ def paired_bootstrap(
         seed: of the resampling; the same inputs give the same interval.
 
     Raises:
-        ValueError: no runs, runs without images, values that are not finite, or shapes that do not pair up.
+        ValueError: no runs, runs without images, one image alone, values that are not finite, or shapes that do not
+            pair up.
     """
     if not first or len(first) != len(second):
         raise ValueError(
@@ -110,6 +118,9 @@ def paired_bootstrap(
         )
     if same_images and len({len(difference) for difference in differences}) > 1:
         raise ValueError(f"paired_bootstrap: same_images: got runs of {[len(d) for d in differences]} images")
+    count = len(differences[0]) if same_images else sum(map(len, differences))
+    if count < 2:
+        raise ValueError("paired_bootstrap: expected at least two images, got one: it says nothing about others")
     rng = np.random.default_rng(seed)
     if same_images:
         means = _resampled_means(np.stack(differences, axis=1), resamples, rng).T  # [runs, resamples]
@@ -121,8 +132,18 @@ def paired_bootstrap(
         if not same_images:  # a run drawn twice gets other images each time
             columns = rng.permuted(columns, axis=1)
         means = means[chosen, columns]
-    low, high = np.quantile(means.mean(axis=0), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(np.mean([d.mean() for d in differences])), float(low), float(high))
+    mean = float(np.mean([d.mean() for d in differences]))
+    quantiles = np.quantile(means.mean(axis=0), [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = mean + _small_sample_factor(count, confidence) * (quantiles - mean)
+    return Interval(mean, float(low), float(high))
+
+
+def _small_sample_factor(count: int, confidence: float) -> float:
+    """sqrt(N / (N - 1)) t / z, with t by its series in 1 / (N - 1) (Abramowitz and Stegun 26.7.5)."""
+    z, freedom = NormalDist().inv_cdf((1 + confidence) / 2), count - 1
+    t = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    t += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
+    return float(np.sqrt(count / freedom)) * t / z
 
 
 def _resampled_means(values: NDArray[np.float64], resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 
 from focus.data.sampling import PoseSettings
 from focus.data.synthetic import SyntheticFaces, SyntheticSettings
@@ -50,6 +51,12 @@ def benchmark_faces(model: MorphableModel, image_size: int, subset: str, seed: i
     # Each subset has faces of its own: one face in two of them would count twice in what is said of both.
     number = SEED_OFFSET + len(SUBSETS) * seed + SUBSETS.index(subset)
     return SyntheticFaces(model, image_size, number, replace(_SETTINGS[subset]))
+
+
+def refuse_name(folder: Path) -> None:
+    """Raises `FocusError` where results on the photos of a folder would be taken for those on a subset."""
+    if folder.resolve().name in SUBSETS:
+        raise FocusError(f"{folder}: results would be called as a subset of the test set; rename the folder")
 
 
 def digest(faces: SyntheticFaces, count: int) -> str:

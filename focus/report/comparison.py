@@ -52,6 +52,7 @@ def comparison_markdown(comparisons: Sequence[Comparison]) -> str:
                 cells = [_text(row[value], value) if value in row else "" for value in columns]
                 parts.append(f"| {method} | " + " | ".join(cells) + " |")
             parts.append("")
+        parts += [f"Note: {note}.\n" for note in comparison.notes]
     return "\n".join(parts)
 
 

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from focus.errors import FocusError
 from focus.files import write_files
+
+
+def check_folder(folder: Path) -> Path:
+    """Refuses a place where no results can be written, before the work of which they come. Makes nothing.
+
+    Raises:
+        FocusError: it is a file or lies in one, or nothing can be written there.
+    """
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not place.is_dir():
+        raise FocusError(f"{folder}: expected a folder for results, but {place} is a file; choose another")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise FocusError(f"{folder}: nothing can be written into {place}; choose another folder, or change its rights")
+    return folder
 
 
 def write_together(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:

@@ -15,6 +15,7 @@ from focus.errors import FocusError
 from focus.eval import evaluate
 from focus.experiment.recipes import title_of
 from focus.experiment.training import method_of
+from focus.report.files import check_folder
 from focus.report.results import write_json
 from focus.report.tables import terminal_table
 from focus.train import Trained, load_trained
@@ -40,6 +41,8 @@ class Checkpoints(Command):
         """Scores all of them on the same pictures."""
         if not self.checkpoints:
             raise FocusError("focus evaluate checkpoints: expected at least one checkpoint, got none")
+        if self.out is not None:
+            check_folder(self.out)
         device = pick_device(self.device)
         loaded = load_alike(self.checkpoints, device)
         first = loaded[0]

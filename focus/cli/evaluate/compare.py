@@ -34,11 +34,14 @@ class Compare(Command):
             raise FocusError("focus evaluate compare: expected at least one file of results, got none")
         comparisons = compare([result for path in self.results for result in read_results(path)], self.reference)
         outcome = Outcome(read=[str(path) for path in self.results], good=True)
+        several = len({comparison.subset for comparison in comparisons}) < len(comparisons)
         for comparison in comparisons:
+            name = f"{comparison.subset} ({comparison.digest[:12]})" if several else comparison.subset
             halves = next(iter(comparison.cells.values()))
             for half in halves:
-                title = f"{comparison.subset}, {half} (+, -: by its 95% interval off {comparison.reference})"
+                title = f"{name}, {half} (+, -: by its 95% interval off {comparison.reference})"
                 outcome.shown += [Text(title, style="bold"), comparison_table(comparison, half), Text()]
+            outcome.shown += [Text(f"note: {note}") for note in comparison.notes]
         outcome.details = {"comparisons": [comparison.as_dict() for comparison in comparisons]}
         if self.out is not None:
             outcome.written = [

@@ -12,15 +12,19 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from numpy.typing import NDArray
 from rich.table import Table
+from rich.text import Text
 
 from focus.cli.command import Command, Outcome, parse_as
 from focus.data.landmarks import Skip
 from focus.errors import FocusError
 from focus.eval.benchmark import mask_values
-from focus.eval.mask_files import find_pictures, mask_of, read_mask
-from focus.eval.results import Result, append_results
+from focus.eval.mask_files import find_pictures, mask_of, read_mask, read_true_mask, refuse_labels
+from focus.eval.results import Result, append_results, read_results
+from focus.eval.testset import refuse_name
 from focus.experiment.provenance import commit
+from focus.report.files import check_folder
 from focus.report.results import write_json
 
 
@@ -41,16 +45,23 @@ class Masks(Command):
 
     def run(self) -> Outcome:
         """Scores every mask that has a true one."""
+        before: set[tuple[str, int, str, int, str]] = set()
+        if self.out is not None:
+            refuse_name(self.truth)
+            results_file = check_folder(self.out) / "results.jsonl"
+            before = {result.key for result in read_results(results_file)} if results_file.exists() else set()
         predicted, true = find_pictures(self.masks), find_pictures(self.truth)
         region = None if self.region is None else find_pictures(self.region)
         outcome = Outcome(good=True)
         images: list[dict[str, Any]] = []
         stems: list[str] = []
         pairs = {stem: path for stem in true if (path := mask_of(predicted, stem)) is not None}
+        name, brightest = self.name or self.masks.resolve().name, 0
         for stem, path in pairs.items():
             try:
                 images.append({"name": path.name, **_mask_values(path, true[stem], region, stem)})
                 stems.append(stem)
+                brightest = max(brightest, int(read_mask(path).max()))
                 outcome.read.append(str(path))
             except FocusError as error:
                 outcome.skipped.append(Skip(path.name, str(error)))
@@ -62,6 +73,7 @@ class Masks(Command):
         if not images:
             outcome.good = False
             return outcome
+        refuse_labels(name, brightest)
         keys = [key for key in images[0] if key != "name"]
         means = {key: float(np.mean([image[key] for image in images])) for key in keys}
         means["f1_std"] = float(np.std([image["f1"] for image in images]))
@@ -69,18 +81,23 @@ class Masks(Command):
         table.add_row(f"{len(images)} masks", *(f"{means[key]:.3f}" for key in keys))
         outcome.shown, outcome.details = [table], {"mean": means, "images": images}
         if self.out is not None:
+            result = self._result(name, stems, images, true)
+            if result.key in before:
+                outcome.shown.append(Text(f"note: takes the place of the results of {name} of before (--name)"))
             outcome.written = [
+                append_results(self.out / "results.jsonl", [result]),
                 write_json(self.out / "metrics.json", outcome.details),
-                append_results(self.out / "results.jsonl", [self._result(stems, images, true)]),
             ]
         return outcome
 
-    def _result(self, stems: Sequence[str], images: Sequence[dict[str, Any]], true: dict[str, Path]) -> Result:
+    def _result(
+        self, name: str, stems: Sequence[str], images: Sequence[dict[str, Any]], true: dict[str, Path]
+    ) -> Result:
         # A region is usually each method's own, so its pixels are no part of what names the test set.
         counted = "everything" if self.region is None else "a region"
         content = [[stem, hashlib.sha256(true[stem].read_bytes()).hexdigest()] for stem in stems]
         return Result(
-            method=self.name or self.masks.resolve().name,
+            method=name,
             seed=0,
             subset=self.truth.resolve().name,
             version=0,
@@ -97,17 +114,17 @@ class Masks(Command):
 def _mask_values(path: Path, true: Path, region: dict[str, Path] | None, stem: str) -> dict[str, float]:
     if region is not None and stem not in region:
         raise FocusError("no region of this name")
-    predicted, visible = _read_mask(path), (_read_mask(true) >= 0.5).float()
-    counted = torch.ones_like(visible) if region is None else (_read_mask(region[stem]) >= 0.5).float()
+    predicted, visible = _tensor(read_mask(path)), (_tensor(read_true_mask(true)) >= 0.5).float()
+    counted = torch.ones_like(visible) if region is None else (_tensor(read_true_mask(region[stem])) >= 0.5).float()
     if not predicted.shape == visible.shape == counted.shape:
         sizes = [f"{mask.shape[3]} x {mask.shape[2]}" for mask in (predicted, visible, counted)]
         raise FocusError(f"mask, true mask and region differ in size: {', '.join(sizes)}")
     return {name: float(value) for name, value in mask_values(predicted, visible, counted).items()}
 
 
-def _read_mask(path: Path) -> torch.Tensor:
+def _tensor(mask: NDArray[np.uint8]) -> torch.Tensor:
     """``[1, 1, H, W]`` in [0, 1]."""
-    return torch.from_numpy(read_mask(path)).float()[None, None] / 255
+    return torch.from_numpy(mask).float()[None, None] / 255
 
 
 def parse(arguments: Sequence[str]) -> Masks:

@@ -22,7 +22,7 @@ from focus.eval.benchmark import TEST_SEED_OFFSET
 from focus.eval.misfit import ESTIMATION_SEED_OFFSET, estimate_misfit
 from focus.eval.misfit_gain import scan_gain, vertex_gain
 from focus.face import MorphableModel
-from focus.report.files import write_together
+from focus.report.files import check_folder, write_together
 from focus.report.misfit import misfit_figure
 from focus.report.results import write_json
 from focus.train import Trained
@@ -58,6 +58,7 @@ class Misfit(Command):
             )
         if not 0 <= self.seed < 1 << 32:
             raise FocusError(f"focus evaluate misfit: seed: expected a number in [0, 2**32), got {self.seed}")
+        check_folder(self.out)
         device = pick_device(self.device)
         loaded = load_alike(self.checkpoints, device)
         other = None if self.test_model is None else load_face(self.test_model)

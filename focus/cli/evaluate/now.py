@@ -21,7 +21,7 @@ from focus.data.landmarks import Skip
 from focus.errors import FocusError
 from focus.eval.now import NowDataset, NowEvaluation, NowSettings, draw_curves, evaluate_now, read_image_list
 from focus.eval.now.dataset import MILLIMETRES, Unit
-from focus.report.files import write_together
+from focus.report.files import check_folder, write_together
 
 
 @dataclass(kw_only=True)
@@ -66,6 +66,7 @@ class Now(Command):
         )
         if self.out is not None:
             require("matplotlib", extra="evaluate", purpose="draw cumulative curves")  # before the work, not after it
+            check_folder(self.out)
         images = read_image_list(self.images)
         with bars() as update:
             evaluation = evaluate_now(

@@ -69,6 +69,11 @@ class Pose(Command):
         runs = [result for of_method in methods.values() for result in of_method]
         runs_of(runs)  # refuses what was measured on other pictures, or comes twice
         halves = [half for half in ("unoccluded", "occluded") if all(result.half(half).any() for result in runs)]
+        if not halves:
+            raise FocusError(
+                f"focus evaluate pose: nobody said which pictures of {self.subset!r} are occluded; expected results on "
+                "the test set, or on photos with --occluded"
+            )
         curves = {
             half: {method: by_yaw(of_method, self.value, half, self.width) for method, of_method in methods.items()}
             for half in halves

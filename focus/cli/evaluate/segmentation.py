@@ -17,11 +17,12 @@ from focus.eval import Method, evaluate
 from focus.eval.benchmark import MaskRule, robust_rule, skin_rule, whole_face
 from focus.eval.mask_files import check_masks, folder_rule, picture_stem
 from focus.eval.masked_photos import MaskedPhotos, evaluate_photos, read_names, results_of_photos
-from focus.eval.results import Result, append_results, from_evaluation
-from focus.eval.testset import SUBSETS, VERSION, benchmark_faces, digest
+from focus.eval.results import Result, append_results, from_evaluation, read_results
+from focus.eval.testset import SUBSETS, VERSION, benchmark_faces, digest, refuse_name
 from focus.experiment.provenance import commit
 from focus.experiment.recipes import RECIPES, title_of
 from focus.experiment.training import method_of
+from focus.report.files import check_folder
 from focus.report.results import write_json, write_text
 from focus.report.segmentation import segmentation_details, segmentation_markdown, segmentation_table
 from focus.train import Trained, shipped_checkpoint
@@ -66,6 +67,9 @@ class Segmentation(Command):
     def run(self) -> Outcome:
         """Scores rules, networks and folders of masks, subset by subset."""
         source = self._photo_source()
+        results_file = check_folder(self.out) / "results.jsonl"
+        if results_file.exists():
+            read_results(results_file)  # refuses what nothing could be added to, before the work
         device = pick_device(self.device)
         initial = self.initial or shipped_checkpoint()
         if initial is None:
@@ -118,7 +122,7 @@ class Segmentation(Command):
             outcome.shown += [Text(subset, style="bold"), segmentation_table(details), Text()]
         outcome.details = {"subsets": subsets}
         outcome.written = [
-            append_results(self.out / "results.jsonl", results),
+            append_results(results_file, results),
             write_json(self.out / "segmentation.json", outcome.details),
             write_text(self.out / "segmentation.md", segmentation_markdown(subsets)),
         ]
@@ -138,8 +142,7 @@ class Segmentation(Command):
             )
         if (self.faces, tuple(self.subsets), self.seed) != (_FACES, SUBSETS, 0):
             raise FocusError("--faces, --subsets and --seed are of the test set; leave them out, or leave out --photos")
-        if self.photos.resolve().name in SUBSETS:
-            raise FocusError(f"{self.photos}: results would be called as a subset of the test set; rename the folder")
+        refuse_name(self.photos)
         return self.photos, self.landmarks, self.truth
 
     def _on_test_set(

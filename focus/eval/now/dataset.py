@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from focus.errors import FocusError
-from focus.eval.now.alignment import face_region
+from focus.eval.now.alignment import Surface, face_region
 from focus.eval.now.files import (
     LANDMARK_SUFFIXES,
     MESH_SUFFIXES,
@@ -37,9 +37,16 @@ CHALLENGES = ("multiview_neutral", "multiview_expressions", "multiview_occlusion
 _EYES_MM = 90.0
 """Distance of the outer eye corners, about that of any adult; only its order of magnitude is used."""
 _EYES_FACTOR = 3.0
-_AWAY = 0.5
-"""Landmarks lie on the mesh, or near: within this share of the outer eye corners' distance."""
-
+_AWAY = 0.1
+"""Landmarks lie on the surface, or near: within this share of the outer eye corners' distance, 9 mm."""
+_ALIKE = 0.25
+"""Seven landmarks of any two faces fit each other better than this root mean square, as a share of the same distance:
+faces of our model by 0.04 on average and 0.17 at most, in wrong order by 0.17 and more.
+"""
+_SUSPICIOUS = 0.1
+"""From here on other orders are tried."""
+_CLEARLY = 0.6
+"""A mirror image or another order must fit better by this factor to be believed."""
 
 _SEVEN_OF_68 = [36, 39, 42, 45, 33, 48, 54]
 """The seven landmarks among the iBUG points: eye corners, nose base, mouth corners."""
@@ -81,7 +88,7 @@ def read_image_list(path: Path) -> list[NowImage]:
         FocusError: missing, empty, lines that are no such path, or images that would share their predictions' files.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError as error:
         raise FocusError(f"{path}: no such file; expected the list of images of the NoW dataset") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -150,7 +157,7 @@ class NowDataset:
                 f"{path}: no vertex within {radius:.3g} mm of the face's centre by its landmarks; expected scan and "
                 "landmarks in one place and unit"
             )
-        nearest, eyes = _nearest(points, mesh.vertices), _eyes(points)
+        nearest, eyes = _away(points, mesh), _eyes(points)
         if nearest.max() > _AWAY * eyes:
             raise FocusError(
                 f"{path}: landmark {int(nearest.argmax())} is {nearest.max() / eyes:.2f} of the eyes' distance away "
@@ -196,19 +203,15 @@ def check_prediction(prediction: Prediction, scan: Scan, *, unit: Unit, metrical
         metrical: whether the unit matters.
 
     Raises:
-        FocusError: landmarks that coincide, mirror those of the scan or are not on the mesh; with `metrical`, another
-            unit.
+        FocusError: landmarks that coincide, mirror those of the scan, come in another order, are not those of a face or
+            not on the mesh; with `metrical`, another unit.
     """
     mesh, landmarks = prediction
     eyes = _eyes(landmarks)
     if eyes == 0:
         raise FocusError("landmarks: both outer eye corners are in one place")
-    if _mirrored(landmarks, scan.landmarks):
-        raise FocusError(
-            "landmarks fit those of the scan best as a mirror image: expected the eye corners from the image's left to "
-            "its right, nose base, mouth corners from left to right; check their order, and the axes of the mesh"
-        )
-    nearest = _nearest(landmarks, mesh.vertices)
+    _check_order(landmarks, scan.landmarks)
+    nearest = _away(landmarks, mesh)
     if nearest.max() > _AWAY * eyes:
         worst = int(nearest.argmax())
         raise FocusError(
@@ -234,9 +237,12 @@ def detect_unit(landmarks: Array) -> Unit | None:
     return None
 
 
-def _nearest(points: Array, vertices: Array) -> Array:
-    """Distance ``[N]`` of each of ``[N, 3]`` to the nearest of ``[V, 3]``."""
-    return np.array([np.linalg.norm(vertices - point, axis=1).min() for point in points])
+def _away(points: Array, mesh: Mesh) -> Array:
+    """Distance ``[N]`` of each of ``[N, 3]`` to the surface, or that to its vertices where they are near enough."""
+    nearest = np.array([np.linalg.norm(mesh.vertices - point, axis=1).min() for point in points])
+    if nearest.max() <= _AWAY * _eyes(points):
+        return nearest
+    return Surface(mesh.vertices, mesh.faces).closest(points).distances
 
 
 def summarise_notes(notes: Sequence[tuple[str, str]]) -> list[str]:
@@ -255,11 +261,47 @@ def _in_words(unit: Unit | None) -> str:
     return names.get(cast(str, unit), "in none of mm, cm and m")
 
 
-def _mirrored(landmarks: Array, truth: Array) -> bool:
-    """Whether a reflection fits better than any rotation, and clearly: nearly flat landmarks decide nothing."""
-    covariance = (truth - truth.mean(axis=0)).T @ (landmarks - landmarks.mean(axis=0))
-    u, singular, vh = torch.linalg.svd(torch.from_numpy(covariance))
-    return bool(torch.linalg.det(u @ vh) < 0) and bool(singular[2] > 1e-3 * singular[0])
+def _check_order(landmarks: Array, truth: Array) -> None:
+    """Raises `FocusError` where a mirror image or another order of the landmarks fits the truth clearly better, or
+    nothing fits.
+    """
+    here, mirrored = (float(_misfits((landmarks * sign)[None], truth)[0]) for sign in ([1, 1, 1], [-1, 1, 1]))
+    expected = (
+        "expected the eye corners from the image's left to its right, nose base, mouth corners from left to right"
+    )
+    if here > _SUSPICIOUS / 2 and mirrored < _CLEARLY * here:
+        raise FocusError(
+            f"landmarks fit those of the scan best as a mirror image: {expected}; check their order, and the axes of "
+            "the mesh"
+        )
+    if here > _SUSPICIOUS:
+        orders = np.array(list(permutations(range(len(truth)))))
+        misfits = _misfits(landmarks[orders], truth)
+        best = int(misfits.argmin())
+        if misfits[best] < _CLEARLY * here:
+            raise FocusError(
+                f"landmarks fit those of the scan better in the order {' '.join(map(str, orders[best]))} (from 0; "
+                f"{misfits[best]:.2f} of the eyes' distance away in place of {here:.2f}): {expected}"
+            )
+    if here > _ALIKE:
+        raise FocusError(
+            f"landmarks are {here:.2f} of the eyes' distance away from those of the scan, aligned as well as can be: "
+            f"{expected}"
+        )
+
+
+def _misfits(landmarks: Array, truth: Array) -> Array:
+    """Root mean square distance ``[K]`` of ``[K, N, 3]``, each moved by its best similarity, to ``[N, 3]``, as a share
+    of the distance of the truth's outer eye corners.
+    """
+    moved = landmarks - landmarks.mean(axis=1, keepdims=True)
+    fixed = truth - truth.mean(axis=0)
+    u, singular, vh = np.linalg.svd(fixed.T @ moved)
+    singular[:, 2] *= np.sign(np.linalg.det(u @ vh))
+    explained = singular.sum(axis=1) ** 2 / np.square(moved).sum(axis=(1, 2))
+    squared = np.maximum(np.square(fixed).sum() - explained, 0)
+    misfits: Array = np.sqrt(squared / len(truth)) / _eyes(truth)
+    return misfits
 
 
 def _only(folder: Path, suffix: str, what: str) -> Path:
