@@ -95,7 +95,7 @@ def test_masks_that_cannot_be_scored_are_named(
     first.unlink()
     second.write_bytes(b"")
     write_image(third, np.ones((20, 30), np.float32))
-    write_image(fourth, (read_mask(fourth) > 0).astype(np.uint8))
+    write_image(fourth, np.dstack([read_mask(fourth)] * 2 + [0 * read_mask(fourth)]))
     size = json.loads((pictures / "pictures.json").read_text())["image_size"]
     options = [*SET, "--device", "cpu", "--out", tmp_path / "out"]
     refused = run(["evaluate", "segmentation", "--masks", f"mine={mine}", *options], capsys, REFUSED)["error"]
@@ -104,7 +104,7 @@ def test_masks_that_cannot_be_scored_are_named(
         f"{first.name}: no such file",
         f"{second.name}: the file is empty",
         f"{third.name}: expected a mask of {size} x {size} pixels, as its picture has, got 30 x 20",
-        f"{fourth.name}: expected values from 0 (not the face) to 255 (the face), got 0 and 1",
+        f"{fourth.name}: expected grey values, got colours",
     ):
         assert part in refused
     for given, message in (
@@ -119,12 +119,17 @@ def test_masks_that_cannot_be_scored_are_named(
     assert not (tmp_path / "out").exists()  # found before the work
 
 
-def test_labels_of_classes_are_no_masks(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("label", [1, 13])
+def test_labels_of_classes_are_no_masks(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], label: int
+) -> None:
     mine = shutil.copytree(pictures / "true_masks", tmp_path / "mine")
     for path in mine.glob("*/*.png"):
-        write_image(path, np.where(read_mask(path) > 0, 13, 0).astype(np.uint8))
+        write_image(path, np.where(read_mask(path) > 0, label, 0).astype(np.uint8))
     options = ["--masks", f"mine={mine}", *SET, "--device", "cpu", "--out", tmp_path / "out"]
-    assert "are they labels of classes?" in run(["evaluate", "segmentation", *options], capsys, REFUSED)["error"]
+    assert (
+        f"got none above {label} in any mask" in run(["evaluate", "segmentation", *options], capsys, REFUSED)["error"]
+    )
     for path in mine.glob("*/*.png"):
         write_image(path, np.zeros_like(read_mask(path)))  # a method that calls everything hidden
     assert "mine" in run(["evaluate", "segmentation", *options], capsys)["subsets"]["general"]

@@ -162,11 +162,31 @@ def test_differences_of_other_seeds_are_named() -> None:
     (comparison,) = compare([runs["a", 0], runs["a", 1], runs["b", 2], runs["b", 3]])
     assert "left out, since they share none" in comparison.notes[0]
     assert comparison.cells["b"]["overall"]["f1"].difference is None
+    # One run of another seed is no rule.
+    (comparison,) = compare([runs["a", 0], runs["a", 1], runs["a", 2], runs["b", 2]])
+    assert comparison.notes == ("b has the seeds 2, a 0, 1, 2: the difference is that of 2",)
+    difference = comparison.cells["b"]["overall"]["f1"].difference
+    assert difference is not None
+    assert difference.mean == 0
+    (comparison,) = compare([runs["a", 0], runs["a", 1], runs["b", 0]], "a")
+    assert comparison.notes == ("one result is paired with every run of the other: b (seed 0 alone)",)
+    (comparison,) = compare([runs["a", 0], runs["a", 1], runs["b", 0]], "b")
+    assert comparison.notes == ("one result is paired with every run of the other: b (seed 0 alone)",)
+
+
+def test_a_reference_that_a_subset_lacks_is_named() -> None:
+    values = [0.1, 0.2, 0.3, 0.4]
+    others = [_result("c", values, subset="photos"), _result("a", values, subset="photos")]
+    first, second = compare([_result("a", values), _result("b", values), *others], "b")
+    assert (first.reference, first.notes) == ("b", ())
+    assert (second.reference, second.notes) == ("c", ("b was not measured here: compared with c",))
 
 
 def test_one_picture_says_nothing() -> None:
-    with pytest.raises(FocusError, match="general: got one picture, face-0"):
+    with pytest.raises(FocusError, match="got one picture of general"):
         compare([_result("a", [0.1]), _result("b", [0.2])])
+    (comparison,) = compare([_result("a", [0.1], subset="photo"), _result("a", [0.1, 0.2, 0.4, 0.3])])
+    assert (comparison.subset, comparison.notes) == ("general", ("left out: photo, one picture",))
     (comparison,) = compare([_result("a", [0.1, 0.3, 0.2]), _result("b", [0.2, 0.2, 0.2])])
     assert list(comparison.cells["a"]) == ["occluded", "overall"]
     assert comparison.notes == ("left out: unoccluded, one picture",)

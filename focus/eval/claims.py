@@ -111,7 +111,7 @@ def check_claims(
         same_images: all runs were tested on the same images; see `paired_bootstrap`.
 
     Raises:
-        FocusError: there are no runs, or one of them has no occluded image.
+        FocusError: there are no runs, or one of them has fewer than two occluded images, or two of another half.
     """
     if not runs:
         raise FocusError("check_claims: expected the results of at least one run, got none")
@@ -143,4 +143,8 @@ def _values(run: Mapping[str, Any], method: str, claim: Claim) -> NDArray[np.flo
         )
     chosen = {"occluded": occluded, "unoccluded": ~occluded, "overall": np.ones_like(occluded)}[claim.half]
     found: NDArray[np.float64] = values[chosen]
+    if len(found) < 2:
+        raise FocusError(
+            f"check_claims: {method}, {claim.metric}: expected at least two images ({claim.half}), got {len(found)}"
+        )
     return found

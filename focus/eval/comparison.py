@@ -80,13 +80,14 @@ def compare(results: Sequence[Result], reference: str | None = None) -> list[Com
     there are several with all methods, each is compared by itself.
 
     Args:
-        results: of any number of files. A method that does not learn may have one seed where others have several: its
-            one result is paired with each of theirs.
-        reference: method that the others are compared with; None: the first of each subset.
+        results: of any number of files. A method that does not learn may have seed 0 alone where others have several:
+            its one result is paired with each of theirs.
+        reference: method that the others are compared with; None: the first of each subset, which also stands in where
+            a subset has no such method.
 
     Raises:
         FocusError: two results of one method, seed and test set; methods that were never measured on one test set, or
-            with other halves; a single picture; no such reference.
+            with other halves; nothing but single pictures; no such reference.
     """
     subsets: dict[str, list[Result]] = {}
     for result in results:
@@ -94,8 +95,11 @@ def compare(results: Sequence[Result], reference: str | None = None) -> list[Com
     if reference is not None and all(result.method != reference for result in results):
         names = ", ".join(dict.fromkeys(result.method for result in results))
         raise FocusError(f"compare: reference: expected one of {names}, got {reference!r}")
-    found = []
+    found, single = [], []
     for subset, part in subsets.items():
+        if max(len(result.names) for result in part) < 2:
+            single.append(subset)
+            continue
         complete, rest = _by_test_set(part)
         notes = [
             f"left out: {result.method} (seed {result.seed}) on another test set, digest {result.digest[:12]}, "
@@ -103,7 +107,15 @@ def compare(results: Sequence[Result], reference: str | None = None) -> list[Com
             for result in rest
         ]
         found += [_compare(subset, results, reference, notes) for results in complete]
-    return found
+    if not found:
+        raise FocusError(
+            f"compare: got one picture of {', '.join(single) or 'nothing'}; expected several: one says nothing about "
+            "the others"
+        )
+    return [
+        replace(part, notes=(*part.notes, *(f"left out: {subset}, one picture" for subset in single)))
+        for part in found[:1]
+    ] + found[1:]
 
 
 def _by_test_set(results: Sequence[Result]) -> tuple[list[list[Result]], list[Result]]:
@@ -154,10 +166,6 @@ def _compare(subset: str, results: Sequence[Result], reference: str | None, note
     first, methods = results[0], runs_of(results)
     chosen = reference if reference in methods else next(iter(methods))
     halves = [half for half in first.halves if first.half(half).sum() > 1]
-    if not halves:
-        raise FocusError(
-            f"{subset}: got one picture, {first.names[0]}; expected several: one says nothing about the others"
-        )
     cells = {
         method: {
             half: {value: _cell(runs, methods[chosen], method == chosen, value, half) for value in _shared(runs)}
@@ -166,14 +174,20 @@ def _compare(subset: str, results: Sequence[Result], reference: str | None, note
         for method, runs in methods.items()
     }
     notes = [*notes, *(f"left out: {half}, one picture" for half in first.halves if half not in halves)]
+    if reference not in (None, chosen):
+        notes.append(f"{reference} was not measured here: compared with {chosen}")
+    seeds = {method: sorted(runs) for method, runs in methods.items()}
     for method, runs in methods.items():
-        seeds, others = sorted(runs), sorted(methods[chosen])
-        both = [seed for seed in seeds if seed in others]
-        if min(len(seeds), len(others)) > 1 and seeds != others:
+        pairs = _pairs(runs, methods[chosen])
+        both = sorted({a.seed for a, _ in pairs})
+        if [a.seed for a, b in pairs] == [b.seed for a, b in pairs] and not both == seeds[method] == seeds[chosen]:
             notes.append(
-                f"{method} has the seeds {_listed(seeds)}, {chosen} {_listed(others)}: the difference is "
-                + (f"that of {_listed(both)}" if both else "left out, since they share none")
+                f"{method} has the seeds {_listed(seeds[method])}, {chosen} {_listed(seeds[chosen])}: the difference "
+                + (f"is that of {_listed(both)}" if both else "is left out, since they share none")
             )
+    alone = [method for method in methods if seeds[method] == [0] != seeds[chosen]]
+    if alone or (seeds[chosen] == [0] and max(map(len, seeds.values())) > 1):
+        notes.append(f"one result is paired with every run of the other: {', '.join(alone or [chosen])} (seed 0 alone)")
     return Comparison(
         subset=subset,
         version=first.version,
@@ -214,7 +228,7 @@ def _cell(
 
 
 def _pairs(runs: Mapping[int, Result], reference: Mapping[int, Result]) -> list[tuple[Result, Result]]:
-    if len(runs) == 1 or len(reference) == 1:
+    if list(runs) == [0] or list(reference) == [0]:  # what does not learn has seed 0 alone
         return [(a, b) for a in runs.values() for b in reference.values()]
     return [(runs[seed], reference[seed]) for seed in sorted(runs.keys() & reference.keys())]
 

@@ -65,8 +65,7 @@ def read_mask(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.uin
         uint8 ``[H, W]``.
 
     Raises:
-        FocusError: missing, empty or damaged, another size, colours or transparency, or a mask of the values 0 and 1,
-            which is black as a picture.
+        FocusError: missing, empty or damaged, another size, colours or transparency.
     """
     mask = read_grey(path)
     if size is not None and mask.shape != size:
@@ -74,8 +73,6 @@ def read_mask(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.uin
             f"{path}: expected a mask of {size[1]} x {size[0]} pixels, as its picture has, got {mask.shape[1]} x "
             f"{mask.shape[0]}"
         )
-    if mask.max() == 1:
-        raise FocusError(f"{path}: expected values from 0 (not the face) to 255 (the face), got 0 and 1; times 255")
     return mask
 
 
@@ -89,17 +86,19 @@ def read_true_mask(path: Path, size: tuple[int, int] | None = None) -> NDArray[n
     if mask.max() < 128:
         raise FocusError(
             f"{path}: expected white (255) on the pixels of the face, got none brighter than {mask.max()}: is it "
-            "empty, or of class labels?"
+            "empty, of 0 and 1, or of class labels?"
         )
     return mask
 
 
 def refuse_labels(name: str, brightest: int) -> None:
-    """Raises `FocusError` where the brightest pixel of all masks of a method is as dark as labels of classes are."""
-    if 1 < brightest <= _LABELS:
+    """Raises `FocusError` where the brightest pixel of all masks of a method is as dark as 0 and 1 or labels of classes
+    are. A single soft mask may well be so dark.
+    """
+    if 0 < brightest <= _LABELS:
         raise FocusError(
             f"masks of {name}: expected values from 0 (not the face) to 255 (the face), got none above {brightest} in "
-            "any mask: are they labels of classes? Save 255 where the face is seen, and 0 elsewhere"
+            "any mask: are they of 0 and 1, or labels of classes? Save 255 where the face is seen, and 0 elsewhere"
         )
 
 

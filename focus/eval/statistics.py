@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import NormalDist
 from typing import NamedTuple
@@ -139,11 +140,18 @@ def paired_bootstrap(
 
 
 def _small_sample_factor(count: int, confidence: float) -> float:
-    """sqrt(N / (N - 1)) t / z, with t by its series in 1 / (N - 1) (Abramowitz and Stegun 26.7.5)."""
+    """sqrt(N / (N - 1)) t / z: t exactly for N = 2 and 3, then by its series in 1 / (N - 1) (Abramowitz and Stegun
+    26.7.5).
+    """
     z, freedom = NormalDist().inv_cdf((1 + confidence) / 2), count - 1
-    t = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-    t += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
-    return float(np.sqrt(count / freedom)) * t / z
+    if freedom == 1:
+        t = math.tan(math.pi * confidence / 2)
+    elif freedom == 2:
+        t = confidence * math.sqrt(2 / (1 - confidence**2))
+    else:
+        t = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+        t += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
+    return math.sqrt(count / freedom) * t / z
 
 
 def _resampled_means(values: NDArray[np.float64], resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:

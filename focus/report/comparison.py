@@ -35,8 +35,10 @@ def comparison_table(comparison: Comparison, half: str) -> Table:
 def comparison_markdown(comparisons: Sequence[Comparison]) -> str:
     """All subsets and halves: mean, 95% interval, and difference to the reference."""
     parts = []
+    names = [comparison.subset for comparison in comparisons]
     for comparison in comparisons:
-        parts.append(f"## {comparison.subset}\n")
+        several = names.count(comparison.subset) > 1  # on several test sets, then told apart by their digests
+        parts.append(f"## {comparison.subset}{f' ({comparison.digest[:12]})' if several else ''}\n")
         runs = ", ".join(f"{name} {len(seeds)}" for name, seeds in comparison.seeds.items())
         parts.append(
             f"Version {comparison.version}, digest `{comparison.digest[:16]}`, {comparison.pictures} pictures; runs: "

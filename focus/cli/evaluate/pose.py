@@ -72,7 +72,7 @@ class Pose(Command):
         if not halves:
             raise FocusError(
                 f"focus evaluate pose: nobody said which pictures of {self.subset!r} are occluded; expected results on "
-                "the test set, or on photos with --occluded"
+                "the test set"
             )
         curves = {
             half: {method: by_yaw(of_method, self.value, half, self.width) for method, of_method in methods.items()}
