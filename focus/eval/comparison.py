@@ -95,27 +95,25 @@ def compare(results: Sequence[Result], reference: str | None = None) -> list[Com
     if reference is not None and all(result.method != reference for result in results):
         names = ", ".join(dict.fromkeys(result.method for result in results))
         raise FocusError(f"compare: reference: expected one of {names}, got {reference!r}")
-    found, single = [], []
-    for subset, part in subsets.items():
-        if max(len(result.names) for result in part) < 2:
-            single.append(subset)
-            continue
+    single = [subset for subset, part in subsets.items() if max(len(result.names) for result in part) < 2]
+    if len(single) == len(subsets):
+        raise FocusError(
+            f"compare: got one picture of {', '.join(single) or 'nothing'}; expected several: one says nothing about "
+            "the others"
+        )
+    found: list[Comparison] = []
+    for subset in [subset for subset in subsets if subset not in single]:
+        part = subsets[subset]
         complete, rest = _by_test_set(part)
         notes = [
             f"left out: {result.method} (seed {result.seed}) on another test set, digest {result.digest[:12]}, "
             f"{len(result.names)} pictures"
             for result in rest
         ]
+        if not found:
+            notes += [f"left out: {other}, one picture" for other in single]
         found += [_compare(subset, results, reference, notes) for results in complete]
-    if not found:
-        raise FocusError(
-            f"compare: got one picture of {', '.join(single) or 'nothing'}; expected several: one says nothing about "
-            "the others"
-        )
-    return [
-        replace(part, notes=(*part.notes, *(f"left out: {subset}, one picture" for subset in single)))
-        for part in found[:1]
-    ] + found[1:]
+    return found
 
 
 def _by_test_set(results: Sequence[Result]) -> tuple[list[list[Result]], list[Result]]:
@@ -176,28 +174,37 @@ def _compare(subset: str, results: Sequence[Result], reference: str | None, note
     notes = [*notes, *(f"left out: {half}, one picture" for half in first.halves if half not in halves)]
     if reference not in (None, chosen):
         notes.append(f"{reference} was not measured here: compared with {chosen}")
-    seeds = {method: sorted(runs) for method, runs in methods.items()}
-    for method, runs in methods.items():
-        pairs = _pairs(runs, methods[chosen])
-        both = sorted({a.seed for a, _ in pairs})
-        if [a.seed for a, b in pairs] == [b.seed for a, b in pairs] and not both == seeds[method] == seeds[chosen]:
-            notes.append(
-                f"{method} has the seeds {_listed(seeds[method])}, {chosen} {_listed(seeds[chosen])}: the difference "
-                + (f"is that of {_listed(both)}" if both else "is left out, since they share none")
-            )
-    alone = [method for method in methods if seeds[method] == [0] != seeds[chosen]]
-    if alone or (seeds[chosen] == [0] and max(map(len, seeds.values())) > 1):
-        notes.append(f"one result is paired with every run of the other: {', '.join(alone or [chosen])} (seed 0 alone)")
+    seeds = {method: tuple(sorted(runs)) for method, runs in methods.items()}
     return Comparison(
         subset=subset,
         version=first.version,
         digest=first.digest,
         pictures=len(first.names),
-        seeds={method: tuple(sorted(runs)) for method, runs in methods.items()},
+        seeds=seeds,
         reference=chosen,
         cells=cells,
-        notes=tuple(notes),
+        notes=(*notes, *_notes_on_seeds(seeds, chosen)),
     )
+
+
+def _notes_on_seeds(seeds: Mapping[str, tuple[int, ...]], reference: str) -> list[str]:
+    """How `_pairs` treats methods that have other seeds than the reference."""
+    notes, alone = [], []
+    for method, own in seeds.items():
+        if own == seeds[reference]:
+            continue
+        if (0,) in (own, seeds[reference]):
+            alone.append(method if own == (0,) else reference)
+            continue
+        both = sorted(set(own) & set(seeds[reference]))
+        notes.append(
+            f"{method} has the seeds {_listed(own)}, {reference} {_listed(seeds[reference])}: the difference "
+            + (f"is that of {_listed(both)}" if both else "is left out, since they share none")
+        )
+    if alone:
+        names = ", ".join(dict.fromkeys(alone))
+        notes.append(f"one result is paired with every run of the other: {names} (seed 0 alone)")
+    return notes
 
 
 def _listed(seeds: Sequence[int]) -> str:

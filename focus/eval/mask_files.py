@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -117,28 +118,35 @@ def check_masks(name: str, folder: Path, stems: Iterable[str], size: int) -> Non
     """
     if not folder.is_dir():
         raise FocusError(f"masks of {name}: {folder}: no such folder; expected a mask for each picture of this subset")
-    stems = list(stems)
-    problems, brightest = [], 0
-    for stem in stems:
-        try:
-            brightest = max(brightest, int(read_mask(folder / f"{stem}.png", (size, size)).max()))
-        except FocusError as error:
-            problems.append(str(error))
-    refuse(
+    read_all(
         name,
-        problems,
-        len(stems),
+        [partial(read_mask, folder / f"{stem}.png", (size, size)) for stem in stems],
         "expected a mask for each picture that focus evaluate pictures writes for the same faces, subsets and seed",
     )
-    refuse_labels(name, brightest)
 
 
-def refuse(name: str, problems: Sequence[str], count: int, expected: str) -> None:
-    """Raises `FocusError` if there are problems with some of `count` masks of a method."""
+def read_all(name: str, readers: Sequence[Callable[[], NDArray[np.uint8]]], expected: str) -> None:
+    """Reads all masks of a method once.
+
+    Args:
+        name: of the method.
+        readers: each reads a mask.
+        expected: for the message, where some cannot be read.
+
+    Raises:
+        FocusError: masks that cannot be used: their number, and the first of them; or labels of classes in their place.
+    """
+    problems, brightest = [], 0
+    for read in readers:
+        try:
+            brightest = max(brightest, int(read().max()))
+        except FocusError as error:
+            problems.append(str(error))
     if problems:
         more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
         shown = "\n  ".join([*problems[:_SHOWN], *more])
-        raise FocusError(f"masks of {name}: {len(problems)} of {count} cannot be used; {expected}:\n  {shown}")
+        raise FocusError(f"masks of {name}: {len(problems)} of {len(readers)} cannot be used; {expected}:\n  {shown}")
+    refuse_labels(name, brightest)
 
 
 def folder_rule(folder: Path) -> MaskRule:

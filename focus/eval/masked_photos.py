@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from focus.data.landmarks import Skip
 from focus.data.photos import PhotoFolder, PhotoItem
 from focus.errors import FocusError
 from focus.eval.benchmark import MaskRule, Method, mask_values
-from focus.eval.mask_files import find_pictures, mask_of, read_mask, read_true_mask, refuse, refuse_labels
+from focus.eval.mask_files import find_pictures, mask_of, read_all, read_mask, read_true_mask
 from focus.eval.results import Result
 from focus.face import MorphableModel, Renderer, Rendering
 
@@ -113,19 +114,16 @@ class MaskedPhotos:
                 or labels of classes in their place.
         """
         files = _Files(folder)
-        problems, brightest = [], 0
-        for item in self.items:
-            try:
-                brightest = max(brightest, int(read_mask(files.of(item.name), item.photo_size).max()))
-            except FocusError as error:
-                problems.append(str(error))
-        refuse(name, problems, len(self.items), "expected a mask for each photo that has a true one")
-        refuse_labels(name, brightest)
+
+        def read(item: PhotoItem) -> NDArray[np.uint8]:
+            return read_mask(files.of(item.name), item.photo_size)
+
+        readers = [partial(read, item) for item in self.items]
+        read_all(name, readers, "expected a mask for each photo that has a true one")
         known = {item.name: item for item in self.items}
 
         def rule(batch: FaceBatch, rendering: Rendering) -> Tensor:
-            chosen = [known[photo] for photo in batch.names]
-            crops = [item.alignment.crop_image(read_mask(files.of(item.name), item.photo_size)) for item in chosen]
+            crops = [known[photo].alignment.crop_image(read(known[photo])) for photo in batch.names]
             return torch.from_numpy(np.stack(crops))[:, None].to(rendering.mask) / 255
 
         return rule

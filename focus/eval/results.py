@@ -117,7 +117,7 @@ def append_results(path: Path, results: Sequence[Result]) -> Path:
     for number, result in enumerate(results):
         _check(result, f"result {number + 1}")
     with _alone(path.parent):
-        kept = {result.key: result for result in (read_results(path) if path.exists() else [])}
+        kept = {result.key: result for result in known_results(path)}
         kept.update((result.key, result) for result in results)
         return write_results(path, list(kept.values()))
 
@@ -155,6 +155,11 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def known_results(path: Path) -> list[Result]:
+    """`read_results` of a file that results are to be added to: none where it is not there yet."""
+    return read_results(path) if path.exists() else []
 
 
 def read_results(path: Path) -> list[Result]:

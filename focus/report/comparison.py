@@ -32,13 +32,20 @@ def comparison_table(comparison: Comparison, half: str) -> Table:
     return table
 
 
+def comparison_titles(comparisons: Sequence[Comparison]) -> list[str]:
+    """Their subsets; where there are several of one subset, on other test sets, with the start of the digest."""
+    names = [comparison.subset for comparison in comparisons]
+    return [
+        f"{comparison.subset} ({comparison.digest[:12]})" if names.count(comparison.subset) > 1 else comparison.subset
+        for comparison in comparisons
+    ]
+
+
 def comparison_markdown(comparisons: Sequence[Comparison]) -> str:
     """All subsets and halves: mean, 95% interval, and difference to the reference."""
     parts = []
-    names = [comparison.subset for comparison in comparisons]
-    for comparison in comparisons:
-        several = names.count(comparison.subset) > 1  # on several test sets, then told apart by their digests
-        parts.append(f"## {comparison.subset}{f' ({comparison.digest[:12]})' if several else ''}\n")
+    for comparison, title in zip(comparisons, comparison_titles(comparisons), strict=True):
+        parts.append(f"## {title}\n")
         runs = ", ".join(f"{name} {len(seeds)}" for name, seeds in comparison.seeds.items())
         parts.append(
             f"Version {comparison.version}, digest `{comparison.digest[:16]}`, {comparison.pictures} pictures; runs: "

@@ -13,7 +13,7 @@ from focus.cli.command import Command, Outcome, parse_as
 from focus.errors import FocusError
 from focus.eval.comparison import compare
 from focus.eval.results import read_results
-from focus.report.comparison import comparison_markdown, comparison_table
+from focus.report.comparison import comparison_markdown, comparison_table, comparison_titles
 from focus.report.results import write_json, write_text
 
 
@@ -34,9 +34,7 @@ class Compare(Command):
             raise FocusError("focus evaluate compare: expected at least one file of results, got none")
         comparisons = compare([result for path in self.results for result in read_results(path)], self.reference)
         outcome = Outcome(read=[str(path) for path in self.results], good=True)
-        several = len({comparison.subset for comparison in comparisons}) < len(comparisons)
-        for comparison in comparisons:
-            name = f"{comparison.subset} ({comparison.digest[:12]})" if several else comparison.subset
+        for comparison, name in zip(comparisons, comparison_titles(comparisons), strict=True):
             halves = next(iter(comparison.cells.values()))
             for half in halves:
                 title = f"{name}, {half} (+, -: by its 95% interval off {comparison.reference})"

@@ -21,7 +21,7 @@ from focus.data.landmarks import Skip
 from focus.errors import FocusError
 from focus.eval.benchmark import mask_values
 from focus.eval.mask_files import find_pictures, mask_of, read_mask, read_true_mask, refuse_labels
-from focus.eval.results import Result, append_results, read_results
+from focus.eval.results import Result, append_results, known_results
 from focus.eval.testset import refuse_name
 from focus.experiment.provenance import commit
 from focus.report.files import check_folder
@@ -48,8 +48,7 @@ class Masks(Command):
         before: set[tuple[str, int, str, int, str]] = set()
         if self.out is not None:
             refuse_name(self.truth)
-            results_file = check_folder(self.out) / "results.jsonl"
-            before = {result.key for result in read_results(results_file)} if results_file.exists() else set()
+            before = {result.key for result in known_results(check_folder(self.out) / "results.jsonl")}
         predicted, true = find_pictures(self.masks), find_pictures(self.truth)
         region = None if self.region is None else find_pictures(self.region)
         outcome = Outcome(good=True)
@@ -59,9 +58,10 @@ class Masks(Command):
         name, brightest = self.name or self.masks.resolve().name, 0
         for stem, path in pairs.items():
             try:
-                images.append({"name": path.name, **_mask_values(path, true[stem], region, stem)})
+                mask = read_mask(path)
+                images.append({"name": path.name, **_mask_values(mask, true[stem], region, stem)})
                 stems.append(stem)
-                brightest = max(brightest, int(read_mask(path).max()))
+                brightest = max(brightest, int(mask.max()))
                 outcome.read.append(str(path))
             except FocusError as error:
                 outcome.skipped.append(Skip(path.name, str(error)))
@@ -111,10 +111,10 @@ class Masks(Command):
         )
 
 
-def _mask_values(path: Path, true: Path, region: dict[str, Path] | None, stem: str) -> dict[str, float]:
+def _mask_values(mask: NDArray[np.uint8], true: Path, region: dict[str, Path] | None, stem: str) -> dict[str, float]:
     if region is not None and stem not in region:
         raise FocusError("no region of this name")
-    predicted, visible = _tensor(read_mask(path)), (_tensor(read_true_mask(true)) >= 0.5).float()
+    predicted, visible = _tensor(mask), (_tensor(read_true_mask(true)) >= 0.5).float()
     counted = torch.ones_like(visible) if region is None else (_tensor(read_true_mask(region[stem])) >= 0.5).float()
     if not predicted.shape == visible.shape == counted.shape:
         sizes = [f"{mask.shape[3]} x {mask.shape[2]}" for mask in (predicted, visible, counted)]

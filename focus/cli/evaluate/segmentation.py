@@ -17,7 +17,7 @@ from focus.eval import Method, evaluate
 from focus.eval.benchmark import MaskRule, robust_rule, skin_rule, whole_face
 from focus.eval.mask_files import check_masks, folder_rule, picture_stem
 from focus.eval.masked_photos import MaskedPhotos, evaluate_photos, read_names, results_of_photos
-from focus.eval.results import Result, append_results, from_evaluation, read_results
+from focus.eval.results import Result, append_results, from_evaluation, known_results
 from focus.eval.testset import SUBSETS, VERSION, benchmark_faces, digest, refuse_name
 from focus.experiment.provenance import commit
 from focus.experiment.recipes import RECIPES, title_of
@@ -68,8 +68,7 @@ class Segmentation(Command):
         """Scores rules, networks and folders of masks, subset by subset."""
         source = self._photo_source()
         results_file = check_folder(self.out) / "results.jsonl"
-        if results_file.exists():
-            read_results(results_file)  # refuses what nothing could be added to, before the work
+        known_results(results_file)  # refuses what nothing could be added to, before the work
         device = pick_device(self.device)
         initial = self.initial or shipped_checkpoint()
         if initial is None:
