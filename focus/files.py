@@ -1,13 +1,100 @@
-"""Files that appear complete under their names, or not at all."""
+"""Files in and out: inputs that are ordinary files of a bounded size; outputs that appear complete, or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Mapping
 from io import BufferedWriter
 from pathlib import Path
+
+from focus.errors import FocusError
+
+_KINDS = {
+    stat.S_IFIFO: "a FIFO (named pipe)",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFDIR: "a folder",
+}
+
+
+def check_input(path: str | os.PathLike[str], limit: int) -> int:
+    """That a path (or the end of its links) is an ordinary file that can be read to its end.
+
+    What could wait for ever (FIFOs, sockets, terminals) or has no end (devices) is refused by name.
+
+    Args:
+        path: of the file.
+        limit: bytes that the file may have; see `focus.limits`.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        FocusError: missing, no ordinary file, larger than the limit, or it may not be read.
+    """
+    handle = _open_input(Path(path), limit)
+    try:
+        return os.fstat(handle).st_size
+    finally:
+        os.close(handle)
+
+
+def read_input(path: str | os.PathLike[str], limit: int) -> bytes:
+    """The bytes of an input; at most `limit` of them are ever held.
+
+    Raises:
+        FocusError: as `check_input`; or the file grew beyond the limit while it was read.
+    """
+    path = Path(path)
+    with open(_open_input(path, limit), "rb") as file:
+        try:
+            data = file.read(limit + 1)
+        except OSError as error:
+            raise FocusError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if data is None or len(data) > limit:
+        raise FocusError(f"{path}: has no end within {_size(limit)}, the limit for its kind; expected an ordinary file")
+    return data
+
+
+def _open_input(path: Path, limit: int) -> int:
+    try:
+        # Opening a FIFO would wait for its writer.
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError as error:
+        raise FocusError(f"{path}: no such file") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        what = _kind(path)
+        detail = f"is {what}" if what else f"cannot be read ({getattr(error, 'strerror', None) or error})"
+        raise FocusError(f"{path}: {detail}; expected an ordinary file that you may read") from error
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            what = _KINDS.get(stat.S_IFMT(status.st_mode), "no ordinary file")
+            raise FocusError(f"{path}: is {what}; expected an ordinary file")
+        if status.st_size > limit:
+            raise FocusError(
+                f"{path}: has {_size(status.st_size)}, more than the {_size(limit)} that a file of its kind may have"
+            )
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _kind(path: Path) -> str | None:
+    """What a path is where it is no ordinary file; None where it is one, or nobody can say."""
+    try:
+        return _KINDS.get(stat.S_IFMT(path.stat().st_mode))
+    except (OSError, ValueError):
+        return None
+
+
+def _size(count: int) -> str:
+    return f"{count / (1 << 20):,.0f} MiB" if count >= 1 << 20 else f"{count:,} bytes"
 
 
 def write_files(contents: Mapping[Path, bytes]) -> None:

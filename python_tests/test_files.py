@@ -6,6 +6,7 @@ import builtins
 import errno
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import pytest
 from focus.data import write_image
 from focus.errors import FocusError
 from focus.face import MorphableModel
-from focus.files import write_files
+from focus.files import check_input, read_input, write_files
 from focus.report.files import write_together
 from focus.train.checkpoint import Header, save_checkpoint
 from focus.train.config import LogSettings
@@ -132,3 +133,38 @@ def test_two_writers_of_one_file_do_not_mix(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(OSError, match="another process is writing the same file"):
         write_files({path: b"ours"})
     assert {item.name: item.read_bytes() for item in tmp_path.iterdir()} == {"file": b"theirs"}
+
+
+@pytest.mark.parametrize("kind", ["fifo", "socket", "device", "folder", "missing", "nul", "loop", "large", "endless"])
+def test_inputs_that_are_no_ordinary_files_are_refused_at_once(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "input"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "nul":
+        path = tmp_path / "in\0put"
+    elif kind == "loop":
+        path.symlink_to(path)
+    elif kind == "large":
+        path.write_bytes(b"12345")
+    elif kind == "endless":
+        path = Path("/proc/self/environ")  # of 0 bytes, and yet with contents
+    words = {"fifo": "FIFO", "device": "device", "missing": "no such file", "large": "5 bytes", "endless": "no end"}
+    for read in (check_input, read_input):
+        if (kind, read) != ("endless", check_input):
+            with pytest.raises(FocusError, match=words.get(kind, kind if kind in ("socket", "folder") else "input")):
+                read(path, 4)
+
+
+def test_an_ordinary_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
+    path = tmp_path / "input"
+    path.write_bytes(b"1234")
+    (tmp_path / "link").symlink_to(path)
+    assert check_input(tmp_path / "link", 4) == 4
+    assert read_input(tmp_path / "link", 4) == b"1234"

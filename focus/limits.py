@@ -1,0 +1,26 @@
+"""How much of each kind of input is read: the one place. Checked against file or header, before memory is spent.
+
+Far above what is real of its kind, and low enough that a damaged or hostile file cannot take the machine down.
+"""
+
+from __future__ import annotations
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+IMAGE_FILE = GIB
+"""Bytes of an image file."""
+IMAGE_PIXELS = 120_000_000
+"""Pixels of one photo. Decoding takes about 7 bytes a pixel at its peak: 0.8 GB at this limit."""
+TABLE_FILE = GIB
+"""Bytes of a table of landmarks; those of the 200,000 photos of CelebA take a fifth of it."""
+TEXT_FILE = 64 * MIB
+"""Bytes of other text and JSON files, and of landmarks and boxes of one photo or mesh."""
+LOG_FILE = 4 * GIB
+"""Bytes of the log of a run."""
+MESH_FILE = 2 * GIB
+"""Bytes of a scan or of a predicted mesh."""
+MODEL_FILE = 4 * GIB
+"""Bytes of a face model, and of all of its arrays in memory."""
+WEIGHTS_FILE = 8 * GIB
+"""Bytes of a checkpoint or of a file of weights, and of its tensors in memory."""
