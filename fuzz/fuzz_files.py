@@ -4,8 +4,8 @@
     python fuzz/fuzz_files.py --reader mat --seed 7 --inputs 5000
     python fuzz/fuzz_files.py --reader mat --again build/fuzz/files/mat-7-123.mat
 
-Small valid files are mutated: bits, interesting numbers of 8 to 64 bits in both byte orders, cuts, slices that are moved
-or repeated; half of the changes hit the first or last bytes, where the structure is. Every input is read in a forked
+Small valid files are mutated: bits, interesting numbers of 8 to 64 bits in both byte orders, cuts, slices that move
+or repeat; half of the changes hit the first or last bytes, where the structure is. Every input is read in a forked
 process, so that a signal (a crash, or the alarm of one that takes too long) ends that process alone. What is found is
 kept with its traceback, and the exit status is 1. A finding becomes a test of the reader.
 
