@@ -1,4 +1,4 @@
-"""NumPy's array files (.npy, .npz): what their headers claim is checked before memory is spent, nothing is unpickled."""
+"""NumPy's array files (.npy, .npz): headers are checked before memory is spent, and nothing is unpickled."""
 
 from __future__ import annotations
 

@@ -28,7 +28,9 @@ _BYTES_PER_SECOND = 10e6
 """How slowly a file may be read, at most; on top of `_SECONDS`."""
 _LONGEST_ANSWER = 1 << 16
 _ENVIRONMENT = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR")
-_DTYPES = frozenset(f"{order}{kind}" for order in "<>" for kind in ("f2", "f4", "f8", "i2", "i4", "i8", "u2", "u4", "u8"))
+_DTYPES = frozenset(
+    f"{order}{kind}" for order in "<>" for kind in ("f2", "f4", "f8", "i2", "i4", "i8", "u2", "u4", "u8")
+)
 _DTYPES |= {"|i1", "|u1"}
 
 
@@ -53,7 +55,14 @@ def read_hdf5(path: Path, names: Collection[str], limit: int) -> dict[str, NDArr
     environment = {key: os.environ[key] for key in _ENVIRONMENT if key in os.environ}
     # No plugins, and no threads of a linear algebra library, whose memory would count.
     environment |= {"HDF5_PLUGIN_PRELOAD": "::", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-I", hdf5_process.__file__, os.fspath(path.absolute()), str(limit), str(int(seconds) + 1)]
+    command = [
+        sys.executable,
+        "-I",
+        hdf5_process.__file__,
+        os.fspath(path.absolute()),
+        str(limit),
+        str(int(seconds) + 1),
+    ]
     pipe = subprocess.PIPE
     try:
         process = subprocess.Popen(

@@ -25,7 +25,7 @@ _WORKSPACE = 1 << 30
 _ITEM_SIZES = {"f": (2, 4, 8), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8)}
 
 
-class _Refusal(Exception):
+class _RefusalError(Exception):
     """Says what is wrong with the file."""
 
 
@@ -66,42 +66,48 @@ def _dataset(h5py: Any, file: Any, name: str) -> Any:
     for part in parts:
         if not isinstance(group, h5py.Group) or part not in group:
             top = ", ".join(sorted(str(key)[:40] for key, _ in zip(file, range(10), strict=False)))
-            raise _Refusal(f"expected a Basel Face Model with the dataset {name}; it has {top or 'nothing'} at its top")
+            raise _RefusalError(
+                f"expected a Basel Face Model with the dataset {name}; it has {top or 'nothing'} at its top"
+            )
         if group.id.links.get_info(part.encode()).type != h5py.h5l.TYPE_HARD:
-            raise _Refusal(f"{name} is a link out of its place, perhaps out of the file; links are not followed")
+            raise _RefusalError(f"{name} is a link out of its place, perhaps out of the file; links are not followed")
         group = group[part]
     if not isinstance(group, h5py.Dataset):
-        raise _Refusal(f"expected a Basel Face Model with the dataset {name}; {last} is something else")
+        raise _RefusalError(f"expected a Basel Face Model with the dataset {name}; {last} is something else")
     return group
 
 
 def _check(h5py: Any, name: str, dataset: Any, file_size: int) -> int:
-    """Bytes of an array whose numbers all lie in this file, or `_Refusal`."""
+    """Bytes of an array whose numbers all lie in this file, or `_RefusalError`."""
     creation = dataset.id.get_create_plist()
     if creation.get_external_count():
-        raise _Refusal(f"{name} has its numbers in another file; other files are not read")
+        raise _RefusalError(f"{name} has its numbers in another file; other files are not read")
     layout = creation.get_layout()
     if layout not in (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED):
-        raise _Refusal(f"{name} is made of parts of other datasets (a virtual dataset), which are not read")
+        raise _RefusalError(f"{name} is made of parts of other datasets (a virtual dataset), which are not read")
     for number in range(creation.get_nfilters()):
         code = creation.get_filter(number)[0]
         if code not in _FILTERS:
-            raise _Refusal(f"{name} is compressed by filter {code}; expected one of {', '.join(_FILTERS.values())}")
+            raise _RefusalError(
+                f"{name} is compressed by filter {code}; expected one of {', '.join(_FILTERS.values())}"
+            )
     if dataset.shape is None or len(dataset.shape) > 2:
-        raise _Refusal(f"{name}: expected an array of one or two dimensions, got {dataset.shape}")
+        raise _RefusalError(f"{name}: expected an array of one or two dimensions, got {dataset.shape}")
     dtype = dataset.dtype
     if dtype.itemsize not in _ITEM_SIZES.get(dtype.kind, ()):
-        raise _Refusal(f"{name}: expected numbers, got {str(dtype)[:80]}")
-    size = math.prod(dataset.shape) * dtype.itemsize
+        raise _RefusalError(f"{name}: expected numbers, got {str(dtype)[:80]}")
+    size: int = math.prod(dataset.shape) * dtype.itemsize
     stored = dataset.id.get_storage_size()
     chunked = layout == h5py.h5d.CHUNKED
     if chunked:
         chunk = math.prod(creation.get_chunk()) * dtype.itemsize
         # The outer chunks may reach beyond the array.
         if chunk > 4 * size + (1 << 20):
-            raise _Refusal(f"{name} has {size} bytes in chunks of {chunk}")
+            raise _RefusalError(f"{name} has {size} bytes in chunks of {chunk}")
     if stored > file_size or size > stored * (_DEFLATE_RATIO if chunked else 1):
-        raise _Refusal(f"{name} claims {size} bytes of numbers, of which {min(stored, file_size)} were ever written")
+        raise _RefusalError(
+            f"{name} claims {size} bytes of numbers, of which {min(stored, file_size)} were ever written"
+        )
     return size
 
 
@@ -111,7 +117,7 @@ def _read(h5py: Any, np: Any, path: str, limit: int, names: list[str]) -> None:
         sizes = {name: _check(h5py, name, dataset, os.path.getsize(path)) for name, dataset in datasets.items()}
         total = sum(sizes.values())
         if total > limit:
-            raise _Refusal(f"expected at most {limit} bytes of arrays, got {total}")
+            raise _RefusalError(f"expected at most {limit} bytes of arrays, got {total}")
         _limit(resource.RLIMIT_AS, _used() + _WORKSPACE + total)
         # All are read before the first is sent: the answer says that all are good.
         arrays = {name: np.ascontiguousarray(dataset[()]) for name, dataset in datasets.items()}
@@ -134,7 +140,7 @@ def main() -> NoReturn:
         try:
             _lock_down(int(seconds), _WORKSPACE)
             _read(h5py, np, path, int(limit), names)
-        except _Refusal as refusal:
+        except _RefusalError as refusal:
             _answer({"refused": str(refusal)})
         except Exception as error:  # h5py raises many kinds for damaged files
             reason = f"it is damaged or something else: {str(error) or type(error).__name__}"[:300]

@@ -79,9 +79,10 @@ def _tag(data: memoryview, place: int, order: str) -> _Tag:
 
 
 def _read(data: memoryview, names: Collection[str], limit: int) -> dict[str, NDArray[Any]]:
-    if len(data) < _HEADER or bytes(data[126:128]) not in (b"IM", b"MI"):
+    mark = bytes(data[126:_HEADER])
+    if len(data) < _HEADER or mark not in (b"IM", b"MI"):
         raise ValueError("it does not start as a file of MATLAB does")
-    order = "<" if data[126:128] == b"IM" else ">"
+    order = "<" if mark == b"IM" else ">"
     (version,) = struct.unpack_from(f"{order}H", data, 124)
     if version != 0x0100:
         raise ValueError(f"version {version:#06x} of the format; save it with -v7")
@@ -90,6 +91,7 @@ def _read(data: memoryview, names: Collection[str], limit: int) -> dict[str, NDA
     while place < len(data):
         tag = _tag(data, place, order)
         element = data[tag.start : tag.start + tag.size]
+        array: _Plain
         if tag.kind == _COMPRESSED:
             array = _Compressed(element, order)
         elif tag.kind == _MATRIX:

@@ -1,7 +1,7 @@
 """Pickles of plain values and of numpy's numbers, followed opcode by opcode: no object is built, nothing is called.
 
-`pickle` builds whatever a file says; even restricted to numpy's own functions it lets a file hand numpy a pointer. Here a
-file can make numbers, strings, lists, tuples and dictionaries of them, and arrays of numbers become lists.
+`pickle` builds whatever a file says; even restricted to numpy's own functions it lets a file hand numpy a pointer.
+Here a file can make numbers, strings, lists, tuples and dictionaries of them, and arrays of numbers become lists.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-Value: TypeAlias = "None | bool | int | float | str | bytes | list[Value] | tuple[Value, ...] | dict[str, Value]"
+Value: TypeAlias = "bool | int | float | str | bytes | list[Value] | tuple[Value, ...] | dict[str, Value] | None"
 
 _MOST_NUMBERS = 1024
 """Of one array."""
@@ -127,27 +127,32 @@ def _text(value: Any) -> str:
     return value
 
 
+_OPCODES: dict[str, Any] = {opcode.code: opcode for opcode in pickletools.opcodes}
+
+
 def _opcodes(file: io.BytesIO) -> Iterator[tuple[str, Any]]:
     """`pickletools.genops`, which cannot read the quoted strings of Python 2 that are no ASCII."""
     while code := file.read(1):
-        opcode = pickletools.code2op.get(code.decode("latin-1"))
+        opcode = _OPCODES.get(code.decode("latin-1"))
         if opcode is None:
             raise ValueError(f"{code!r} starts nothing in a pickle")
         if opcode.name == "STRING":
             quoted = file.readline().rstrip(b"\n")
             if len(quoted) < 2 or quoted[:1] not in b"'\"" or quoted[-1:] != quoted[:1]:
                 raise ValueError("a string without quotes")
-            yield "STRING", codecs.escape_decode(quoted[1:-1])[0]  # type: ignore[attr-defined]
+            yield "STRING", codecs.escape_decode(quoted[1:-1])[0]
         else:
-            yield opcode.name, None if opcode.arg is None else opcode.arg.reader(file)  # type: ignore[call-arg]
+            yield opcode.name, None if opcode.arg is None else opcode.arg.reader(file)
     raise ValueError("it is cut short")
 
 
 _LITERALS = frozenset(
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING "
-    "UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8".split()
+    [
+        *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+        *("STRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
+    ]
 )
-_BYTES = frozenset("BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8".split())
+_BYTES = frozenset(["BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"])
 _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
