@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import pickle
 import random
@@ -210,6 +211,12 @@ def _box(protocol: int) -> Callable[[], bytes]:
     return make
 
 
+def _plain_box() -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.array([10.0, 20, 99.5, 140]))
+    return file.getvalue()
+
+
 def _read_box(path: Path) -> object:
     from focus.eval.now import read_box
 
@@ -220,6 +227,12 @@ def _indices(path: Path) -> object:
     from focus.face.loaders import read_landmarks68
 
     return read_landmarks68(path)
+
+
+def _ict_indices(path: Path) -> object:
+    from focus.face.ict_facekit import read_indices
+
+    return read_indices(path)
 
 
 READERS: dict[str, Reader] = {
@@ -233,6 +246,11 @@ READERS: dict[str, Reader] = {
         lambda: _hdf5(compression="gzip", shuffle=True, fletcher32=True), ".h5", _model, short=40
     ),
     "landmarks68": Reader(lambda: " ".join(map(str, range(68))).encode(), ".txt", _indices),
+    "ict-indices": Reader(
+        lambda: json.dumps({"expressions": ["jawOpen"], "idx_to_landmark_verts": list(range(68))}).encode(),
+        ".json",
+        _ict_indices,
+    ),
     "jpeg": Reader(
         _image("JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"), ".jpg", _read_image
     ),
@@ -242,10 +260,13 @@ READERS: dict[str, Reader] = {
     "tiff-lzw": Reader(_image("TIFF", compression="tiff_lzw"), ".tiff", _read_image),
     "gif": Reader(_image("GIF"), ".gif", _read_image),
     "bmp": Reader(_image("BMP"), ".bmp", _read_image),
+    "ppm": Reader(_image("PPM"), ".ppm", _read_image),
+    "avif": Reader(_image("AVIF"), ".avif", _read_image),
     "weights-safetensors": Reader(_weights("safetensors"), ".safetensors", _read_weights),
     "weights-zip": Reader(_weights("zip"), ".pth", _read_weights),
     "weights-pickle": Reader(_weights_pickle, ".pth", _weights_of_pickle),
     "weights-legacy": Reader(_weights("legacy"), ".pth", _read_weights),
+    "box-plain": Reader(_plain_box, ".npy", _read_box),
     **{f"box-{protocol}": Reader(_box(protocol), ".npy", _read_box) for protocol in (0, 2, 4, 5)},
 }
 """Name -> what makes a valid file, its suffix, what reads it."""

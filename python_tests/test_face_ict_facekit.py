@@ -152,8 +152,14 @@ def _write(name: str, content: bytes) -> Callable[[Path], None]:
         (_write("browDown_L.obj", b"v nan 0 0\n"), r"browDown_L\.obj: .*three finite numbers"),
         (_write("generic_neutral_mesh.obj", b"v 0 0 0\n"), r"neutral_mesh\.obj: .*material M_Face, .*: none"),
         (_edit("generic_neutral_mesh.obj", "M_Face", "M_Skin"), r"neutral_mesh\.obj: .*M_BackHead.*M_Skin"),
-        (_edit("generic_neutral_mesh.obj", "f 3/3", "f 300/3"), r"neutral_mesh\.obj: line \d+: a polygon of .* 300, which is not there"),
-        (_edit("generic_neutral_mesh.obj", "f 3/3", "f 3/300"), r"neutral_mesh\.obj: line \d+: a polygon of .* 300, which is not there"),
+        (
+            _edit("generic_neutral_mesh.obj", "f 3/3", "f 300/3"),
+            r"neutral_mesh\.obj: line \d+: a polygon of .* 300, which is not there",
+        ),
+        (
+            _edit("generic_neutral_mesh.obj", "f 3/3", "f 3/300"),
+            r"neutral_mesh\.obj: line \d+: a polygon of .* 300, which is not there",
+        ),
         (_edit("generic_neutral_mesh.obj", "f 3/3", "f a/3"), r"neutral_mesh\.obj: line \d+: 'a/3' is no corner"),
     ],
 )

@@ -116,7 +116,7 @@ def _receive(pipe: IO[bytes], names: Collection[str], limit: int) -> tuple[dict[
         if "missing" in answer:
             return None, f"h5py is needed, and importing it in a second Python failed ({str(answer['missing'])[:300]})"
         if "refused" in answer:
-            return None, str(answer["refused"])[:500]
+            return None, "".join(letter if letter.isprintable() else "?" for letter in str(answer["refused"])[:500])
         described = {str(name): (str(dtype), tuple(map(int, shape))) for name, dtype, shape in answer["arrays"]}
     except (ValueError, TypeError, KeyError, RecursionError):
         return None, ""

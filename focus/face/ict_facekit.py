@@ -53,7 +53,7 @@ def read_ict_facekit(folder: Path, landmarks68: Sequence[int] | None = None) -> 
     Raises:
         FocusError: a file is missing, damaged or does not fit the others.
     """
-    names, known = _read_indices(folder / _INDICES)
+    names, known = read_indices(folder / _INDICES)
     neutral = _read_mesh(folder / NEUTRAL)
     mean, triangles = neutral.vertices, _triangles(folder / NEUTRAL, neutral)
     kept, first, corners = np.unique(triangles.vertices, return_index=True, return_inverse=True)
@@ -78,7 +78,7 @@ def read_ict_facekit(folder: Path, landmarks68: Sequence[int] | None = None) -> 
     return arrays
 
 
-def _read_indices(path: Path) -> tuple[list[str], list[int]]:
+def read_indices(path: Path) -> tuple[list[str], list[int]]:
     """Names of the expressions, and the vertices of the landmarks."""
     try:
         content = json.loads(read_input(path, limits.TEXT_FILE).decode("utf-8-sig"))
