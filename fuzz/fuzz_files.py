@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -34,8 +35,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image, features
 
-from focus.errors import FocusError
+from focus.errors import FocusError, FocusWarning
 
 SECONDS_PER_INPUT = 30
 MEMORY = 768 << 20
@@ -146,8 +148,6 @@ def _npz_of_member(path: Path) -> object:
 
 def _image(kind: str, **options: object) -> Callable[[], bytes]:
     def make() -> bytes:
-        from PIL import Image
-
         rows, columns = np.mgrid[:24, :24]
         pixels = np.stack([rows * 9, columns * 9, rows * 3 + columns * 5], -1).astype(np.uint8)
         file = io.BytesIO()
@@ -261,7 +261,7 @@ READERS: dict[str, Reader] = {
     "gif": Reader(_image("GIF"), ".gif", _read_image),
     "bmp": Reader(_image("BMP"), ".bmp", _read_image),
     "ppm": Reader(_image("PPM"), ".ppm", _read_image),
-    "avif": Reader(_image("AVIF"), ".avif", _read_image),
+    **({"avif": Reader(_image("AVIF"), ".avif", _read_image)} if features.check("avif") else {}),
     "weights-safetensors": Reader(_weights("safetensors"), ".safetensors", _read_weights),
     "weights-zip": Reader(_weights("zip"), ".pth", _read_weights),
     "weights-pickle": Reader(_weights_pickle, ".pth", _weights_of_pickle),
@@ -428,6 +428,8 @@ def main() -> int:
     parser.add_argument("--again", type=Path, help="read this input alone, in this process")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    warnings.simplefilter("error")  # what a file says is no cause for a warning of a library
+    warnings.simplefilter("ignore", FocusWarning)
     if options.again is not None:
         if len(options.reader or ()) != 1:
             parser.error("--again needs one --reader")

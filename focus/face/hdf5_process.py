@@ -10,6 +10,7 @@ then the bytes of the arrays, one after another.
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import os
@@ -137,6 +138,8 @@ def main() -> NoReturn:
     except ImportError as error:
         _answer({"missing": str(error)})
     else:
+        for encoding in ("ascii", "latin-1", "utf-8"):
+            codecs.lookup(encoding)  # while their files can be opened
         try:
             _lock_down(int(seconds), _WORKSPACE)
             _read(h5py, np, path, int(limit), names)

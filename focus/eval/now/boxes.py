@@ -84,7 +84,7 @@ def _load(data: bytes) -> Value:
 
 def _numbers(sides: Value) -> list[float]:
     """Each side alone, or as an array of one number."""
-    if not isinstance(sides, list):
+    if not isinstance(sides, list | tuple):
         raise ValueError(f"expected four numbers, got {type(sides).__name__}")
     single = [side[0] if isinstance(side, list) and len(side) == 1 else side for side in sides]
     if any(type(side) not in (int, float) for side in single):

@@ -10,6 +10,7 @@ import codecs
 import io
 import math
 import pickletools
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -130,17 +131,23 @@ def _text(value: Any) -> str:
 _OPCODES: dict[str, Any] = {opcode.code: opcode for opcode in pickletools.opcodes}
 
 
+_QUOTED = re.compile(rb"""["'](?:[^\\]|\\[\\'"nrt]|\\x[0-9a-f]{2})*["']""")
+"""What Python's repr makes of a string."""
+
+
 def _opcodes(file: io.BytesIO) -> Iterator[tuple[str, Any]]:
-    """`pickletools.genops`, which cannot read the quoted strings of Python 2 that are no ASCII."""
+    """`pickletools.genops`, which cannot read the quoted strings of Python 2 that are no ASCII, and warns of names."""
     while code := file.read(1):
         opcode = _OPCODES.get(code.decode("latin-1"))
         if opcode is None:
             raise ValueError(f"{code!r} starts nothing in a pickle")
         if opcode.name == "STRING":
             quoted = file.readline().rstrip(b"\n")
-            if len(quoted) < 2 or quoted[:1] not in b"'\"" or quoted[-1:] != quoted[:1]:
-                raise ValueError("a string without quotes")
+            if len(quoted) < 2 or quoted[-1:] != quoted[:1] or _QUOTED.fullmatch(quoted) is None:
+                raise ValueError("a string that is not as Python 2 writes it")
             yield "STRING", codecs.escape_decode(quoted[1:-1])[0]
+        elif opcode.name == "GLOBAL":
+            yield "GLOBAL", b" ".join((file.readline().rstrip(b"\n"), file.readline().rstrip(b"\n"))).decode("utf-8")
         else:
             yield opcode.name, None if opcode.arg is None else opcode.arg.reader(file)
     raise ValueError("it is cut short")
