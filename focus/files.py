@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import os
@@ -58,6 +59,23 @@ def read_input(path: str | os.PathLike[str], limit: int) -> bytes:
     if data is None or len(data) > limit:
         raise FocusError(f"{path}: has no end within {_size(limit)}, the limit for its kind; expected an ordinary file")
     return data
+
+
+def read_text(path: str | os.PathLike[str], limit: int) -> str:
+    """The text of an input: UTF-8, or UTF-16 where a byte-order mark says so; the mark is no part of it.
+
+    Raises:
+        FocusError: as `read_input`; or it is no such text.
+    """
+    data = read_input(path, limit)
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise FocusError(
+            f"{Path(path)}: is no text in UTF-8, or in UTF-16 with a byte-order mark ({error.reason} at byte "
+            f"{error.start}); save it as UTF-8"
+        ) from error
 
 
 def _open_input(path: Path, limit: int) -> int:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from focus import limits
 from focus.data.batches import FaceBatch
 from focus.data.landmarks import Skip
 from focus.data.photos import PhotoFolder, PhotoItem
@@ -21,6 +22,7 @@ from focus.eval.benchmark import MaskRule, Method, mask_values
 from focus.eval.mask_files import find_pictures, mask_of, read_all, read_mask, read_true_mask
 from focus.eval.results import Result
 from focus.face import MorphableModel, Renderer, Rendering
+from focus.files import read_input, read_text
 
 VERSION = 0
 """Of results on photos: no version of the fixed test set."""
@@ -211,15 +213,7 @@ def read_names(path: Path) -> list[str]:
     Raises:
         FocusError: missing, no text, or without a name.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError as error:
-        raise FocusError(f"{path}: no such file; expected names of photos, one in a line") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise FocusError(
-            f"{path}: cannot be read as text ({error}); expected names of photos, one in a line"
-        ) from error
-    names = [line.strip() for line in lines if line.strip()]
+    names = [line.strip() for line in read_text(path, limits.TEXT_FILE).splitlines() if line.strip()]
     if not names:
         raise FocusError(f"{path}: expected names of photos, one in a line, found none")
     return names
@@ -265,4 +259,4 @@ def _stack(masks: Sequence[NDArray[np.bool_]]) -> Tensor:
 
 
 def _sha(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(read_input(path, limits.IMAGE_FILE)).hexdigest()

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from focus import limits
 from focus.errors import FocusError
 from focus.eval.now.alignment import Surface, face_region
 from focus.eval.now.files import (
@@ -24,6 +25,7 @@ from focus.eval.now.files import (
     read_picked_points,
 )
 from focus.face import MorphableModel
+from focus.files import read_text
 
 Array = NDArray[np.float64]
 Unit = Literal["mm", "cm", "m"]
@@ -87,12 +89,7 @@ def read_image_list(path: Path) -> list[NowImage]:
     Raises:
         FocusError: missing, empty, lines that are no such path, or images that would share their predictions' files.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError as error:
-        raise FocusError(f"{path}: no such file; expected the list of images of the NoW dataset") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise FocusError(f"{path}: cannot be read as a list of images ({error})") from error
+    lines = read_text(path, limits.TEXT_FILE).splitlines()
     found: dict[NowImage, int] = {}
     for number, line in enumerate(lines, start=1):
         parts = line.strip().split("/")
