@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import stat
+import unicodedata
 from collections.abc import Mapping
 from io import BufferedWriter
 from pathlib import Path
@@ -76,6 +77,29 @@ def read_text(path: str | os.PathLike[str], limit: int) -> str:
             f"{Path(path)}: is no text in UTF-8, or in UTF-16 with a byte-order mark ({error.reason} at byte "
             f"{error.start}); save it as UTF-8"
         ) from error
+
+
+def locate(folder: Path, name: str | os.PathLike[str]) -> Path:
+    """The file or folder of a relative name, however the accents in it are composed.
+
+    macOS writes them apart from their letters (NFD), other systems in one (NFC): a folder and a table that names its
+    files may differ. Each part of the name is tried as it is, and in both forms.
+
+    Args:
+        folder: where it is.
+        name: relative; its parts are taken one by one, ``..`` is not looked at.
+
+    Returns:
+        The path that exists, or ``folder / name``, which does not.
+    """
+    place = folder
+    for part in Path(name).parts:
+        forms = (part, unicodedata.normalize("NFC", part), unicodedata.normalize("NFD", part))
+        found = next((place / form for form in dict.fromkeys(forms) if os.path.lexists(place / form)), None)
+        if found is None:
+            return folder / name
+        place = found
+    return place
 
 
 def _open_input(path: Path, limit: int) -> int:

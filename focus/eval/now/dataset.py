@@ -25,7 +25,7 @@ from focus.eval.now.files import (
     read_picked_points,
 )
 from focus.face import MorphableModel
-from focus.files import read_text
+from focus.files import locate, read_text
 
 Array = NDArray[np.float64]
 Unit = Literal["mm", "cm", "m"]
@@ -92,7 +92,7 @@ def read_image_list(path: Path) -> list[NowImage]:
     lines = read_text(path, limits.TEXT_FILE).splitlines()
     found: dict[NowImage, int] = {}
     for number, line in enumerate(lines, start=1):
-        parts = line.strip().split("/")
+        parts = line.strip().replace("\\", "/").split("/")
         if parts == [""]:
             continue
         if len(parts) < 3 or any(part in ("", ".", "..") for part in parts[-3:]):
@@ -139,8 +139,8 @@ class NowDataset:
             FocusError: missing, ambiguous or damaged files, a scan not in millimetres, or not where its landmarks are.
         """
         scans, landmarks = self.folders()
-        path = _only(scans / subject, ".obj", "scan")
-        points = read_picked_points(_only(landmarks / subject, ".pp", "landmarks"))
+        path = _only(locate(scans, subject), ".obj", "scan")
+        points = read_picked_points(_only(locate(landmarks, subject), ".pp", "landmarks"))
         unit = detect_unit(points)
         if unit != "mm":
             raise FocusError(
@@ -185,8 +185,9 @@ def load_prediction(folder: Path, image: NowImage) -> Prediction:
     Raises:
         FocusError: missing files, two where one is expected, or damaged.
     """
-    mesh = _one_of(folder / image.subject / image.challenge, image.stem, MESH_SUFFIXES, "mesh")
-    landmarks = _one_of(folder / image.subject / image.challenge, image.stem, LANDMARK_SUFFIXES, "landmarks")
+    place = locate(folder, Path(image.subject, image.challenge))
+    mesh = _one_of(place, image.stem, MESH_SUFFIXES, "mesh")
+    landmarks = _one_of(place, image.stem, LANDMARK_SUFFIXES, "landmarks")
     return Prediction(read_mesh(mesh), read_landmarks(landmarks))
 
 
@@ -310,8 +311,8 @@ def _only(folder: Path, suffix: str, what: str) -> Path:
 
 
 def _one_of(folder: Path, stem: str, suffixes: Sequence[str], what: str) -> Path:
-    candidates = [folder / f"{stem}{suffix}" for suffix in suffixes]
-    found = [path for path in candidates if path.is_file()]
+    candidates = [locate(folder, f"{stem}{suffix}") for suffix in suffixes]
+    found = [path for path in candidates if path.exists()]
     if len(found) > 1:
         raise FocusError(f"{folder}: both {' and '.join(path.name for path in found)}; which is the {what}? Remove one")
     if not found:
