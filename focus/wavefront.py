@@ -40,7 +40,9 @@ class Polygons(NamedTuple):
     texture: NDArray[np.float64]
     """``[T, 2]``, u and v."""
     texture_faces: NDArray[np.int64]
-    """``[F, 3]``, the texture coordinates of the corners, in ``0 ... T - 1``; -1 where a corner has none."""
+    """``[F, 3]``, the texture coordinates of the corners, in ``0 ... T - 1``; -1 where a corner has none, T where it
+    names one that is not there: no surface depends on it.
+    """
     materials: list[str]
     """Names; the first, "", is that of polygons before any ``usemtl``."""
     face_materials: NDArray[np.int64]
@@ -60,7 +62,7 @@ def parse_wavefront(data: bytes, name: object) -> Polygons:
 
     Raises:
         FocusError: a line that is damaged or not known, free-form surfaces, polygons of fewer than three corners, or
-            of vertices or texture coordinates that are not there.
+            of vertices that are not there.
     """
     lines = _Lines(data, name)
     vertices = _positions(lines)
@@ -170,7 +172,7 @@ def _positions(lines: _Lines) -> NDArray[np.float64]:
     for words, number in zip(lines.positions, lines.position_lines, strict=True):
         if len(words) not in _POSITION:
             expected = ", ".join(_POSITION.values())
-            raise lines.error(number, f"a vertex of {len(words)} numbers; expected {expected}")
+            raise lines.error(number, f"damaged: a vertex of {len(words)} numbers; expected {expected}")
     sizes = np.array([len(words) for words in lines.positions], dtype=np.int64)
     values = _numbers(lines, lines.positions, lines.position_lines, "a vertex")
     starts = np.cumsum(sizes) - sizes
@@ -238,29 +240,30 @@ def _corners(
                 raise lines.error(
                     number, f"{_show(word)} is no corner of a polygon; expected v, v/vt, v//vn, v/vt/vn"
                 ) from None
-    counts = np.repeat(np.array(lines.counts, dtype=np.int64).reshape(-1, 2), sizes, axis=0)
-    found = []
-    for values, before, count, what in (
-        (vertices, counts[:, 0], vertex_count, "vertex"),
-        (texture, counts[:, 1], texture_count, "texture coordinate"),
-    ):
-        try:
-            written = np.array(values, dtype=np.int64)
-        except OverflowError:  # beyond 64 bits is beyond any count, too
-            written = np.clip(np.array(values, dtype=object), -(2**62), 2**62).astype(np.int64)
-        numbers = np.where(written < 0, before + written, written - 1)
-        optional = what != "vertex"
-        wrong = (numbers >= count) | ((numbers < 0) & ~(optional & (written == 0)))
-        if wrong.any():
-            position = int(wrong.argmax())
-            polygon = int(np.searchsorted(np.cumsum(sizes), position, side="right"))
-            raise lines.error(
-                lines.face_lines[polygon],
-                f"a polygon of {what} {values[position]}, which is not there ({before[position]} before it, {count} in "
-                "the file, numbered from 1); the file is cut short or damaged",
-            )
-        found.append(numbers)
-    return found[0], found[1]
+    before = np.repeat(np.array(lines.counts, dtype=np.int64).reshape(-1, 2), sizes, axis=0)
+    numbers = _from_zero(vertices, before[:, 0])
+    wrong = (numbers < 0) | (numbers >= vertex_count)
+    if wrong.any():
+        corner = int(wrong.argmax())
+        polygon = int(np.searchsorted(np.cumsum(sizes), corner, side="right"))
+        raise lines.error(
+            lines.face_lines[polygon],
+            f"a polygon of vertex {vertices[corner]}, which is not there ({before[corner, 0]} before it, "
+            f"{vertex_count} in the file, numbered from 1); the file is cut short or damaged",
+        )
+    texture_numbers = _from_zero(texture, before[:, 1])
+    absent = (texture_numbers < -1) | (texture_numbers >= texture_count)
+    return numbers, np.where(absent, texture_count, texture_numbers)
+
+
+def _from_zero(numbers: list[int], before: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Numbers from 1, or back from the last one before (from -1), as numbers from 0; 0 becomes -1."""
+    try:
+        written = np.array(numbers, dtype=np.int64)
+    except OverflowError:  # beyond 64 bits is beyond any count, too
+        written = np.clip(np.array(numbers, dtype=object), -(2**62), 2**62).astype(np.int64)
+    # Back beyond the first is no number at all, nor -1 for none.
+    return np.where(written < 0, np.where(written + before < 0, -(2**62), written + before), written - 1)
 
 
 def _show(word: bytes) -> str:

@@ -54,12 +54,11 @@ def test_the_same_square(data: bytes) -> None:
         ("f 1 2 5", r"line 5: a polygon of vertex 5, which is not there \(4 before it, 4 in the file"),
         ("f 1 2 -5", r"line 5: a polygon of vertex -5"),
         ("f 0 1 2", r"line 5: a polygon of vertex 0"),
-        ("f 1/1 2/1 3/1", r"texture coordinate 1, which is not there"),
         ("f 1 2 3\nf 1 2 9" + "9" * 30, r"line 6: a polygon of vertex 99"),
         ("f 1 2 3.0", r"line 5: '3\.0' is no corner"),
         ("f 1/1/1/1 2 3", r"is no corner"),
         ("f 1 2 1_0", r"'1_0' is no corner"),
-        ("v 1 2", r"line 5: a vertex of 2 numbers; expected x y z"),
+        ("v 1 2", r"line 5: damaged: a vertex of 2 numbers; expected x y z"),
         ("v 1 2 3 4 5", r"a vertex of 5 numbers"),
         ("v 1 2 x", r"line 5: a vertex: 'x' is not a number"),
         ("v 1 2 1_000", r"a vertex: '1_000' is not a number"),
@@ -92,6 +91,12 @@ def test_materials_and_texture_follow_the_triangles() -> None:
     assert [mesh.materials[index] for index in mesh.face_materials] == ["", *["skin  tone"] * 2, "eye", "skin  tone"]
     assert mesh.texture.tolist() == [[0, 0], [1, 0], [1, 1]]
     assert mesh.texture_faces.tolist() == [[-1, -1, -1], [0, 1, 2], [0, 2, 1], [0, -1, 1], [-1, -1, -1]]
+
+
+def test_texture_coordinates_that_are_missing_keep_no_surface_from_being_read() -> None:
+    mesh = parse_wavefront((SQUARE + "vt 0 0\nf 1/1 2/2 3/-1\nf 1/-9 2 3/0\n").encode(), "a.obj")
+    assert mesh.faces.tolist() == [[0, 1, 2]] * 2
+    assert mesh.texture_faces.tolist() == [[0, 1, 0], [1, -1, -1]]
 
 
 def test_an_empty_file_has_no_polygons() -> None:

@@ -72,6 +72,16 @@ def image_size(path: str | Path) -> tuple[int, int]:
         return (width, height) if _orientation(image) >= 5 else (height, width)
 
 
+def image_orientation(path: str | Path) -> int:
+    """The EXIF orientation of an image file, 1 to 8, which `read_image` applies; 1 where there is none.
+
+    Raises:
+        FocusError: as `image_size`.
+    """
+    with _open(Path(path)) as image:
+        return _orientation(image)
+
+
 def read_image(path: str | Path) -> NDArray[np.uint8]:
     """Reads a photo as RGB.
 
