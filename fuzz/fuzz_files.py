@@ -41,7 +41,7 @@ from focus.errors import FocusError, FocusWarning
 
 SECONDS_PER_INPUT = 30
 MEMORY = 1 << 30
-"""Bytes by which the memory of a process may grow: an image may have 120 million pixels, of 7 bytes while it is read."""
+"""Bytes by which the memory of a process may grow: an image may have 120 million pixels, 7 bytes each while read."""
 BATCH = 50
 
 
