@@ -158,8 +158,9 @@ def _write(name: str, content: bytes) -> Callable[[Path], None]:
         ),
         (
             _edit("generic_neutral_mesh.obj", "f 3/3", "f 3/300"),
-            r"neutral_mesh\.obj: line \d+: a polygon of .* 300, which is not there",
+            r"neutral_mesh\.obj: damaged: .* not there \(it has 96\)",
         ),
+        (_edit("generic_neutral_mesh.obj", "vt 3.0", "vt inf"), r"neutral_mesh\.obj: damaged: .* not finite"),
         (_edit("generic_neutral_mesh.obj", "f 3/3", "f a/3"), r"neutral_mesh\.obj: line \d+: 'a/3' is no corner"),
     ],
 )
