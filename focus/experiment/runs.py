@@ -22,8 +22,9 @@ from focus.experiment.training import mean_face_of, method_of, train_run
 from focus.report.results import read_json, write_json
 from focus.train.checkpoint import Trained, load_trained
 from focus.train.config import Settings
+from focus.train.record import what_it_computes
 from focus.train.run import pick_device
-from focus.train.trainer import LAST, what_it_computes
+from focus.train.trainer import LAST
 
 _PLAIN = "run"
 
