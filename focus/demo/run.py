@@ -22,7 +22,7 @@ from focus.experiment.provenance import commit
 from focus.experiment.training import short_schedule
 from focus.lock import only_one
 from focus.report.demo_page import demo_page, faces_sheet
-from focus.report.results import write_json, write_text
+from focus.report.results import write_sealed, write_text
 from focus.train.checkpoint import load_trained, shipped_checkpoint
 from focus.train.config import Settings
 from focus.train.run import pick_device
@@ -123,8 +123,8 @@ def _alone(
     }
     findings = check_claims([evaluation.per_image()])
     written = [
-        write_json(settings.out / "metrics.json", metrics),
-        write_json(settings.out / "per_image.json", {"seed": settings.seed, **evaluation.per_image()}),
+        write_sealed(settings.out / "metrics.json", metrics),
+        write_sealed(settings.out / "per_image.json", {"seed": settings.seed, **evaluation.per_image()}),
     ]
     minutes = (time.monotonic() - started) / 60
     report = gather_report(metrics, findings, training, runs, initial, rounds, minutes)

@@ -1,14 +1,14 @@
 """Files of results that several runs append to, and what is read out of them.
 
 One line of JSON for each method, training seed and subset of the test set, with the values of every picture: what
-paired comparisons between methods of different runs need. Pictures are told apart by the digest of the test set.
+paired comparisons between methods of different runs need. Pictures are told apart by the digest of the test set. Each
+line ends with a checksum; lines of before checksums are read, too.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from focus.errors import FocusError
 from focus.eval.benchmark import HALVES, IMAGE_VALUES, Evaluation
 from focus.files import write_files
+from focus.sealed import open_any_json, seal_json
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def write_results(path: Path, results: Sequence[Result]) -> Path:
     Raises:
         FocusError: the file system refused; a file of before is untouched.
     """
-    text = "".join(json.dumps(asdict(result), allow_nan=False) + "\n" for result in results)
+    text = "".join(seal_json(asdict(result)) + "\n" for result in results)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_files({path: text.encode()})
@@ -182,7 +183,10 @@ def read_results(path: Path) -> list[Result]:
 
 def _parse(line: str, place: str) -> Result:
     try:
-        content = json.loads(line)
+        content = open_any_json(line.encode())
+        unknown = sorted(content.keys() - {field.name for field in fields(Result)})
+        if unknown:
+            raise ValueError(f"unknown: {', '.join(unknown)}")
         values = {name: tuple(map(float, column)) for name, column in content["values"].items()}
         plain = {field.name: content[field.name] for field in fields(Result) if field.name in content}
         lists = {name: tuple(content[name]) for name in ("names", "occluded", "occluder")}

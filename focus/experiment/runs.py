@@ -19,7 +19,7 @@ from focus.eval.results import Result, from_evaluation, read_results, write_resu
 from focus.eval.testset import VERSION, benchmark_faces, digest
 from focus.experiment.provenance import commit
 from focus.experiment.training import mean_face_of, method_of, train_run
-from focus.report.results import read_json, write_json
+from focus.report.results import read_sealed, write_sealed
 from focus.train.checkpoint import Trained, load_trained
 from focus.train.config import Settings
 from focus.train.record import what_it_computes
@@ -124,7 +124,7 @@ def train_and_score(report: parallel.Report, run: Run, test: TestSettings) -> Sc
     if run.trained and (_trained_by(run) is None or not run.complete):
         with _told_what_to_delete(run):
             train_run(report, run.settings, run.folder)
-        write_json(run.done, {"name": run.name, "settings": run.settings.to_dict(), "commit": commit()})
+        write_sealed(run.done, {"name": run.name, "settings": run.settings.to_dict(), "commit": commit()})
     with _told_what_to_delete(run):
         trained = load_trained(run.checkpoint, device=pick_device(run.settings.device))
     try:
@@ -136,7 +136,7 @@ def train_and_score(report: parallel.Report, run: Run, test: TestSettings) -> Sc
 def _trained_by(run: Run) -> str | None:
     """The commit that finished training it; None: nobody did, as far as can be read."""
     try:
-        found = read_json(run.done)["commit"]
+        found = read_sealed(run.done)["commit"]
     except (FocusError, KeyError, TypeError):
         return None
     return str(found)
@@ -161,7 +161,7 @@ def _files(run: Run, test: TestSettings) -> tuple[Path, Path]:
 def _read_scores(run: Run, trained: Trained, test: TestSettings) -> Scores:
     """Raises whatever damaged files make of themselves."""
     tables, pictures = _files(run, test)
-    content = read_json(tables)
+    content = read_sealed(tables)
     faces = benchmark_faces(trained.model, run.settings.image_size, test.subset)
     if content["digest"] != digest(faces, test.faces):
         raise ValueError("scores of another test set")
@@ -220,7 +220,7 @@ def _score(report: parallel.Report, run: Run, trained: Trained, test: TestSettin
     tables, pictures = _files(run, test)
     content = {"digest": mark, "commit": commit(), "metrics": evaluation.metrics()}
     write_results(pictures, results)
-    write_json(tables, content)  # last: what says that all of it is there
+    write_sealed(tables, content)  # last: what says that all of it is there
     return _scores_of(run, content, results)
 
 

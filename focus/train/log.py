@@ -25,7 +25,7 @@ from focus._optional import require
 from focus.data.images import write_image
 from focus.errors import FocusError
 from focus.files import read_input, write_files
-from focus.sealed import DamagedError, open_json, parse_object, seal_json
+from focus.sealed import DamagedError, open_any_json, seal_json
 from focus.train.config import LogSettings
 
 
@@ -227,7 +227,7 @@ def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
     """Each good line, and what it says. Lines of FOCUS 0.1.0 have no checksum."""
     for line in read_input(path, limits.LOG_FILE).split(b"\n"):
         with contextlib.suppress(DamagedError):
-            values = open_json(line) if b"checksum" in line else parse_object(line)
+            values = open_any_json(line)
             step, known = values.get("step"), isinstance(values.get("kind"), str)
             if known and type(step) is int and step >= 0:
                 yield line, values
