@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import numbers
 import types
@@ -17,10 +16,12 @@ from focus.errors import FocusError
 
 def hints(kind: Any) -> dict[str, Any]:
     """The types of the fields of a dataclass."""
-    return _hints(kind)
+    if kind not in _HINTS:
+        _HINTS[kind] = typing.get_type_hints(kind)
+    return _HINTS[kind]
 
 
-_hints: Callable[[Any], dict[str, Any]] = functools.cache(typing.get_type_hints)
+_HINTS: dict[Any, dict[str, Any]] = {}
 
 
 def conform(settings: Any, name: str) -> None:

@@ -27,7 +27,7 @@ _PATIENCE = 0.5
 
 @contextlib.contextmanager
 def only_one(folder: Path, work: str, *, name: str = ".lock") -> Iterator[str | None]:
-    """Holds the lock of a folder, which is made if need be. Child processes do not inherit it.
+    """Holds the lock of a folder, which is made if need be. Child processes do not keep it.
 
     Args:
         folder: where nobody else may work.
@@ -45,6 +45,7 @@ def only_one(folder: Path, work: str, *, name: str = ".lock") -> Iterator[str | 
         handle = _open(folder / name)
     except OSError as error:
         raise FocusError(f"{folder}: cannot be written ({error.strerror or error}); choose another folder") from error
+    _HELD.add(handle)
     try:
         note = None
         try:
@@ -58,7 +59,21 @@ def only_one(folder: Path, work: str, *, name: str = ".lock") -> Iterator[str | 
         _write(handle, {"work": work, **_this_process()})
         yield note
     finally:
+        _HELD.discard(handle)
         os.close(handle)
+
+
+_HELD: set[int] = set()
+
+
+def _let_go() -> None:
+    """In a forked child, which would hold the lock when its parent is gone."""
+    for handle in _HELD:
+        os.close(handle)
+    _HELD.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def _open(path: Path) -> int:

@@ -78,7 +78,7 @@ class RunLogger:
         self._file = open(_rewind(folder / "log.jsonl", step), "ab", buffering=0)  # noqa: SIM115 - open as long as the run
         self._torn = False
         self._given_up: set[str] = set()
-        self._console = console or Console(stderr=True)
+        self._console = console or _Console(stderr=True)
         self._curves: _Curves | None = None
         installed = importlib.util.find_spec("tensorboard") is not None
         if settings.tensorboard == "on" or (settings.tensorboard == "auto" and installed):
@@ -179,6 +179,14 @@ class RunLogger:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class _Console(Console):
+    """A console whose reader may go away."""
+
+    def on_broken_pipe(self) -> None:
+        """rich would end the process, and throw the standard output away."""
+        self.quiet = True
 
 
 class _Curves:
