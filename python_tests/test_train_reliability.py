@@ -1,10 +1,8 @@
-"""No lost work: signals, dead workers, no memory, full disks, closed terminals, two runs in one folder."""
+"""No lost work: signals, dead workers, no memory, full disks, state that does not fit."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
-import io
 import json
 import multiprocessing
 import os
@@ -13,7 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
 from focus.data import FaceBatch, PhotoFolder, SyntheticFaces, write_image
 from focus.errors import FocusError
@@ -36,10 +33,8 @@ from focus.train import (
     Trainer,
     load_checkpoint,
     save_checkpoint,
-    train,
 )
 from focus.train.config import DataSettings, FaceSettings, GuardSettings, LogSettings, OptimiserSettings, StageSettings
-from focus.train.log import RunLogger, read_log
 from focus.train.monitor import stop_on_signals
 from focus.train.sources import Batches, WorkersLostError, out_of_memory
 
@@ -353,211 +348,6 @@ def test_words_that_mean_no_memory() -> None:
     assert out_of_memory(NO_MEMORY)
     assert not out_of_memory(RuntimeError("shape mismatch"))
     assert not out_of_memory(OSError(errno.ENOSPC, "No space left on device"))
-
-
-def logger_with(tmp_path: Path, **changes: Any) -> tuple[RunLogger, io.StringIO]:
-    stream = io.StringIO()
-    return RunLogger(tmp_path, replace(SETTINGS.log, **changes), console=Console(file=stream, width=200)), stream
-
-
-def test_a_log_that_cannot_be_written_ends_no_run(tmp_path: Path) -> None:
-    logger, stream = logger_with(tmp_path)
-    with logger:
-        logger.scalars(1, "joint/segmentation", {"loss": 1.0, "odd": float("nan")})
-        good = logger._file
-        with open("/dev/full", "ab", buffering=0) as logger._file:
-            for step in (2, 3):
-                logger.scalars(step, "joint/segmentation", {"loss": 1.0})
-        logger._file = good
-        logger.scalars(4, "joint/segmentation", {"loss": 1.0})
-    assert [line["step"] for line in read_log(tmp_path / "log.jsonl")] == [1, 4]
-    assert np.isnan(read_log(tmp_path / "log.jsonl")[0]["odd"])
-    told = stream.getvalue()
-    assert told.count("log.jsonl cannot be written (No space left on device); training goes on without") == 1
-
-
-def test_damaged_lines_of_a_log_are_dropped_when_a_run_goes_on(tmp_path: Path) -> None:
-    logger, _ = logger_with(tmp_path)
-    with logger:
-        for step in range(1, 6):
-            logger.scalars(step, "joint/segmentation", {"loss": 1.0})
-    lines = (tmp_path / "log.jsonl").read_text().splitlines()
-    lines[1] = lines[1].replace('"step": 2', '"step": 3')
-    lines[2] = lines[2].replace("1.0", "1.5")
-    old = json.dumps({"step": 1, "kind": "validation", "loss": 2.0})  # as FOCUS 0.1.0 wrote them
-    odd = [json.dumps(value) for value in ([1], {"step": "1", "kind": "a"}, {"step": -1, "kind": "a"}, {"step": True})]
-    (tmp_path / "log.jsonl").write_text("\n".join([old, *odd, *lines]) + "\n")
-    with RunLogger(tmp_path, SETTINGS.log, step=4):
-        pass
-    assert (tmp_path / "log.jsonl").read_text().splitlines() == [old, lines[0], lines[3]]
-
-
-def test_curves_and_pictures_that_cannot_be_written_end_no_run(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
-    (tmp_path / "tensorboard").write_text("in the way")
-    (tmp_path / "pictures").write_text("in the way")
-    logger, stream = logger_with(tmp_path, tensorboard="on", pictures=2)
-    with logger:
-        for step in (1, 2):
-            logger.scalars(step, "joint/segmentation", {"loss": 1.0})
-            logger.picture(step, "joint", np.zeros((4, 4, 3), np.uint8))
-    assert stream.getvalue().count("TensorBoard curves cannot be written") == 1
-    assert stream.getvalue().count("validation pictures cannot be written") == 1
-    assert len(read_log(tmp_path / "log.jsonl")) == 2
-
-
-def test_curves_on_a_full_disk_end_no_run(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
-    logger, stream = logger_with(tmp_path, tensorboard="on")
-    with logger:
-        assert logger._curves is not None
-        with open("/dev/full", "wb", buffering=0) as full:
-            logger._curves._writer._writer = full
-            for step in (1, 2):
-                logger.scalars(step, "joint/segmentation", {"loss": 1.0})
-    assert stream.getvalue().count("TensorBoard curves cannot be written (No space left on device)") == 1
-
-
-def test_curves_are_those_that_tensorboard_reads(tmp_path: Path) -> None:
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    logger, _ = logger_with(tmp_path, tensorboard="on")
-    with logger:
-        for step in range(1, 5):
-            logger.scalars(step, "joint", {"loss": step / 2})
-    with RunLogger(tmp_path, replace(SETTINGS.log, tensorboard="on"), step=2) as again:
-        again.scalars(3, "joint", {"loss": 9.0})
-    curves = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
-    curves.Reload()
-    assert [(point.step, point.value) for point in curves.Scalars("joint/loss")] == [(1, 0.5), (2, 1.0), (3, 9.0)]
-
-
-@pytest.mark.parametrize(
-    "error", [BrokenPipeError(), OSError(errno.EIO, "Input/output error"), ValueError("closed file")]
-)
-@pytest.mark.parametrize("terminal", [True, False])
-def test_nobody_needs_to_read_what_a_run_tells(tmp_path: Path, error: Exception, terminal: bool) -> None:
-    class Gone(io.StringIO):
-        def write(self, text: str) -> int:
-            raise error
-
-    console = Console(file=Gone(), force_terminal=terminal)
-    with RunLogger(tmp_path, replace(SETTINGS.log, seconds_per_line=0.0), console=console) as logger:
-        for step in (1, 2):
-            logger.message("a line")
-            logger.progress(step, 2, "joint", 3.0)
-            logger.scalars(step, "joint", {"loss": 1.0})
-    assert len(read_log(tmp_path / "log.jsonl")) == 2
-
-
-def test_names_that_a_terminal_cannot_show_end_no_run(tmp_path: Path) -> None:
-    raw = io.BytesIO()
-    console = Console(file=io.TextIOWrapper(raw, encoding="ascii", write_through=True))
-    with RunLogger(tmp_path, SETTINGS.log, console=console) as logger:
-        logger.message("skipped Zoë.jpg")
-    assert b"skipped Zo\\xeb.jpg" in raw.getvalue()
-
-
-HOLDER = """
-    import sys, time
-    from pathlib import Path
-    from focus.lock import only_one
-    with only_one(Path(sys.argv[1]), "training"):
-        print("held", flush=True)
-        time.sleep(60)
-"""
-
-
-@pytest.fixture
-def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that trains in the folder `run`."""
-    command = [sys.executable, "-c", textwrap.dedent(HOLDER), str(tmp_path / "run")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline().startswith("held")
-        yield process
-        process.kill()
-
-
-def test_a_second_run_in_a_folder_is_refused_until_the_first_is_gone(
-    tmp_path: Path, holder: subprocess.Popen[str]
-) -> None:
-    folder = tmp_path / "run"
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(FocusError, match=rf"another training \(process {holder.pid} on .*, since 20.*\) is at work"):
-        train(SETTINGS, folder)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    link = tmp_path / "link"
-    link.symlink_to(folder)
-    with pytest.raises(FocusError, match="is at work here"), only_one(link, "training"):
-        pass
-    with only_one(tmp_path / "other", "training"):  # another folder is another run
-        pass
-    holder.kill()
-    holder.wait()
-    with only_one(folder, "training") as note:
-        assert note is None
-        with pytest.raises(FocusError, match=rf"process {os.getpid()} "), only_one(folder, "training"):
-            pass  # this process has it, too
-    with only_one(folder, "training"):
-        pass
-
-
-@pytest.mark.parametrize("how", ["fork", "command"])
-def test_children_do_not_keep_the_lock(tmp_path: Path, how: str) -> None:
-    program = """
-        import os, signal, subprocess, sys, time
-        from pathlib import Path
-        from focus.lock import only_one
-        with only_one(Path(sys.argv[1]), "training"):
-            if sys.argv[2] == "command":
-                child = subprocess.Popen(["sleep", "60"], close_fds=False).pid
-            else:
-                child = os.fork()
-                if not child:
-                    time.sleep(60)
-                    os._exit(0)
-            print(child, flush=True)
-            os.kill(os.getpid(), signal.SIGKILL)
-    """
-    command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path), how]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
-        assert process.stdout is not None
-        child = int(process.stdout.readline())
-        process.wait()
-        try:
-            with only_one(tmp_path, "training") as note:
-                assert note is None
-            os.kill(child, 0)  # it is still there
-        finally:
-            os.kill(child, signal.SIGKILL)
-
-
-def test_file_systems_without_locks_and_files_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_locks(handle: int, operation: int) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(fcntl, "flock", no_locks)
-        with only_one(tmp_path, "training") as note:
-            assert (
-                note == f"{tmp_path}: this file system has no locks (No locks available): start no second training here"
-            )
-    opened = os.open
-
-    def of_somebody_else(path: Any, flags: int, *rest: int) -> int:
-        if flags & os.O_RDWR and str(path).endswith(".lock"):
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return opened(path, flags, *rest)
-
-    monkeypatch.setattr(os, "open", of_somebody_else)
-    with (
-        only_one(tmp_path, "training"),
-        pytest.raises(FocusError, match="at work here"),
-        only_one(tmp_path, "training"),
-    ):
-        pass
-    with pytest.raises(FocusError, match="cannot be written"), only_one(Path("/dev/null/a"), "training"):
-        pass
 
 
 PROGRAM = """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from focus.errors import FocusError
 from focus.eval.benchmark import HALVES, IMAGE_VALUES, Evaluation
 from focus.files import write_files
-from focus.sealed import open_any_json, seal_json
+from focus.sealed import DamagedError, open_any_json, seal_json
 
 
 @dataclass(frozen=True)
@@ -183,10 +184,7 @@ def read_results(path: Path) -> list[Result]:
 
 def _parse(line: str, place: str) -> Result:
     try:
-        content = open_any_json(line.encode())
-        unknown = sorted(content.keys() - {field.name for field in fields(Result)})
-        if unknown:
-            raise ValueError(f"unknown: {', '.join(unknown)}")
+        content = json.loads(line)
         values = {name: tuple(map(float, column)) for name, column in content["values"].items()}
         plain = {field.name: content[field.name] for field in fields(Result) if field.name in content}
         lists = {name: tuple(content[name]) for name in ("names", "occluded", "occluder")}
@@ -198,6 +196,14 @@ def _parse(line: str, place: str) -> Result:
             "delete the line, or move the file away"
         ) from error
     _check(result, place)
+    try:  # last: what is wrong with a value tells more than that something was changed
+        unknown = sorted(open_any_json(line.encode()).keys() - {field.name for field in fields(Result)})
+        if unknown:
+            raise DamagedError(f"unknown: {', '.join(unknown)}")
+    except DamagedError as error:
+        raise FocusError(
+            f"{place}: {result.method}: damaged ({error}); delete the line, or move the file away"
+        ) from error
     return result
 
 

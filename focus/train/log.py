@@ -244,7 +244,8 @@ def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
 def _rewind(path: Path, step: int) -> Path:
     """Drops the lines after `step`, and those that are damaged, such as a last line that a kill cut short."""
     if path.exists():
-        kept = [line + b"\n" for line, values in _lines(path) if values["step"] <= step and step > 0]
+        lines = _lines(path) if step > 0 else ()
+        kept = [line + b"\n" for line, values in lines if values["step"] <= step]
         try:
             write_files({path: b"".join(kept)})
         except OSError as error:
