@@ -22,6 +22,7 @@ from focus.errors import FocusError
 
 _TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN)
 _LARGEST = 4096
+_SHOWN = 120
 _PATIENCE = 0.5
 
 
@@ -84,9 +85,11 @@ def _open(path: Path) -> int:
 
 
 def _this_process() -> dict[str, Any]:
-    command = " ".join([Path(sys.argv[0]).name or "python", *sys.argv[1:]])
+    name = Path(sys.argv[0]).name
+    command = " ".join(["focus" if name == "__main__.py" else name or "python", *sys.argv[1:]])
     since = time.strftime("%Y-%m-%d %H:%M:%S")
-    return {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "command": command[:1000]}
+    shown = command if len(command) <= _SHOWN else f"{command[: _SHOWN - 3]}..."
+    return {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "command": shown}
 
 
 def _write(handle: int, values: dict[str, Any]) -> None:

@@ -185,7 +185,7 @@ def test_a_setting_of_another_type_is_named(tmp_path: Path) -> None:
 
 
 def test_checkpoints_of_before_are_read_as_far_as_they_were_protected(tmp_path: Path) -> None:
-    """Format 1: CRC-32 over the tensors alone, as FOCUS 0.1.0 wrote it."""
+    """Format 1: CRC-32 over the tensors alone."""
     from focus.train.checkpoint import _crc32
 
     tensors = {"reconstruction.weight": torch.ones(2, 3)}

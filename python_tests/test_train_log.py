@@ -48,7 +48,7 @@ def test_damaged_lines_of_a_log_are_dropped_when_a_run_goes_on(tmp_path: Path) -
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     lines[1] = lines[1].replace('"step": 2', '"step": 3')
     lines[2] = lines[2].replace("1.0", "1.5")
-    old = json.dumps({"step": 1, "kind": "validation", "loss": 2.0})  # as FOCUS 0.1.0 wrote them
+    old = json.dumps({"step": 1, "kind": "validation", "loss": 2.0})  # of before checksums
     odd = [json.dumps(value) for value in ([1], {"step": "1", "kind": "a"}, {"step": -1, "kind": "a"}, {"step": True})]
     (tmp_path / "log.jsonl").write_text("\n".join([old, *odd, *lines]) + "\n")
     with RunLogger(tmp_path, SETTINGS, step=4):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from focus import parallel
+from focus import limits, parallel
 from focus.data.synthetic import SyntheticFaces
 from focus.errors import FocusError
 from focus.eval.benchmark import HALVES, Method, evaluate
@@ -19,6 +19,7 @@ from focus.eval.results import Result, from_evaluation, read_results, write_resu
 from focus.eval.testset import VERSION, benchmark_faces, digest
 from focus.experiment.provenance import commit
 from focus.experiment.training import mean_face_of, method_of, train_run
+from focus.files import read_input
 from focus.report.results import read_sealed, write_sealed
 from focus.train.checkpoint import Trained, load_trained
 from focus.train.config import Settings
@@ -99,19 +100,29 @@ def run_of(
     Two runs share a folder where they compute the same: then one is made, under whatever name.
 
     Raises:
-        FocusError: the initial weights cannot be read.
+        FocusError: the initial weights, or other files that decide what is computed, cannot be read.
     """
-    start = None
-    if settings.start is not None:
-        try:
-            start = hashlib.sha256(settings.start.read_bytes()).hexdigest()
-        except OSError as error:
-            reason = error.strerror or error
-            raise FocusError(f"{settings.start}: initial weights: cannot be read ({reason})") from error
-    content = {"start": start, **what_it_computes(settings)} if trained else {"start": start}
+    content: dict[str, Any] = {"start": _digest(settings.start, "initial weights")}
+    if trained:
+        content |= what_it_computes(settings)
+        # What lies there decides, not where: another file under the same name is another run.
+        content["arcface"] = _digest(settings.arcface, "arcface")
+        content["imagenet"] = _digest(settings.imagenet, "imagenet")
+        source = Path(settings.face.source)
+        if source.is_file():
+            content["face"] = {**content["face"], "source": _digest(source, "face model")}
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
     kind = settings.method if trained else "mean-face"
     return Run(name, settings, runs / f"{kind}-seed{settings.seed}-{key}", trained, point)
+
+
+def _digest(path: Path | None, what: str) -> str | None:
+    if path is None:
+        return None
+    try:
+        return hashlib.sha256(read_input(path, limits.WEIGHTS_FILE)).hexdigest()
+    except FocusError as error:
+        raise FocusError(f"{path}: {what}: cannot be read ({error})") from error
 
 
 def train_and_score(report: parallel.Report, run: Run, test: TestSettings) -> Scores:

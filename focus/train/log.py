@@ -232,7 +232,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Each good line, and what it says. Lines of FOCUS 0.1.0 have no checksum."""
+    """Each good line, and what it says. Lines of before checksums have none."""
     for line in read_input(path, limits.LOG_FILE).split(b"\n"):
         with contextlib.suppress(DamagedError):
             values = open_any_json(line)

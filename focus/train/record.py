@@ -203,7 +203,7 @@ def _sides_of_before(before: Sequence[Photo], photos: Sequence[Photo]) -> list[b
 
 
 def _sides_by_position(count: int, validation: int, seed: int) -> list[bool]:
-    """The choice of FOCUS 0.1.0, for runs that it began: what it held out stays held out."""
+    """The choice of before there were records, for runs that it began: what it held out stays held out."""
     import numpy as np
 
     generator = np.random.Generator(np.random.Philox(key=np.array([seed, 0], dtype=np.uint64)))
