@@ -92,7 +92,7 @@ ALLOWED: dict[str, set[str]] = {
     "experiment": {"face", "data", "losses", "eval", "report", "train"},
     "demo": {"face", "nets", "data", "losses", "eval", "report", "train", "experiment"},
     "cli": {
-        *("__init__", "ops", "face", "nets", "data", "eval", "report"),
+        *("__init__", "_compiled", "ops", "face", "nets", "data", "eval", "report"),
         *("fit", "train", "reconstruction", "reconstructor", "experiment", "demo"),
     },
 }
