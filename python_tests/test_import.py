@@ -15,6 +15,7 @@ import pytest
 import focus
 from focus import _C
 from focus._compiled import explain_absence
+from focus.cli import main
 
 PACKAGE = Path(focus.__file__).parent
 SUFFIX = importlib.machinery.EXTENSION_SUFFIXES[0]
@@ -175,3 +176,18 @@ def test_parts_are_attributes_after_import_focus(tmp_path: Path) -> None:
 def test_no_such_part() -> None:
     with pytest.raises(AttributeError, match="module 'focus' has no attribute 'paint'"):
         _ = focus.paint
+
+
+def test_doctor_says_why_there_are_no_cuda_kernels(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reason = "/opt/nvcc does not work here: nvcc fatal : Unsupported gpu architecture"
+    monkeypatch.setattr(_C, "cuda_version", None)
+    monkeypatch.setattr(_C, "cuda_missing", reason)
+    assert main(["doctor", "--json"]) == 0
+    checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
+    assert f"CPU only ({reason})" in checks["compiled module"]["text"]
+
+
+def test_the_build_says_what_it_has() -> None:
+    assert (_C.cuda_version is None) == bool(_C.cuda_missing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -118,3 +119,39 @@ def test_the_source_distribution_has_everything(tmp_path: Path) -> None:
     wanted -= files_of("focus", "*.so")
     assert wanted <= packed, sorted(wanted - packed)
     assert not {name for name in packed if name.startswith(("build/", "out/", ".venv/")) or name.endswith(".so")}
+
+
+def write_python(folder: Path, body: str) -> Path:
+    path = folder / "other python"
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ('case "$2" in *print*) echo 3.8;; *) exit 1;; esac', "is Python 3.8; expected 3.10 or newer"),
+        (f'case "$2" in *ensurepip*) exit 1;; *) exec "{sys.executable}" "$@";; esac', "apt install python3."),
+        (None, "no such program; expected Python 3.10 or newer"),
+    ],
+    ids=["too old", "without venv", "missing"],
+)
+def test_environments_say_what_python_lacks(body: str | None, expected: str, tmp_path: Path) -> None:
+    python = tmp_path / "nowhere" if body is None else write_python(tmp_path, body)
+    done = subprocess.run(
+        ["bash", str(ROOT / "scripts" / "new_environment.sh"), str(tmp_path / "environment")],
+        env={**os.environ, "PYTHON": str(python)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert expected in done.stderr
+    assert str(python) in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "environment").exists()
+
+
+def test_every_environment_of_the_makefile_is_made_by_that_script() -> None:
+    assert "-m venv" not in (ROOT / "Makefile").read_text()
