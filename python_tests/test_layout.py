@@ -84,6 +84,7 @@ ALLOWED: dict[str, set[str]] = {
     "arrays": set(),
     "wavefront": set(),
     "_C": set(),
+    "_compiled": {"errors", "_C"},
     "ops": {"_C"},
     "face": {"ops"},
     "nets": {"face"},
@@ -99,7 +100,7 @@ ALLOWED: dict[str, set[str]] = {
     "experiment": {"face", "data", "losses", "eval", "report", "train"},
     "demo": {"face", "nets", "data", "losses", "eval", "report", "train", "experiment"},
     "cli": {
-        *("__init__", "ops", "face", "nets", "data", "eval", "report"),
+        *("__init__", "_compiled", "ops", "face", "nets", "data", "eval", "report"),
         *("fit", "train", "reconstruction", "reconstructor", "experiment", "demo"),
     },
 }
