@@ -34,7 +34,7 @@ def seal_json(values: Mapping[str, Any], *, indent: int | None = None) -> str:
 
 
 def open_json(text: str | bytes) -> dict[str, Any]:
-    """The object of `seal_json`, without the checksum.
+    """The object of `seal_json`, with or without an end of line, without the checksum.
 
     Raises:
         DamagedError: no JSON object, without a checksum, or with another one.
@@ -43,6 +43,7 @@ def open_json(text: str | bytes) -> dict[str, Any]:
     values = parse_object(data)
     if "checksum" not in values:
         raise DamagedError("it has no checksum")
+    data = data.removesuffix(b"\n")
     if not _is_sealed(data, len(data)):
         raise DamagedError("its contents do not match their checksum")
     del values["checksum"]
