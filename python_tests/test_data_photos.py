@@ -71,6 +71,18 @@ def test_good_photos_are_used_and_bad_ones_are_listed(folder: Path) -> None:
     assert torch.equal(uncached.batch([1, 0]).image, batch.image)
 
 
+def test_all_faces_of_a_photo_are_used(folder: Path) -> None:
+    points = _face_points()
+    rows = [_row("a.png", points), _row("b.png", points), _row("a.png", points + 20), _row("a.png", points)]
+    (folder / "l.csv").write_text("\n".join(rows))
+    photos = PhotoFolder(folder, folder / "l.csv", 64)
+    assert [item.name for item in photos.items] == ["a.png, face 1", "b.png", "a.png, face 2"]
+    assert [item.photo for item in photos.items] == ["a.png", "b.png", "a.png"]
+    assert not torch.equal(*photos.batch([0, 2]).image)
+    (skip,) = photos.skipped
+    assert "second row of the same face" in skip.reason
+
+
 def test_nothing_usable_is_an_error(folder: Path) -> None:
     (folder / "l.csv").write_text(_row("missing.png", _face_points()))
     with pytest.raises(FocusError, match=r"none of the 1 rows.*missing\.png: no such file"):
