@@ -52,12 +52,18 @@ def read_input(path: str | os.PathLike[str], limit: int) -> bytes:
         FocusError: as `check_input`; or the file grew beyond the limit while it was read.
     """
     path = Path(path)
+    parts, left = [], limit + 1
     with open(_open_input(path, limit), "rb") as file:
         try:
-            data = file.read(limit + 1)
+            # What is asked for is allocated: not the whole limit. Files may grow, and those of /proc have no size.
+            step = os.fstat(file.fileno()).st_size + 1
+            while left > 0 and (part := file.read(min(left, step))):
+                parts.append(part)
+                left, step = left - len(part), 1 << 20
         except OSError as error:
             raise FocusError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if data is None or len(data) > limit:
+    data = b"".join(parts)
+    if len(data) > limit:
         raise FocusError(f"{path}: has no end within {_size(limit)}, the limit for its kind; expected an ordinary file")
     return data
 
