@@ -95,7 +95,7 @@ def test_damaged_file(tmp_path: Path, imagenet: dict[str, Tensor], suffix: str) 
     content = path.read_bytes()
     for damaged in (content[: len(content) // 2], b"", b"not weights at all", b"\x80\x02J\x01"):
         path.write_bytes(damaged)
-        with pytest.raises(FocusError, match=r"network weights: .*weights"):
+        with pytest.raises(FocusError, match=r"network weights: .*weights" if damaged else "weights.*is empty"):
             read_weights(path)
 
 

@@ -179,8 +179,7 @@ def _open(path: Path) -> ImageFile.ImageFile:
         raise FocusError(
             f"{path}: is a folder; expected an image file. Name one photo, or use an option that takes folders"
         )
-    if check_input(path, limits.IMAGE_FILE) == 0:
-        raise FocusError(f"{path}: the file is empty; expected {_FORMATS_TEXT}")
+    check_input(path, limits.IMAGE_FILE)
     formats = _formats(path)
     try:
         with warnings.catch_warnings():
