@@ -253,7 +253,7 @@ def _table(separator: str, encoding: str) -> Callable[[], bytes]:
 def _read_table(path: Path) -> object:
     from focus.data.landmarks import find_faces, read_landmarks
 
-    return find_faces(path.parent, read_landmarks(path).rows, [])
+    return find_faces(path.parent, read_landmarks(path).rows)
 
 
 _MESH_POSITIONS = [f"{x} {y} {0.5 * x}" for x in range(4) for y in range(4)]

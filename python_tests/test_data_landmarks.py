@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from focus.data.landmarks import (
     MIRRORED_LANDMARKS,
+    Face,
     Skip,
     expand_to_68,
     find_faces,
@@ -80,12 +81,12 @@ def test_nothing_usable_is_an_error_that_names_the_first_reason(tmp_path: Path) 
         read_landmarks(_write(tmp_path / "l.csv", _row("x.jpg", 67)))
     with pytest.raises(FocusError, match="has no rows"):
         read_landmarks(_write(tmp_path / "empty.csv", ""))
-    with pytest.raises(FocusError, match="no such file"):
+    with pytest.raises(FocusError, match="no such landmark file"):
         read_landmarks(tmp_path / "missing.csv")
     (tmp_path / "binary.csv").write_bytes(bytes(range(128, 256)))
-    with pytest.raises(FocusError, match=r"binary\.csv: is no text in UTF-8"):
+    with pytest.raises(FocusError, match=r"binary\.csv: cannot be read as a CSV text"):
         read_landmarks(tmp_path / "binary.csv")
-    with pytest.raises(FocusError, match="is a folder"):
+    with pytest.raises(FocusError, match=r"cannot be read as a CSV text file: is a folder"):
         read_landmarks(tmp_path)
 
 
@@ -221,12 +222,12 @@ def test_several_faces_of_a_photo(tmp_path: Path) -> None:
     assert table.points["a.jpg"][0, 0] == 0
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(b"x")
-    skipped: list[Skip] = []
-    faces = find_faces(tmp_path, table.rows, skipped)
+    *faces, skip = find_faces(tmp_path, table.rows)
+    assert skip == Skip("./a.jpg", "another row has the same photo and the same points")
+    assert all(isinstance(face, Face) for face in faces)
     assert [face.name for face in faces] == ["a.jpg, face 1", "b.jpg", "a.jpg, face 2"]
-    assert [face.photo for face in faces] == ["a.jpg", "b.jpg", "a.jpg"]
-    assert [face.points[0, 0] for face in faces] == [0, 0, 400]
-    assert skipped == [Skip("./a.jpg", "another row has the same photo and the same points")]
+    assert [face[1] for face in faces] == ["a.jpg", "b.jpg", "a.jpg"]
+    assert [face[3][0, 0] for face in faces] == [0, 0, 400]
 
 
 @pytest.mark.parametrize(("written", "stored"), [("NFC", "NFD"), ("NFD", "NFC")])
