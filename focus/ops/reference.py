@@ -239,14 +239,17 @@ def _root(squared: torch.Tensor) -> torch.Tensor:
 def antialias(
     image: torch.Tensor, screen_vertices: torch.Tensor, faces: torch.Tensor | Topology, face_index: torch.Tensor
 ) -> torch.Tensor:
-    """Every pair of neighbours, one at a time."""
+    """Every pair of neighbours, one at a time; the shares of a pixel's neighbours in it are at most 1 together."""
+    dtype = image.dtype
     corners, index = _plain(faces).tolist(), face_index.tolist()
     sharing: dict[frozenset[int], list[int]] = {}
     for f, face in enumerate(corners):
         for edge in {frozenset((face[k - 2], face[k - 1])) for k in range(3)}:
             sharing.setdefault(edge, []).append(f)
     batch, height, width = face_index.shape
-    values = image.double().clone()
+    image = image.double()
+    pulls = torch.zeros_like(image)  # what the neighbours of a pixel add to it
+    shares = torch.zeros_like(image[:, 0])  # their shares in it, together
     for b in range(batch):
         vertices = screen_vertices[b].double()
         points = vertices.tolist()
@@ -265,11 +268,13 @@ def antialias(
             rest = (start[1 - axis] + way[1 - axis] - first[1 - axis]) / way[1 - axis]
             end = vertices[outline[1]]
             crossing = start[axis] + w * way[axis] if abs(w) <= abs(rest) else end[axis] - rest * way[axis]
-            share = (crossing - first[axis]).clamp(0, 1) - 0.5
-            changed = second if share > 0 else first
-            difference = image[b, :, first[1], first[0]].double() - image[b, :, second[1], second[0]].double()
-            values[b, :, changed[1], changed[0]] += share * difference
-    return values.to(image.dtype)
+            share = crossing - first[axis] - 0.5
+            share = share + (share.clamp(-0.5, 0.5) - share).detach()  # outside by rounding only
+            (x1, y1), (x2, y2) = (second, first) if share > 0 else (first, second)  # the pixel that changes first
+            share = torch.where(share > 0, share, -share)
+            pulls[b, :, y1, x1] += share * (image[b, :, y2, x2] - image[b, :, y1, x1])
+            shares[b, y1, x1] += share
+    return (image + pulls / torch.where(shares > 1, shares, 1)[:, None]).to(dtype)
 
 
 def _outline(
