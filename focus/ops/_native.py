@@ -26,6 +26,10 @@ _library: Any = torch.library.Library("focus", "DEF")  # type: ignore[no-untyped
 
 Kernel = Callable[..., Any]
 
+# Without types in torch.
+_forward_derivatives: Callable[[bool], Any] = forward_ad._set_fwd_grad_enabled
+_unpack_dual: Callable[..., Any] = forward_ad.unpack_dual
+
 
 def call(name: str, first: torch.Tensor, *arguments: Any) -> None:
     """Runs kernel `name` on the device of `first`, with torch's thread count and its current stream.
@@ -86,7 +90,7 @@ def _with_gradient(overload: Any, backward: Kernel | None, setup_context: Kernel
             *inputs, keyset = arguments
             if torch._C._are_functorch_transforms_active():
                 # A function runs without derivatives, those that transforms outside of this one ask for among them.
-                with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
+                with torch.enable_grad(), _forward_derivatives(True):
                     output = compute(keyset, tuple(inputs))
             else:
                 output = compute(keyset, tuple(inputs))
@@ -106,7 +110,7 @@ def _with_gradient(overload: Any, backward: Kernel | None, setup_context: Kernel
                 ctx.needs_input_grad = whole
             return (*found, None) if isinstance(found, tuple) else (found, None)
 
-    record = super(torch.autograd.Function, Recorded).apply
+    record: Kernel = super(torch.autograd.Function, Recorded).apply
 
     def kernel(keyset: Any, *arguments: Any) -> Any:
         transformed = torch._C._are_functorch_transforms_active()
@@ -133,12 +137,12 @@ def _one_level_at_a_time() -> Iterator[None]:
 
 def _refuse_tangents(name: str, arguments: tuple[Any, ...]) -> None:
     for argument in arguments:
-        if isinstance(argument, torch.Tensor) and argument.is_floating_point():
-            if forward_ad.unpack_dual(argument, level=0).tangent is not None:
-                raise NotImplementedError(
-                    f"focus.{name}: forward-mode derivatives (torch.func.jvp, jacfwd, hessian, torch.autograd.forward_ad) "
-                    "are not offered; take reverse mode (backward, torch.func.grad, vjp, jacrev)"
-                )
+        is_dual = isinstance(argument, torch.Tensor) and argument.is_floating_point()
+        if is_dual and _unpack_dual(argument, level=0).tangent is not None:
+            raise NotImplementedError(
+                f"focus.{name}: forward-mode derivatives (torch.func.jvp, jacfwd, hessian, torch.autograd.forward_ad) "
+                "are not offered; take reverse mode (backward, torch.func.grad, vjp, jacrev)"
+            )
 
 
 def _one_by_one(overload: Any) -> Kernel:

@@ -37,7 +37,7 @@ def rasterize(
     height, width = image_size
     batch = screen_vertices.shape[0]
     device, dtype = screen_vertices.device, screen_vertices.dtype
-    y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
+    y, x = torch.meshgrid(*(torch.arange(side, dtype=torch.int64, device=device) for side in image_size), indexing="ij")
     pixels = torch.stack([x, y], -1).double()  # [H, W, 2]
     face_index = torch.full((batch, height, width), -1, dtype=torch.int32, device=device)
     depth = torch.full((batch, height, width), math.inf, dtype=dtype, device=device)
@@ -107,7 +107,7 @@ def _locate(
 def interpolate(attributes: torch.Tensor, faces: torch.Tensor | Topology, fragments: Fragments) -> torch.Tensor:
     """Gathers the attributes of each pixel's face and weighs them."""
     batch = fragments.face_index.shape[0]
-    item = torch.arange(batch, device=attributes.device)[:, None, None, None]
+    item = torch.arange(batch, dtype=torch.int64, device=attributes.device)[:, None, None, None]
     corners = _plain(faces)[fragments.face_index.clamp(min=0).long()]  # [B, H, W, 3]
     values = attributes.expand(batch, -1, -1)[item, corners]  # [B, H, W, 3, C]
     values = (values * fragments.barycentric[..., None]).sum(3)
@@ -294,7 +294,7 @@ def _outline(
             edge = _follow(points, faces, sharing, shown[own], shown[other], pair[own], pair[other], axis)
             if edge == "arrived":
                 return None
-            corners = torch.tensor([points[v] for v in faces[shown[own]]], dtype=torch.float64)
+            corners = torch.tensor([points[v] for v in faces[shown[own]]], dtype=torch.float64, device="cpu")
             ends.append((edge is None, _depth_at(corners, pair[own]), shown[own], edge))
     edge = min(ends, key=lambda end: end[:3])[3]
     return None if edge is None else (edge[0], edge[1])

@@ -15,6 +15,7 @@ from focus.data.photos import PhotoFolder
 from focus.data.synthetic import SyntheticFaces, SyntheticPool
 from focus.errors import FocusError
 from focus.face import MorphableModel
+from focus.isolation import own_state
 from focus.nets import ArcFaceFeatures, FeatureExtractor, FilterBank
 from focus.train.checkpoint import Networks, load_checkpoint
 from focus.train.config import Settings
@@ -56,7 +57,7 @@ def train(
     if settings.threads:
         torch.set_num_threads(settings.threads)
     step = checkpoint.header.step if checkpoint else 0
-    with contextlib.ExitStack() as stack:
+    with own_state(grad=True), contextlib.ExitStack() as stack:
         device = stack.enter_context(process_group(pick_device(settings.device)))
         first = place()[0] == 0
         logger: Logger = stack.enter_context(RunLogger(folder, settings.log, step=step)) if first else SilentLogger()
