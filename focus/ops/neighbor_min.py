@@ -154,7 +154,7 @@ def neighbor_min(
     Raises:
         TypeError, ValueError: wrong type, shape, device or window, named.
     """
-    _check.choice("neighbor_min", "window", window, _WINDOWS)
+    window = _check.choice("neighbor_min", "window", window, _WINDOWS)
     images = _images.checked("neighbor_min", target, reconstruction, mask, mask_is_optional=True)
     distance: torch.Tensor = _neighbor_min(*images, window)[0]
     return distance
@@ -187,9 +187,9 @@ def neighbor_min_loss(
         TypeError, ValueError: wrong type, shape, device, window, power or reduction, named.
     """
     op = "neighbor_min_loss"
-    _check.choice(op, "window", window, _WINDOWS)
-    _check.choice(op, "power", power, (1, 2))
+    window = _check.choice(op, "window", window, _WINDOWS)
+    factors = _check.choice(op, "power", power, (1, 2))
     _check.choice(op, "reduction", reduction, ("mean", "sum"))
     images = _images.checked(op, target, reconstruction, mask, mask_is_optional=True)
-    loss: torch.Tensor = _neighbor_min_loss(*images, window, power, reduction == "mean")[0]
+    loss: torch.Tensor = _neighbor_min_loss(*images, window, factors, reduction == "mean")[0]
     return loss

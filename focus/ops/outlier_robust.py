@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 
-from focus.ops import _images, _native
+from focus.ops import _check, _images, _native
 
 
 def _forward(
@@ -119,9 +118,8 @@ def outlier_robust_loss(
         TypeError, ValueError: wrong type, shape, device, sigma or cutoff, named.
     """
     op = "outlier_robust_loss"
-    for name, value in (("sigma", sigma), ("cutoff", cutoff)):
-        if not (isinstance(value, (int, float)) and value > 0 and math.isfinite(value)):
-            raise ValueError(f"focus.ops.{op}: {name} expected a finite number > 0, got {value!r}")
+    sigma, cutoff = _check.positive(op, "sigma", sigma), _check.positive(op, "cutoff", cutoff)
+    _check.positive(op, "cutoff * sigma", cutoff * sigma)
     target, reconstruction, given_mask = _images.checked(op, target, reconstruction, mask)
     loss, inlier = _outlier_robust(target, reconstruction, given_mask, sigma, cutoff)
     return loss, inlier

@@ -137,10 +137,11 @@ _rasterize = _native.define(
 
 def image_sides(op: str, image_size: tuple[int, int]) -> tuple[int, int]:
     """Height and width, checked for operator `op`."""
-    sides = tuple(image_size) if isinstance(image_size, (tuple, list)) else ()
-    if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, (int, torch.SymInt)) for side in sides):
+    given = image_size if isinstance(image_size, (tuple, list)) else ()
+    sides = [_check.as_integer(side) for side in given]
+    if len(sides) != 2 or sides[0] is None or sides[1] is None:
         raise TypeError(f"focus.ops.{op}: image_size expected two integers (H, W), got {image_size!r}")
-    height, width = sides
+    height, width = sides[0], sides[1]
     if height < 0 or width < 0:
         raise ValueError(f"focus.ops.{op}: image_size expected (H, W) >= 0, got ({height}, {width})")
     return height, width
@@ -182,6 +183,7 @@ def rasterize(
     _check.choice("rasterize", "cull", cull, CULL)
     _check.choice("rasterize", "perspective_correct", perspective_correct, (False, True))
     height, width = image_sides("rasterize", image_size)
+    _check.image_fits("rasterize", screen_vertices.shape[0], 5, (height, width), screen_vertices)
     barycentric, depth, face_index = _rasterize(
         screen_vertices,
         topology.faces,

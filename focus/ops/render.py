@@ -203,6 +203,7 @@ def render(
     _check.choice(op, "cull", cull, CULL)
     _check.choice(op, "perspective_correct", perspective_correct, (False, True))
     height, width = image_sides(op, image_size)
+    _check.image_fits(op, batch, attributes.shape[2] + 2, (height, width), screen_vertices)
     image, mask, face_index = _render(
         screen_vertices,
         attributes,

@@ -114,16 +114,19 @@ class Topology:
         faces = _check.tensor_of("Topology", "faces", faces, ("F", 3))
         if faces.dtype not in (torch.int32, torch.int64):
             raise TypeError(f"focus.ops.Topology: faces expected int32 or int64, got {faces.dtype}")
-        if isinstance(vertex_count, bool) or not isinstance(vertex_count, (int, torch.SymInt)) or vertex_count < 0:
+        count = _check.as_integer(vertex_count)
+        if count is None or count < 0:
             raise ValueError(f"focus.ops.Topology: vertex_count expected an integer >= 0, got {vertex_count!r}")
+        if type(count) is int and count >= 2**31 - 1:
+            raise ValueError(f"focus.ops.Topology: vertex_count expected less than 2^31 - 1, got {count}")
         if faces.dtype == torch.int64:
             faces = faces.clamp(-(2**31), 2**31 - 1)  # so that an index beyond int32 stays out of range below
-        self.vertex_count = vertex_count
+        self.vertex_count = count
         self._neighbors: torch.Tensor | None = None
         with _lasting():
             # A copy: later edits of the caller's tensor must not slip past the check below.
             self.faces = faces.to(torch.int32, copy=True, memory_format=torch.contiguous_format)
-            self.offsets, self.corners = _build_topology(self.faces, vertex_count)
+            self.offsets, self.corners = _build_topology(self.faces, self.vertex_count)
 
     @property
     def neighbors(self) -> torch.Tensor:
