@@ -200,7 +200,7 @@ def test_files_from_when_the_model_was_saved_are_read(model: MorphableModel) -> 
         network.load_state_dict({**network.state_dict(), **arrays, "renderer.model.else": before})
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # of torch itself, in jvp
+@pytest.mark.filterwarnings("ignore:.torch.jit.script")  # of torch itself, in jvp
 def test_a_renderer_works_in_a_function_of_functorch(model: MorphableModel) -> None:
     """First used there: what it keeps is of no transform."""
     renderer, parameters = Renderer(model, SIZE, antialias=True), FaceParameters.mean(model)

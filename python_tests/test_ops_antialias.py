@@ -289,6 +289,7 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(lambda i, v: ops.antialias(i, v, faces, index[:1]), inputs)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # opcheck's own
 def test_opcheck_and_compile() -> None:
     image, vertices, faces, index = _scene(2, torch.float32)
     topology = ops.Topology(faces, 8)

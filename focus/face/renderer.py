@@ -144,6 +144,7 @@ class Renderer(torch.nn.Module):
         image, mask, face_index = draw(screen_vertices, colors, topology, size)
         if self.antialias:
             both = ops.antialias(torch.cat([image, mask], 1), screen_vertices, topology, face_index)
-            image, mask = both[:, :3] / both[:, 3:].clamp(min=_LEAST_SHARE), both[:, 3:]
+            image, mask = both[:, :3], both[:, 3:]
+            image = image / torch.where(mask < _LEAST_SHARE, _LEAST_SHARE, mask)  # clamp, but for ties in its gradient
         landmarks = screen_vertices[:, self.model.landmarks68, :2]
         return Rendering(image, mask, vertices, screen_vertices, normals, colors, landmarks, face_index)

@@ -106,7 +106,9 @@ class FilterBank(nn.Module):
             average = F.avg_pool2d(images, factor)
             color = torch.einsum("oc,bchw->bohw", self.opponents, average)
             # Renders may be slightly negative where spherical harmonics undershoot.
-            ratio = color / (average.mean(dim=1, keepdim=True).clamp(min=0) + self._FLOOR)
+            gray = average.mean(dim=1, keepdim=True)
+            # Not clamp: what its gradient is at 0, in all that is black, differs between versions of torch.
+            ratio = color / (torch.where(gray < 0, 0, gray) + self._FLOOR)
             parts.append(_resample(torch.cat((F.relu(ratio), F.relu(-ratio)), dim=1), size))
         return torch.cat(parts, dim=1)
 

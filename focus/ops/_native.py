@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch.autograd import forward_ad
+from torch.autograd.function import _SingleLevelFunction
 
 from focus import _C
 
@@ -75,7 +76,7 @@ def _with_gradient(overload: Any, backward: Kernel | None, setup_context: Kernel
     """The kernel that records the gradient, and refuses forward-mode derivatives, which would be 0 without a word.
 
     In place of `torch.library.register_autograd`, whose operators `torch.func.grad` and its kin refuse. All that those
-    have to do is done by the dispatcher round this kernel. So it takes `apply` of the base class: that of
+    have to do is done by the dispatcher round this kernel: hence the function for one level, where a
     `torch.autograd.Function` would hand the call back to them.
     """
     name = overload._opname
@@ -84,19 +85,20 @@ def _with_gradient(overload: Any, backward: Kernel | None, setup_context: Kernel
         with torch._C._AutoDispatchBelowAutograd():
             return overload.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
 
-    class Recorded(torch.autograd.Function):
+    class Recorded(_SingleLevelFunction):
         @staticmethod
-        def forward(ctx: Any, *arguments: Any) -> Any:
+        def forward(*arguments: Any) -> Any:
             *inputs, keyset = arguments
-            if torch._C._are_functorch_transforms_active():
-                # A function runs without derivatives, those that transforms outside of this one ask for among them.
-                with torch.enable_grad(), _forward_derivatives(True):
-                    output = compute(keyset, tuple(inputs))
-            else:
-                output = compute(keyset, tuple(inputs))
+            if not torch._C._are_functorch_transforms_active():
+                return compute(keyset, tuple(inputs))
+            # A function runs without derivatives, those that transforms outside of this one ask for among them.
+            with torch.enable_grad(), _forward_derivatives(True):
+                return compute(keyset, tuple(inputs))
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
             if setup_context is not None:
-                setup_context(ctx, tuple(inputs), output)
-            return output
+                setup_context(ctx, inputs[:-1], output)
 
         @staticmethod
         def backward(ctx: Any, *grads: Any) -> Any:
@@ -110,18 +112,25 @@ def _with_gradient(overload: Any, backward: Kernel | None, setup_context: Kernel
                 ctx.needs_input_grad = whole
             return (*found, None) if isinstance(found, tuple) else (found, None)
 
-    record: Kernel = super(torch.autograd.Function, Recorded).apply
+    record: Kernel = Recorded.apply  # type: ignore[attr-defined]
 
     def kernel(keyset: Any, *arguments: Any) -> Any:
         transformed = torch._C._are_functorch_transforms_active()
         if transformed or forward_ad._current_level >= 0:
             _refuse_tangents(name, arguments)
-        if not (torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments)):
+        if not (torch.is_grad_enabled() and _any_requires_grad(*arguments)):
             return compute(keyset, arguments)
         with _one_level_at_a_time() if transformed else nullcontext():
             return record(*arguments, keyset)
 
     return kernel
+
+
+def _find_requires_grad(*arguments: Any) -> bool:
+    return any(isinstance(argument, torch.Tensor) and argument.requires_grad for argument in arguments)
+
+
+_any_requires_grad: Callable[..., bool] = getattr(torch._C, "_any_requires_grad", _find_requires_grad)  # not in 2.6
 
 
 @contextmanager

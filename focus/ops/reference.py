@@ -210,7 +210,8 @@ def masked_photometric_loss(target: torch.Tensor, reconstruction: torch.Tensor, 
     """Sum of distances over sum of weights."""
     mask = _planes(mask)
     distance = _root((mask * (target - reconstruction)).square().sum(1))
-    return distance.sum() / mask.sum().clamp(min=1)
+    weight = mask.sum()
+    return distance.sum() / torch.where(weight < 1, 1, weight)  # at 1 the gradient is that of the sum
 
 
 def outlier_robust_loss(
