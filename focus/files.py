@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import os
 import stat
+import unicodedata
 from collections.abc import Mapping
 from io import BufferedWriter
 from pathlib import Path
@@ -50,14 +52,60 @@ def read_input(path: str | os.PathLike[str], limit: int) -> bytes:
         FocusError: as `check_input`; or the file grew beyond the limit while it was read.
     """
     path = Path(path)
+    parts, left = [], limit + 1
     with open(_open_input(path, limit), "rb") as file:
         try:
-            data = file.read(limit + 1)
+            # What is asked for is allocated: not the whole limit. Files may grow, and those of /proc have no size.
+            step = os.fstat(file.fileno()).st_size + 1
+            while left > 0 and (part := file.read(min(left, step))):
+                parts.append(part)
+                left, step = left - len(part), 1 << 20
         except OSError as error:
             raise FocusError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if data is None or len(data) > limit:
+    data = b"".join(parts)
+    if len(data) > limit:
         raise FocusError(f"{path}: has no end within {_size(limit)}, the limit for its kind; expected an ordinary file")
     return data
+
+
+def read_text(path: str | os.PathLike[str], limit: int) -> str:
+    """The text of an input: UTF-8, or UTF-16 where a byte-order mark says so; the mark is no part of it.
+
+    Raises:
+        FocusError: as `read_input`; or it is no such text.
+    """
+    data = read_input(path, limit)
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise FocusError(
+            f"{Path(path)}: is no text in UTF-8, or in UTF-16 with a byte-order mark ({error.reason} at byte "
+            f"{error.start}); save it as UTF-8"
+        ) from error
+
+
+def locate(folder: Path, name: str | os.PathLike[str]) -> Path:
+    """The file or folder of a relative name, however the accents in it are composed.
+
+    macOS writes them apart from their letters (NFD), other systems in one (NFC): a folder and a table that names its
+    files may differ. Each part of the name is tried as it is, and in both forms.
+
+    Args:
+        folder: where it is.
+        name: relative; its parts are taken one by one, ``..`` is not looked at.
+
+    Returns:
+        The path that exists, or ``folder / name``, which does not.
+    """
+    place = folder
+    for part in Path(name).parts:
+        forms = (part, unicodedata.normalize("NFC", part), unicodedata.normalize("NFD", part))
+        found = next((place / form for form in dict.fromkeys(forms) if os.path.lexists(place / form)), None)
+        if found is None:
+            return folder / name
+        place = found
+    return place
 
 
 def _open_input(path: Path, limit: int) -> int:

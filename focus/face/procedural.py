@@ -8,6 +8,7 @@ scanned for it: use a model that was learned from scans where accuracy for real 
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 import torch
@@ -133,7 +134,9 @@ def build_procedural_model(detail: Detail = "full") -> MorphableModel:
             both.
     """
     # Copies: what somebody does to a model must not be in the next one.
-    arrays = {key: torch.from_numpy(np.array(value, order="C")) for key, value in _arrays(detail).items()}
+    arrays: dict[str, Any] = {
+        key: torch.from_numpy(np.array(value, order="C")) for key, value in _arrays(detail).items()
+    }
     return MorphableModel(
         **arrays,
         name=f"FOCUS procedural face ({detail})",
