@@ -136,6 +136,12 @@ def antialias(
     Returns:
         `[B, C, H, W]`. Gradients flow to `image` and to x and y of `screen_vertices`.
 
+    >>> square = torch.tensor([[[-1.0, -1.0, 5.0], [1.75, -1.0, 5.0], [1.75, 9.0, 5.0], [-1.0, 9.0, 5.0]]])
+    >>> faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
+    >>> _, mask, face_index = ops.render(square, torch.ones(1, 4, 1), faces, (1, 4))
+    >>> mask.flatten().tolist(), ops.antialias(mask, square, faces, face_index).flatten().tolist()
+    ([1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.25, 0.0])
+
     Raises:
         TypeError, ValueError: wrong type, shape, device or index, named.
     """

@@ -151,6 +151,11 @@ def neighbor_min(
         d, `[B, H, W]`. Differentiable in all three images, through the nearest x' only: of several, the first in
         row-major order. At a distance of 0 the subgradient is 0. A NaN anywhere in the window makes d(x) NaN.
 
+    >>> reconstruction = torch.tensor([0.0, 0.5, 1.0]).view(1, 1, 1, 3)
+    >>> target = torch.tensor([0.5, 0.5, 0.25]).view(1, 1, 1, 3)
+    >>> ops.neighbor_min(target, reconstruction).tolist()
+    [[[0.0, 0.0, 0.25]]]
+
     Raises:
         TypeError, ValueError: wrong type, shape, device or window, named.
     """
@@ -182,6 +187,11 @@ def neighbor_min_loss(
     Returns:
         A scalar, 0 where there is no pixel. Gradients as in `neighbor_min`; those of the square are smooth at 0. The
         sum is taken in two fixed stages: the same bits on every run and for every thread count.
+
+    >>> reconstruction = torch.tensor([0.0, 0.5, 1.0]).view(1, 1, 1, 3)
+    >>> target = torch.tensor([0.5, 0.5, 0.25]).view(1, 1, 1, 3)
+    >>> ops.neighbor_min_loss(target, reconstruction, power=1, reduction="sum").item()
+    0.25
 
     Raises:
         TypeError, ValueError: wrong type, shape, device, window, power or reduction, named.

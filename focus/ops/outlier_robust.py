@@ -114,6 +114,11 @@ def outlier_robust_loss(
             infinite value makes it NaN.
         inlier: `[B, 1, H, W]`, not differentiable.
 
+    >>> target = torch.tensor([0.0, 0.0, 0.9]).view(1, 1, 1, 3)
+    >>> loss, inlier = ops.outlier_robust_loss(target, torch.zeros(1, 1, 1, 3), torch.ones(1, 1, 1, 3), sigma=0.1)
+    >>> inlier.flatten().tolist()
+    [1.0, 1.0, 0.0]
+
     Raises:
         TypeError, ValueError: wrong type, shape, device, sigma or cutoff, named.
     """

@@ -167,12 +167,20 @@ def rasterize(
             narrower types are widened to float32.
         faces: `[F, 3]` int32 or int64, or a `Topology`.
         image_size: (H, W) in pixels.
-        cull: leaves out faces whose vertices run clockwise or counterclockwise as seen on the screen.
+        cull: "clockwise" or "counterclockwise" leaves out the faces whose vertices run so as seen on the screen; "none"
+            keeps all.
         perspective_correct: barycentrics and depth linear in space rather than on the screen.
 
     Returns:
         `Fragments`; gradients flow from `barycentric` and `depth` to `screen_vertices` (coverage itself is piecewise
         constant and has none).
+
+    >>> triangle = torch.tensor([[[0.0, 0.0, 5.0], [2.0, 0.0, 5.0], [0.0, 2.0, 5.0]]])
+    >>> fragments = ops.rasterize(triangle, torch.tensor([[0, 1, 2]]), (3, 4))
+    >>> fragments.face_index[0].tolist()
+    [[0, 0, 0, -1], [0, 0, -1, -1], [0, -1, -1, -1]]
+    >>> fragments.barycentric[0, 0, 1].tolist()
+    [0.5, 0.5, 0.0]
 
     Raises:
         TypeError, ValueError: wrong type, shape, device or index, named.

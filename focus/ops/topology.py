@@ -105,6 +105,12 @@ class Topology:
         neighbors: `[3 F]` int32; for each corner ``3 * face + corner``, and the edge that it lies opposite of, the next
             corner that lies so, in a circle: itself at a border of the mesh. Found when first asked for.
 
+    >>> topology = ops.Topology(torch.tensor([[0, 1, 2], [2, 1, 3]]), vertex_count=4)
+    >>> topology
+    Topology(faces=2, vertices=4, device=cpu)
+    >>> topology.offsets.tolist(), topology.corners.tolist()
+    ([0, 1, 3, 5, 6], [0, 1, 4, 2, 3, 5])
+
     Raises:
         TypeError: faces are not an int32 or int64 tensor.
         ValueError: faces are not `[F, 3]`, or an index lies outside [0, V).
