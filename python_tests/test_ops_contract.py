@@ -47,7 +47,7 @@ def _rasterize(perspective_correct: bool) -> Callable[..., Tensors]:
 def _interpolate(module: Any, attributes: torch.Tensor, barycentric: torch.Tensor) -> Tensors:
     device = attributes.device.type
     face_index = FOUND[device].face_index[: len(barycentric)]
-    fragments = FOUND[device]._replace(face_index=face_index, barycentric=barycentric)
+    fragments = ops.Fragments(face_index, barycentric, FOUND[device].depth)
     return (module.interpolate(attributes, TOPOLOGY[device], fragments),)
 
 

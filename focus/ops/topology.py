@@ -66,9 +66,6 @@ def _find_neighbors(faces: torch.Tensor, vertex_count: int) -> torch.Tensor:
 @contextmanager
 def _lasting() -> Iterator[None]:
     """For tensors that outlive a call: ordinary ones, whatever the mode and the transform that they are made in."""
-    if torch.compiler.is_compiling():
-        yield
-        return
     with own_state(grad=False), torch._C._DisableFuncTorch():
         yield
 
@@ -129,15 +126,23 @@ class Topology:
             faces = faces.clamp(-(2**31), 2**31 - 1)  # so that an index beyond int32 stays out of range below
         self.vertex_count = count
         self._neighbors: torch.Tensor | None = None
-        with _lasting():
-            # A copy: later edits of the caller's tensor must not slip past the check below.
-            self.faces = faces.to(torch.int32, copy=True, memory_format=torch.contiguous_format)
-            self.offsets, self.corners = _build_topology(self.faces, self.vertex_count)
+        if torch.compiler.is_compiling():
+            self._list(faces)
+        else:
+            with _lasting():
+                self._list(faces)
+
+    def _list(self, faces: torch.Tensor) -> None:
+        # A copy: later edits of the caller's tensor must not slip past the check below.
+        self.faces = faces.to(torch.int32, copy=True, memory_format=torch.contiguous_format)
+        self.offsets, self.corners = _build_topology(self.faces, self.vertex_count)
 
     @property
     def neighbors(self) -> torch.Tensor:
         if self._neighbors is not None:
             return self._neighbors
+        if torch.compiler.is_compiling():
+            return _find_neighbors(self.faces, self.vertex_count)
         with _lasting():
             neighbors = _find_neighbors(self.faces, self.vertex_count)
         if can_be_kept(neighbors):
