@@ -36,13 +36,17 @@ def check_input(path: str | os.PathLike[str], limit: int) -> int:
         Its size in bytes.
 
     Raises:
-        FocusError: missing, no ordinary file, larger than the limit, or it may not be read.
+        FocusError: missing, no ordinary file, empty (as those of the system that wait for their contents look), larger
+            than the limit, or it may not be read.
     """
     handle = _open_input(Path(path), limit)
     try:
-        return os.fstat(handle).st_size
+        size = os.fstat(handle).st_size
     finally:
         os.close(handle)
+    if size == 0:
+        raise FocusError(f"{path}: the file is empty; expected one with contents. Copy it again")
+    return size
 
 
 def read_input(path: str | os.PathLike[str], limit: int) -> bytes:

@@ -1,7 +1,7 @@
 """Files with a checksum over all of their bytes: a single changed bit, wherever it is, is noticed when they are read.
 
-The checksum is SHA-256 in hexadecimal, the last entry of a JSON object, ``"checksum": "..."``, taken while its 64 digits
-were zeros. What is covered are bytes as they are stored, names, types and shapes of tensors among them.
+The checksum is SHA-256 in hexadecimal, the last entry of a JSON object, ``"checksum": "..."``, taken while its 64
+digits were zeros. What is covered are bytes as they are stored, names, types and shapes of tensors among them.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 _BLANK = b"0" * 64
 _PLACE = re.compile(rb'checksum\\?": \\?"([0-9a-f]{64})\\?"')
+_SEAL_AT_THE_END = re.compile(rb'"[0-9a-f]{64}"\s*\}\s*$')
 _DTYPES = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL"}
 
 
-class Damaged(ValueError):
+class DamagedError(ValueError):
     """Bytes that are not as they were written; the message is a bare reason."""
 
 
@@ -34,16 +35,27 @@ def open_json(text: str | bytes) -> dict[str, Any]:
     """The object of `seal_json`, without the checksum.
 
     Raises:
-        Damaged: no JSON object, without a checksum, or with another one.
+        DamagedError: no JSON object, without a checksum, or with another one.
     """
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     values = parse_object(data)
     if "checksum" not in values:
-        raise Damaged("it has no checksum")
+        raise DamagedError("it has no checksum")
     if not _is_sealed(data, len(data)):
-        raise Damaged("its contents do not match their checksum")
+        raise DamagedError("its contents do not match their checksum")
     del values["checksum"]
     return values
+
+
+def open_any_json(data: bytes) -> dict[str, Any]:
+    """A JSON object that may be older than checksums, without its checksum.
+
+    Where it has one, or ends as if it had, the checksum is compared: no single changed bit hides that there was one.
+
+    Raises:
+        DamagedError: as `open_json` and `parse_object`.
+    """
+    return open_json(data) if b'"checksum"' in data or _SEAL_AT_THE_END.search(data[-100:]) else parse_object(data)
 
 
 def seal_tensors(tensors: Mapping[str, Tensor], key: str, values: Mapping[str, Any]) -> bytes:
@@ -71,39 +83,39 @@ def open_tensors(data: bytes, key: str) -> tuple[dict[str, Any], dict[str, Tenso
     older formats look at it; all others demand it.
 
     Raises:
-        Damaged: cut short, no safetensors file, without the entry, or with another checksum.
+        DamagedError: cut short, no safetensors file, without the entry, or with another checksum.
     """
     import safetensors
     import safetensors.torch
 
     end = 8 + int.from_bytes(data[:8], "little")
     if len(data) < 10 or end > len(data):
-        raise Damaged("it is cut short, or no safetensors file")
+        raise DamagedError("it is cut short, or no safetensors file")
     header = parse_object(data[8:end])
     metadata = header.pop("__metadata__", None)
     if not isinstance(metadata, dict) or not isinstance(metadata.get(key), str):
         raise KeyError(key)
     values = parse_object(metadata[key].encode("utf-8", "surrogatepass"))
     if isinstance(values.get("checksum"), str) and not _is_sealed(data, end):
-        raise Damaged("its contents do not match their checksum")
+        raise DamagedError("its contents do not match their checksum")
     for name, entry in header.items():
         dtype = entry.get("dtype") if isinstance(entry, dict) else None
         if dtype not in _DTYPES:
-            raise Damaged(f"{name} has the type {dtype!r}; expected one of {', '.join(sorted(_DTYPES))}")
+            raise DamagedError(f"{name} has the type {dtype!r}; expected one of {', '.join(sorted(_DTYPES))}")
     try:
         return values, safetensors.torch.load(data)
     except (safetensors.SafetensorError, ValueError, RuntimeError, TypeError) as error:
-        raise Damaged(str(error).splitlines()[0]) from error
+        raise DamagedError(str(error).splitlines()[0]) from error
 
 
 def parse_object(data: bytes) -> dict[str, Any]:
-    """A JSON object of finite numbers. Raises `Damaged` for anything else."""
+    """A JSON object of finite numbers. Raises `DamagedError` for anything else."""
     try:
         values = json.loads(data.decode("utf-8"), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        raise Damaged(f"its JSON cannot be understood ({str(error).splitlines()[0]})") from error
+        raise DamagedError(f"its JSON cannot be understood ({str(error).splitlines()[0]})") from error
     if not isinstance(values, dict):
-        raise Damaged("expected a JSON object")
+        raise DamagedError("expected a JSON object")
     return values
 
 
@@ -126,12 +138,10 @@ def _is_sealed(data: bytes, end: int) -> bool:
 
 def _place(data: bytes, end: int) -> tuple[int, int]:
     """Where the digits are: the last place that looks like it, since the checksum is the last entry."""
-    found = None
-    for found in _PLACE.finditer(data, 0, end):
-        pass
-    if found is None:
+    found = list(_PLACE.finditer(data, 0, end))
+    if not found:
         raise ValueError("expected a checksum")
-    return found.span(1)
+    return found[-1].span(1)
 
 
 def _digest(data: bytes, start: int, stop: int) -> bytes:

@@ -6,7 +6,6 @@ import io
 import struct
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -85,7 +84,7 @@ def test_headers_of_every_version_and_of_python_2(version: int) -> None:
 )
 def test_what_no_array_says_of_itself_is_refused(text: str) -> None:
     data = _header(text) + bytes(8)
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"\w"):
         read_array(io.BytesIO(data), len(data))
 
 
@@ -139,9 +138,8 @@ def test_archives_that_numpy_does_not_write(tmp_path: Path) -> None:
     squeezed = _archive(tmp_path / "bzip2.npz", {"a": _good(3)}, zipfile.ZIP_BZIP2)
     with pytest.raises(FocusError, match="its compression 12 is not known"):
         ArrayArchive(squeezed, MIB).read(["a"])
-    with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(tmp_path / "two.npz", "w") as archive:
-        archive.writestr("a.npy", _good(3))
-        archive.writestr("a.npy", _good(4))
+    data = _archive(tmp_path / "two.npz", {"a": _good(3), "b": _good(4)}).read_bytes()
+    (tmp_path / "two.npz").write_bytes(data.replace(b"b.npy", b"a.npy"))
     with pytest.raises(FocusError, match="two arrays are called 'a'"):
         ArrayArchive(tmp_path / "two.npz", MIB)
     good = _archive(tmp_path / "crc.npz", {"a": _good(3)})
@@ -152,12 +150,8 @@ def test_archives_that_numpy_does_not_write(tmp_path: Path) -> None:
         ArrayArchive(good, MIB).read(["a"])
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x05\x06" + bytes(18), b"text"])
+@pytest.mark.parametrize("content", [b"", b"PK\x05\x06" + bytes(17), b"text"])
 def test_what_is_no_archive(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.npz").write_bytes(content)
-    names: Any = ()
-    try:
-        names = ArrayArchive(tmp_path / "a.npz", MIB).names
-    except FocusError as error:
-        assert "expected an .npz file of plain arrays" in str(error)
-    assert not names
+    with pytest.raises(FocusError, match=r"a\.npz: expected an \.npz file of plain arrays"):
+        ArrayArchive(tmp_path / "a.npz", MIB)

@@ -1,4 +1,4 @@
-"""Face boxes of strangers: numbers of every numpy and Python are read, and nothing of a file is ever built or called."""
+"""Face boxes of strangers: numbers of every numpy and Python are read, and nothing of a file is built or called."""
 
 from __future__ import annotations
 
@@ -95,7 +95,8 @@ def _hostile() -> dict[str, bytes]:
         "a pointer, with the flag": objects + b"K\x3f" + tail + b"C\x08AAAAAAAAtb.",
         "a type of other sizes": head + b"X\x04\0\0\0V999\x89\x88\x87R.",
         "a type that calls itself": head + b"h\x00\x89\x88\x87R.",
-        "more numbers than bytes": b"cnumpy.core.numeric\n_frombuffer\n(C\x08AAAAAAAAcnumpy\ndtype\n(C\x02f8tR(M\xff\xfftC\x01CtR.",
+        "more numbers than bytes": b"cnumpy.core.numeric\n_frombuffer\n(C\x08AAAAAAAAcnumpy\ndtype\n"
+        b"(C\x02f8tR(M\xff\xfftC\x01CtR.",
         "os.system": b"cos\nsystem\n(S'true'\ntR.",
         "getattr": b"c__builtin__\ngetattr\n.",
         "an instance": b"(inumpy\nndarray\n.",
@@ -160,12 +161,9 @@ def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
 )
 def test_plain_values_are_what_pickle_makes_of_them(value: Any, protocol: int) -> None:
     pickled = pickle.dumps(value, protocol=protocol)
-    if b"_codecs" in pickled or b"__builtin__" in pickled:  # bytes before protocol 3 are calls: empty ones of bytes()
-        with_calls = pickle.loads(pickled)
-        try:
-            assert parse_numbers(io.BytesIO(pickled)) == with_calls
-        except ValueError as error:
-            assert "__builtin__.bytes" in str(error)
+    if b"c__builtin__\nbytes" in pickled:  # empty bytes before protocol 3, which no array has
+        with pytest.raises(ValueError, match=r"__builtin__\.bytes is neither"):
+            parse_numbers(io.BytesIO(pickled))
     else:
         assert parse_numbers(io.BytesIO(pickled)) == value
 

@@ -1,4 +1,4 @@
-"""Face model files of strangers: units that are told by the face, other files that stay unread, damage that is noticed."""
+"""Face model files of strangers: units that the face tells, other files that stay unread, damage that is noticed."""
 
 from __future__ import annotations
 
@@ -412,7 +412,7 @@ def test_edited_own_files_are_not_what_they_were(small: MorphableModel, tmp_path
         MorphableModel.load(path)
     without = {"focus_model": metadata["focus_model"].replace('"checksum": "', '"checksun": "')}
     safetensors.torch.save_file(tensors, path, without)
-    with pytest.raises(FocusError, match="a.focusmodel"):
+    with pytest.raises(FocusError, match=r"a\.focusmodel: "):
         MorphableModel.load(path)
 
 

@@ -190,3 +190,56 @@ def test_agrees_with_the_array_file_of_the_reference_data(shared_dir: Path, tmp_
     for key in ("mean_shape", "uv", "mean_albedo"):
         torch.testing.assert_close(getattr(model, key), getattr(expected, key), rtol=0, atol=1e-3)
     torch.testing.assert_close(model.identity_basis[0], expected.identity_basis[0], rtol=0, atol=1e-4)
+
+
+def _rewrite(change: Callable[[str], str]) -> Callable[[Path], None]:
+    def rewrite(folder: Path) -> None:
+        for path in folder.glob("*.obj"):
+            path.write_bytes(change(path.read_text()).encode())
+
+    return rewrite
+
+
+def _relative(text: str) -> str:
+    """Polygons that count back from the last vertex and texture coordinate."""
+    lines = text.splitlines()
+    vertices, coordinates = (sum(line.startswith(kind) for line in lines) for kind in ("v ", "vt "))
+
+    def corner(word: str) -> str:
+        vertex, coordinate = map(int, word.split("/"))
+        return f"{vertex - vertices - 1}/{coordinate - coordinates - 1}"
+
+    return "\n".join(
+        " ".join(["f", *map(corner, line.split()[1:])]) if line.startswith("f ") else line for line in lines
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: "\ufeff" + text,
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: "\n".join(f"\t {line} " for line in text.splitlines()),
+        lambda text: "\n".join(
+            line if line.startswith("usemtl") else f"{line} # {n}" for n, line in enumerate(text.splitlines())
+        ),
+        lambda text: text.replace("v ", "v  \\\n  ").replace(" \\\n", "\\\n"),
+        _relative,
+    ],
+    ids=["byte-order mark", "CRLF", "indented", "comments", "continued", "relative"],
+)
+def test_folders_written_otherwise_are_the_same(original: Path, folder: Path, change: Callable[[str], str]) -> None:
+    _rewrite(change)(folder)
+    indices = folder / "vertex_indices.json"
+    indices.write_bytes(b"\xef\xbb\xbf" + indices.read_bytes())
+    expected, model = MorphableModel.load(original), MorphableModel.load(folder)
+    for (key, first), (_, second) in zip(expected.named_buffers(), model.named_buffers(), strict=True):
+        assert torch.equal(first, second), key
+
+
+@pytest.mark.parametrize("line", ["curv 0 1 1 2", "q 1 2 3", "v 1 2", "f 1 2", "f -999 1 2"])
+def test_lines_that_are_not_known_are_not_skipped(folder: Path, line: str) -> None:
+    path = folder / "identity000.obj"
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(FocusError, match=r"identity000\.obj: line \d+: .*Copy the folder again"):
+        MorphableModel.load(folder)

@@ -202,7 +202,7 @@ def test_basel_datasets_of_another_kind(tmp_path: Path, name: str, value: object
 def test_missing_unknown_and_folder(tmp_path: Path) -> None:
     with pytest.raises(FocusError, match="no such model file"):
         MorphableModel.load(tmp_path / "absent.npz")
-    (tmp_path / "face.xyz").touch()
+    (tmp_path / "face.xyz").write_text("?")
     with pytest.raises(FocusError, match=r"unknown kind of model file '\.xyz'"):
         MorphableModel.load(tmp_path / "face.xyz")
     with pytest.raises(FocusError, match="got a folder"):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from focus.errors import FocusError
 from focus.eval.misfit import MisfitPrior
-from focus.sealed import Damaged, open_json, open_tensors, seal_json, seal_tensors
+from focus.sealed import DamagedError, open_json, open_tensors, seal_json, seal_tensors
 from focus.train import Header, load_checkpoint, save_checkpoint
 from focus.train.config import Settings
 
@@ -58,18 +58,13 @@ def test_no_flipped_bit_is_accepted(tmp_path: Path, kind: str) -> None:
     bits = range(8 * len(good))
     if kind == "checkpoint":  # 40,000 bits: the first and last ones, and many of those between
         bits = sorted({*bits[:512], *bits[-512:], *random.Random(0).sample(bits, 3000)})  # type: ignore[assignment]
-    accepted = []
     for bit in bits:
         data = bytearray(good)
         data[bit // 8] ^= 1 << bit % 8
         path.write_bytes(data)
-        try:
+        with pytest.raises(FocusError) as caught:
             read(path)
-        except FocusError as error:
-            assert str(path) in str(error)
-        else:
-            accepted.append(bit)
-    assert accepted == []
+        assert str(path) in str(caught.value), bit
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -79,7 +74,7 @@ def test_files_without_their_ends_and_with_more_are_refused(tmp_path: Path, kind
     good = path.read_bytes()
     for data in (*(good[:length] for length in range(0, len(good), 37)), good + b"\0", good + good):
         path.write_bytes(data)
-        with pytest.raises(FocusError, match="cannot be read|not one that FOCUS wrote|no ordinary"):
+        with pytest.raises(FocusError, match=r"cannot be read|not one that FOCUS wrote"):
             read(path)
 
 
@@ -99,10 +94,10 @@ def test_sealed_json_that_was_changed_is_refused() -> None:
     for bit in range(8 * len(data)):
         changed = bytearray(data)
         changed[bit // 8] ^= 1 << bit % 8
-        with pytest.raises(Damaged):
+        with pytest.raises(DamagedError):
             open_json(bytes(changed))
     for wrong in ("", "[]", "1", "{}", '{"checksum": 3}', '{"a": NaN, "checksum": "' + "0" * 64 + '"}', "[" * 100_000):
-        with pytest.raises(Damaged):
+        with pytest.raises(DamagedError):
             open_json(wrong)
     with pytest.raises(ValueError, match="JSON"):
         seal_json({"a": float("nan")})
@@ -116,7 +111,7 @@ def test_tensors_that_nobody_writes_are_refused() -> None:
     with pytest.raises(KeyError):
         open_tensors(sealed, "other")
     odd = seal_tensors({"a": torch.ones(2).to(torch.float8_e5m2)}, "focus", {})
-    with pytest.raises(Damaged, match="a has the type 'F8_E5M2'"):
+    with pytest.raises(DamagedError, match="a has the type 'F8_E5M2'"):
         open_tensors(odd, "focus")
 
 
@@ -187,7 +182,7 @@ def test_checkpoints_of_before_are_read_as_far_as_they_were_protected(tmp_path: 
     assert again.header.format == 2
     for wrong in (values | {"checksum": 3}, values | {"format": 2}, values | {"step": "7"}):
         path.write_bytes(safetensors.torch.save(tensors, {"focus": json.dumps(wrong)}))
-        with pytest.raises(FocusError, match="checksum|step"):
+        with pytest.raises(FocusError, match=r"checksum|step"):
             load_checkpoint(path)
 
 

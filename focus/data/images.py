@@ -48,7 +48,17 @@ _TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 # What Pillow's decoders raise for damaged files: OSError for most, the others from broken chunks and headers.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError, OverflowError)
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    RuntimeError,
+)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -103,7 +113,8 @@ def read_grey(path: str | Path) -> NDArray[np.uint8]:
 
 
 def _decode(path: Path, convert: Callable[[Image.Image, Path], Image.Image]) -> NDArray[np.uint8]:
-    with _open(path) as image:
+    with _open(path) as image, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damaged tags, which are not needed
         try:
             image.load()
             orientation = _orientation(image)
@@ -168,8 +179,7 @@ def _open(path: Path) -> ImageFile.ImageFile:
         raise FocusError(
             f"{path}: is a folder; expected an image file. Name one photo, or use an option that takes folders"
         )
-    if check_input(path, limits.IMAGE_FILE) == 0:
-        raise FocusError(f"{path}: the file is empty; expected {_FORMATS_TEXT}")
+    check_input(path, limits.IMAGE_FILE)
     formats = _formats(path)
     try:
         with warnings.catch_warnings():
@@ -216,9 +226,9 @@ def _formats(path: Path) -> tuple[str, ...]:
     except OSError as error:
         raise FocusError(f"{path}: cannot be read ({error.strerror or error})") from error
     # A box of size, "ftyp", its brand, a version, and the brands that it is compatible with.
-    brands = {start[8:12], *(start[place : place + 4] for place in range(16, min(len(start), start[3]), 4))}
-    if start[4:8] != b"ftyp" or start[:3] != b"\0\0\0":
-        brands = set()
+    brands: set[bytes] = set()
+    if start[:3] == b"\0\0\0" and start[4:8] == b"ftyp":
+        brands = {start[8:12], *(start[place : place + 4] for place in range(16, min(len(start), start[3]), 4))}
     if brands.intersection(_AVIF) and "AVIF" not in _decoders():
         raise FocusError(f"{path}: is an AVIF image, which this Pillow cannot read; install pillow 11.3 or newer")
     if brands.intersection(_HEIC):

@@ -17,7 +17,7 @@ from focus.errors import FocusError
 from focus.eval.shape import fit_similarity
 from focus.face import FaceParameters, MorphableModel
 from focus.files import read_input, write_files
-from focus.sealed import Damaged, open_tensors, seal_tensors
+from focus.sealed import DamagedError, open_tensors, seal_tensors
 
 FORMAT = 2
 """Of the files that are written. Format 1, without a checksum, is read, too."""
@@ -100,18 +100,20 @@ class MisfitPrior:
             offsets, found = tensors.pop("offsets"), header.pop("format")
             version, checksum = header.pop("version"), header.pop("checksum", None)
             if type(found) is not int or found < 1:
-                raise Damaged(f"format: expected a whole number >= 1, got {found!r}")
+                raise DamagedError(f"format: expected a whole number >= 1, got {found!r}")
             if found > FORMAT:
                 raise FocusError(f"misfit prior: {path} was written by focus {version}; update this one")
             if found > 1 and not isinstance(checksum, str):
-                raise Damaged("it has no checksum")
+                raise DamagedError("it has no checksum")
             for name, kind in _HEADER.items():
                 value = header[name]
-                if type(value) is not kind or (kind is int and value < (name == "faces")):
-                    raise Damaged(f"{name}: expected a {'text' if kind is str else 'whole number'}, got {value!r}")
+                low = int(name == "faces")
+                if type(value) is not kind or (isinstance(value, int) and value < low):
+                    expected = "a text" if kind is str else f"a whole number >= {low}"
+                    raise DamagedError(f"{name}: expected {expected}, got {value!r}")
             if tensors or set(header) != set(_HEADER):
-                raise Damaged(f"unknown: {', '.join(sorted({*tensors, *header} - set(_HEADER)))}")
-        except (Damaged, KeyError) as error:
+                raise DamagedError(f"unknown: {', '.join(sorted({*tensors, *header} - set(_HEADER)))}")
+        except (DamagedError, KeyError) as error:
             raise FocusError(
                 f"misfit prior: {path} cannot be read ({error}): damaged, or no file of focus evaluate misfit"
             ) from error

@@ -23,7 +23,7 @@ from focus.face.ict_facekit import NEUTRAL
 from focus.face.model import LANDMARK_COUNT, ExpressionPrior, MorphableModel
 from focus.face.units import millimetres_per_unit
 from focus.files import check_input, read_input, write_files
-from focus.sealed import Damaged, open_tensors, parse_object, seal_tensors
+from focus.sealed import DamagedError, open_tensors, parse_object, seal_tensors
 
 OWN_SUFFIXES = (".focusmodel", ".safetensors")
 _FORMAT = 2
@@ -149,13 +149,13 @@ def _read_own(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             if type(found) is int and found > _FORMAT:
                 raise FocusError(f"{path}: was written by focus {str(version)[:40]}; update this one")
             if found != _FORMAT or type(found) is not int or not isinstance(checksum, str):
-                raise Damaged(f"format {str(found)[:40]}, or no checksum")
+                raise DamagedError(f"format {str(found)[:40]}, or no checksum")
         for key in ("name", "licence"):
             if not isinstance(values.get(key), str):
-                raise Damaged(f"{key}: expected a text")
+                raise DamagedError(f"{key}: expected a text")
         if not isinstance(values.get("recipe"), str | None):
-            raise Damaged("recipe: expected a text")
-    except Damaged as error:
+            raise DamagedError("recipe: expected a text")
+    except DamagedError as error:
         raise FocusError(
             f"{path}: expected a FOCUS model (safetensors), but it is damaged or something else: {error}"
         ) from error
@@ -183,7 +183,7 @@ def _read_format_1(path: Path, data: bytes) -> tuple[dict[str, Any], dict[str, T
     try:
         tensors = safetensors.torch.load(data)
     except Exception as error:  # safetensors raises many kinds for damaged files
-        raise Damaged(str(error)[:200]) from error
+        raise DamagedError(str(error)[:200]) from error
     defaults = {"name": path.stem, "licence": "unknown", "expression_prior": "normal"}
     return {key: metadata.get(key, default) for key, default in defaults.items()}, tensors
 

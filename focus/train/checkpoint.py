@@ -32,7 +32,7 @@ from focus.nets import (
     build_segmentation_network,
     load_weights,
 )
-from focus.sealed import Damaged, open_tensors, seal_tensors
+from focus.sealed import DamagedError, open_tensors, seal_tensors
 from focus.train.config import Settings
 from focus.train.schedule import Network
 
@@ -56,6 +56,10 @@ class Networks:
     def items(self) -> tuple[tuple[Network, nn.Module], ...]:
         """(name, network), in the order of their names."""
         return ("reconstruction", self.reconstruction), ("segmentation", self.segmentation)
+
+    def of(self, name: Network) -> nn.Module:
+        """The network of this name."""
+        return self.reconstruction if name == "reconstruction" else self.segmentation
 
     def to(self, device: torch.device | str) -> Networks:
         """Moves both, in place."""
@@ -108,7 +112,7 @@ class Checkpoint:
 
     @property
     def settings(self) -> Settings:
-        """The settings of the run. Raises `FocusError` where this version does not know them, or one is out of range."""
+        """The settings of the run. Raises `FocusError` where one is unknown to this version, or out of range."""
         try:
             return Settings.from_dict(self.header.settings)
         except FocusError as error:
@@ -187,7 +191,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         raise FocusError(f"checkpoint: expected a file, found none at {path}. Check the path.")
     try:
         values, tensors = open_tensors(read_input(path, limits.WEIGHTS_FILE), "focus")
-    except Damaged as error:
+    except DamagedError as error:
         raise FocusError(
             f"checkpoint: {path} cannot be read ({error}): its header or contents are damaged or cut short, or it is "
             "no checkpoint. FOCUS writes .safetensors files; copy this one again."
