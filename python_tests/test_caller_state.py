@@ -239,6 +239,7 @@ ELSEWHERE = {
     **dict.fromkeys(["losses.ReconstructionWeights", "losses.SegmentationWeights"], _VALUES),
     "face.MorphableModel.extra_repr": _VALUES,
     "face.MorphableModel.has_changed": _VALUES,
+    "face.MorphableModel.valid_recipe": _VALUES,
     "face.MorphableModel.versions": _VALUES,
     "face.MorphableModel.albedo_count": _VALUES,
     "face.MorphableModel.expression_count": _VALUES,
@@ -389,6 +390,7 @@ FACTORIES = {
 """Of torch: they ask the caller for what they are not told."""
 OWN_SURROUNDINGS = {
     "cli": "a process of its own",
+    "isolation.py": "asks what the caller has set",
     "nets/encoder.py": "a module with weights, which follows the caller as all modules do",
     "face/loaders.py": "called in `own_state`",
     "face/foreign_loaders.py": "called in `own_state`",
