@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from focus.report.demo_page import DemoReport, Faces
 from focus.report.viewer import Mesh, viewer
 from focus.train.checkpoint import load_trained
 from focus.train.config import Settings
+from focus.train.log import read_log
 from focus.train.schedule import plan
 from focus.train.trainer import LAST
 
@@ -111,7 +111,7 @@ def _scores(training: Mapping[str, Settings], runs: Path) -> dict[str, list[Curv
     for name in ORDER:
         if name not in training:
             continue
-        lines = [line for line in read_log(runs / name) if line["kind"] == "validation"]
+        lines = [line for line in read_log(runs / name / "log.jsonl") if line["kind"] == "validation"]
         for key, title in titles.items():
             if name == "Oracle" and key == "outlier_iou":
                 continue  # its mask is given
@@ -127,7 +127,7 @@ def _losses(training: Mapping[str, Settings], runs: Path) -> dict[str, list[Curv
             name,
             [
                 (own_iterations(training[name], line["step"]), line["pixel"])
-                for line in read_log(runs / name)
+                for line in read_log(runs / name / "log.jsonl")
                 if line["kind"] == "joint/reconstruction" and "pixel" in line
             ],
             name.lower(),
@@ -135,7 +135,7 @@ def _losses(training: Mapping[str, Settings], runs: Path) -> dict[str, list[Curv
         for name in ORDER
         if name in training
     ]
-    lines = [line for line in read_log(runs / "FOCUS") if line["kind"] == "joint/segmentation"]
+    lines = [line for line in read_log(runs / "FOCUS" / "log.jsonl") if line["kind"] == "joint/segmentation"]
     terms = ("neighbor", "distance", "area", "preserve", "binary")
     segmentation = [
         Curve(
@@ -159,9 +159,3 @@ def own_iterations(settings: Settings, step: int, network: str = "reconstruction
     """How often a network has learnt when a run has done `step` iterations of both."""
     turns = plan(settings.stages, settings.method)
     return sum(min(max(step - turn.start, 0), turn.length) for turn in turns if turn.network == network)
-
-
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The lines of ``log.jsonl`` of a run."""
-    text = (folder / "log.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
