@@ -179,8 +179,8 @@ class MorphableModel(torch.nn.Module):
         """The checked faces with their vertex-to-face lists, on the model's device; built on first use, and anew where
         the faces have changed since.
 
-        Not noticed are edits in place of faces on CUDA through ``faces.data``, which torch does not count, and all edits
-        in place between two calls of a function that was compiled in the meantime.
+        Not noticed are edits in place of faces on CUDA through ``faces.data``, which torch does not count, and those
+        between two calls of a compiled function.
         """
         from focus import ops
         from focus.ops.topology import can_be_kept
