@@ -12,4 +12,4 @@ class FocusError(ValueError):
 
 
 class FocusWarning(UserWarning):
-    """Something in a user's input was put right, and the user should know how."""
+    """Something in a user's input was put right, and the user should know how; or only they can tell whether it is."""

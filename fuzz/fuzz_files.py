@@ -244,6 +244,130 @@ def _ict_indices(path: Path) -> object:
     return read_indices(path)
 
 
+# --- Tables and meshes ------------------------------------------------------------------------------------------------
+
+POINTS = np.random.default_rng(2).normal(size=(7, 3)).round(3)
+
+
+def _table(separator: str, encoding: str) -> Callable[[], bytes]:
+    def make() -> bytes:
+        numbers = [f"{20 + 0.5 * i:.1f}" for i in range(136)]
+        numbers = [number.replace(".", ",") for number in numbers] if separator == ";" else numbers
+        rows = [separator.join([name, *numbers[:count]]) for name, count in (("a.jpg", 136), ('"b c.jpg"', 10))]
+        return ("\r\n".join([separator.join(["file", "x", "y"]), *rows]) + "\r\n").encode(encoding)
+
+    return make
+
+
+def _read_table(path: Path) -> object:
+    from focus.data.landmarks import find_faces, read_landmarks
+
+    return find_faces(path.parent, read_landmarks(path).rows)
+
+
+_MESH_POSITIONS = [f"{x} {y} {0.5 * x}" for x in range(4) for y in range(4)]
+_POLYGONS = [[i, i + 1, i + 5, i + 4] for i in (0, 1, 2, 4, 5, 6)] + [[8, 9, 12], [9, 10, 14, 13, 12]]
+
+
+def _obj() -> bytes:
+    lines = ["# a mesh", "mtllib a.mtl", *(f"v {position} 0.1 0.2 0.3" for position in _MESH_POSITIONS), "vt 0 0.5"]
+    lines += ["usemtl skin", *("f " + " ".join(f"{v + 1}/1//" for v in polygon) for polygon in _POLYGONS[:4])]
+    lines = [line.replace("//", "") for line in lines]
+    lines += ["f " + " \\\n ".join(str(v - 16) for v in polygon) for polygon in _POLYGONS[4:]]
+    return "\n".join(lines).encode()
+
+
+def _ply(kind: str, polygons: list[list[int]]) -> Callable[[], bytes]:
+    def make() -> bytes:
+        header = (
+            f"ply\nformat {kind} 1.0\ncomment none\nelement vertex 16\nproperty float x\nproperty float y\n"
+            "property float z\nproperty uchar red\nproperty list uchar short more\nelement face "
+            f"{len(polygons)}\nproperty list uchar int vertex_indices\nend_header\n"
+        ).encode()
+        if kind == "ascii":
+            rows = [f"{position} 7 2 1 1" for position in _MESH_POSITIONS]
+            rows += [" ".join(map(str, [len(polygon), *polygon])) for polygon in polygons]
+            return header + "\n".join(rows).encode()
+        order = "<" if "little" in kind else ">"
+        vertices = [
+            np.array([float(word) for word in position.split()], f"{order}f4").tobytes()
+            + bytes([7, 2])
+            + np.array([1, 1], f"{order}i2").tobytes()
+            for position in _MESH_POSITIONS
+        ]
+        faces = [bytes([len(polygon)]) + np.array(polygon, f"{order}i4").tobytes() for polygon in polygons]
+        return header + b"".join(vertices + faces)
+
+    return make
+
+
+def _read_mesh(path: Path) -> object:
+    from focus.eval.now.files import read_mesh
+
+    mesh = read_mesh(path)
+    if not (np.isfinite(mesh.vertices).all() and 0 <= mesh.faces.min() <= mesh.faces.max() < len(mesh.vertices)):
+        raise AssertionError("a mesh that cannot be used was accepted")
+    return mesh
+
+
+def _picked_points() -> bytes:
+    points = "".join(
+        f'<point x="{x}" y="{y}" z="{z}" active="1" name="{i}"/>\n' for i, (x, y, z) in enumerate(POINTS.tolist())
+    )
+    return f"<!DOCTYPE PickedPoints>\n<PickedPoints>\n{points}</PickedPoints>\n".encode()
+
+
+def _read_picked_points(path: Path) -> object:
+    from focus.eval.now.files import read_picked_points
+
+    return read_picked_points(path)
+
+
+def _landmarks(kind: str) -> Callable[[], bytes]:
+    def make() -> bytes:
+        file = io.BytesIO()
+        if kind == "npy":
+            np.save(file, POINTS.astype(">f4"))
+        else:
+            np.savetxt(file, POINTS, delimiter=",")
+        return file.getvalue()
+
+    return make
+
+
+def _read_landmarks(path: Path) -> object:
+    from focus.eval.now.files import read_landmarks
+
+    points = read_landmarks(path)
+    if points.shape != (7, 3) or not np.isfinite(points).all():
+        raise AssertionError("landmarks that cannot be used were accepted")
+    return points
+
+
+def _image_list(path: Path) -> object:
+    from focus.eval.now import read_image_list
+
+    return read_image_list(path)
+
+
+def _names(path: Path) -> object:
+    from focus.eval.masked_photos import read_names
+
+    return read_names(path)
+
+
+def _mask(path: Path) -> object:
+    from focus.eval.mask_files import read_mask
+
+    return read_mask(path)
+
+
+def _grey_png() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.arange(576, dtype=np.uint16).astype(np.uint8).reshape(24, 24)).save(file, "PNG")
+    return file.getvalue()
+
+
 Image.init()
 READERS: dict[str, Reader] = {
     "npz": Reader(_npz, ".npz", _model),
@@ -278,6 +402,19 @@ READERS: dict[str, Reader] = {
     "weights-legacy": Reader(_weights("legacy"), ".pth", _read_weights),
     "box-plain": Reader(_plain_box, ".npy", _read_box),
     **{f"box-{protocol}": Reader(_box(protocol), ".npy", _read_box) for protocol in (0, 2, 4, 5)},
+    "landmarks-commas": Reader(_table(",", "utf-8-sig"), ".csv", _read_table),
+    "landmarks-semicolons": Reader(_table(";", "utf-8"), ".csv", _read_table),
+    "landmarks-tabs": Reader(_table("\t", "utf-16"), ".csv", _read_table),
+    "obj": Reader(_obj, ".obj", _read_mesh),
+    "ply-ascii": Reader(_ply("ascii", _POLYGONS), ".ply", _read_mesh),
+    "ply-little": Reader(_ply("binary_little_endian", _POLYGONS[:6]), ".ply", _read_mesh),
+    "ply-big": Reader(_ply("binary_big_endian", _POLYGONS), ".ply", _read_mesh),
+    "picked-points": Reader(_picked_points, ".pp", _read_picked_points),
+    "now-landmarks-npy": Reader(_landmarks("npy"), ".npy", _read_landmarks),
+    "now-landmarks-text": Reader(_landmarks("txt"), ".txt", _read_landmarks),
+    "now-images": Reader(lambda: b"A/selfie/1.jpg\nx/B/selfie/2.jpg\r\n", ".txt", _image_list),
+    "names": Reader(lambda: b"a.jpg\nsub/b\n", ".txt", _names),
+    "mask": Reader(_grey_png, ".png", _mask),
 }
 """Name -> what makes a valid file, its suffix, what reads it."""
 
