@@ -1,6 +1,8 @@
 # make demo   build, train and compare live, and write out/demo/report.html
 # make test   build the wheel, install it in a fresh environment, lint, type-check, test
 # make fuzz   fuzz the border of every compiled function for FUZZ_SECONDS (600), one after another; needs clang with libFuzzer
+# make fuzz-files   fuzz every reader of files for FUZZ_SECONDS each
+# make torture      kills, a full disk, flipped bits, hostile files for TORTURE_MINUTES (12) in all; docs/reliability.md
 #
 # make test-plain     every command in an environment without extras, on the example
 # make test-lowest    tests with the lowest versions of everything but torch (scripts/lowest.txt)
@@ -16,6 +18,7 @@ NEWEST_TORCH ?= torch==2.14.1
 SEED ?= 0
 CLANG ?= clang++
 FUZZ_SECONDS ?= 600
+TORTURE_MINUTES ?= 12
 FUZZ_FUNCTIONS ?= build_topology $(foreach op,rasterize interpolate render antialias vertex_normals sh_shading neighbor_min masked_photometric \
 	outlier_robust,$(op) $(op)_backward)
 
@@ -29,7 +32,7 @@ NATIVE_FILES = $$(find csrc cmake fuzz python_tests -name '*.cpp' -o -name '*.cu
 # Rebuilt whenever the package could have changed; the environment of `make demo` is kept, that of `make test` is always fresh.
 SOURCES := pyproject.toml CMakeLists.txt $(shell find cmake csrc focus -type f -not -name '*.so' -not -name '*.pyc')
 
-.PHONY: demo test test-plain test-lowest test-newest test-archive fuzz lint check format wheel clean
+.PHONY: demo test test-plain test-lowest test-newest test-archive fuzz fuzz-files torture lint check format wheel clean
 
 demo: .venv/installed
 	.venv/bin/focus demo --out out/demo --seed $(SEED) $(DEMO_ARGUMENTS)
@@ -76,6 +79,13 @@ fuzz: build/venv/ready
 			-max_total_time=$(FUZZ_SECONDS) -timeout=20 -max_len=512 -len_control=0 -print_final_stats=1 \
 			-artifact_prefix=build/fuzz/found/$$function- build/fuzz/corpus/$$function || exit 1; \
 	done
+
+# Findings of both are kept in build/fuzz/files/.
+fuzz-files: build/venv/ready
+	build/venv/bin/python fuzz/fuzz_files.py --seconds $(FUZZ_SECONDS)
+
+torture: build/venv/ready
+	build/venv/bin/python fuzz/torture.py --minutes $(TORTURE_MINUTES) --out build/torture.json
 
 wheel: build/wheel/ready
 

@@ -3,6 +3,7 @@
     python fuzz/fuzz_files.py --seconds 600                     # each reader for ten minutes, one after another
     python fuzz/fuzz_files.py --reader mat --seed 7 --inputs 5000
     python fuzz/fuzz_files.py --reader mat --again build/fuzz/files/mat-7-123.mat
+    python fuzz/fuzz_files.py --reader mat --guided --seconds 600   # by atheris, which pip installs
 
 Small valid files are mutated: bits, interesting numbers of 8 to 64 bits in both byte orders, cuts, slices that move
 or repeat; half of the changes hit the first or last bytes, where the structure is. Every input is read in a forked
@@ -36,6 +37,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+
+if "--guided" in sys.argv:
+    import atheris
+
+    with atheris.instrument_imports(include=["focus"]):
+        import focus.cli  # the names below come from modules that note which of their branches were taken
+        import focus.eval.now.pickles
+        import focus.face.loaders  # noqa: F401
 
 from focus.errors import FocusError, FocusWarning
 
@@ -556,6 +565,29 @@ def fuzz(name: str, *, seed: int, keep: Path, inputs: int | None = None, seconds
     return counts
 
 
+def guide(name: str, *, keep: Path, seconds: float) -> None:
+    """Hands a reader what atheris makes up, in this process, and ends it: with the first finding, or when time is over.
+
+    Finds its way into our own parsers. Of libraries in C it sees nothing, and a crash of theirs ends it, too.
+    """
+    reader = READERS[name]
+    keep.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="focus-fuzz-") as place:
+        corpus, path = Path(place) / "corpus", Path(place) / f"input{reader.suffix}"
+        corpus.mkdir()
+        (corpus / "valid").write_bytes(reader.valid())
+
+        def one(data: bytes) -> None:
+            path.write_bytes(data)
+            outcome, details = attempt(reader, path)
+            if outcome == "finding":
+                raise AssertionError(details)
+
+        options = [f"-max_total_time={seconds:.0f}", f"-artifact_prefix={keep}/{name}-", "-max_len=20000"]
+        atheris.Setup([sys.argv[0], *options, str(corpus)], one)
+        atheris.Fuzz()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reader", action="append", choices=READERS, help="which one; may be repeated; default: all")
@@ -564,6 +596,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path("build/fuzz/files"), help="folder of findings")
     parser.add_argument("--again", type=Path, help="read this input alone, in this process")
+    parser.add_argument("--guided", action="store_true", help="by atheris, guided by coverage; needs one reader")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("error")  # what a file says is no cause for a warning of a library
@@ -573,6 +606,10 @@ def main() -> int:
             parser.error("--again needs one --reader")
         print(*attempt(READERS[options.reader[0]], options.again))
         return 0
+    if options.guided:
+        if len(options.reader or ()) != 1:
+            parser.error("--guided needs one --reader")
+        guide(options.reader[0], keep=options.keep, seconds=options.seconds or 60.0)
     found = 0
     for name in options.reader or READERS:
         inputs = READERS[name].short if options.seconds is None and options.inputs is None else options.inputs
