@@ -102,7 +102,8 @@ def read_image_list(path: Path) -> list[NowImage]:
         image = NowImage(parts[-3], parts[-2], Path(parts[-1]).stem)
         if image in found:
             raise FocusError(
-                f"{path}: line {number}: {image.name[:200]} is in line {found[image]} already; each image is counted once"
+                f"{path}: line {number}: {image.name[:200]} is in line {found[image]} already; each image is counted "
+                "once"
             )
         found[image] = number
     if not found:
