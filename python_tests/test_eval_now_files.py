@@ -280,6 +280,27 @@ def test_arrays_that_are_not_what_they_say(tmp_path: Path) -> None:
             read_landmarks(path)
 
 
+def test_long_lines_are_quoted_in_part(tmp_path: Path) -> None:
+    for text in ("[" * 5000, "/".join(["a" * 5000] * 3) + "\n" + "/".join(["a" * 5000] * 3)):
+        (tmp_path / "a.txt").write_text(text)
+        with pytest.raises(FocusError) as caught:
+            read_image_list(tmp_path / "a.txt")
+        assert len(str(caught.value)) < 500 + len(str(tmp_path))
+
+
+def test_signalling_nans_are_refused_without_a_warning(tmp_path: Path) -> None:
+    nan = np.array([0x7F800001], "<u4").view("<f4")
+    np.save(tmp_path / "a.npy", np.repeat(nan, 21).reshape(7, 3))
+    with pytest.raises(FocusError, match="not finite"):
+        read_landmarks(tmp_path / "a.npy")
+    vertex = ("vertex", ["float x", "float y", "float z"], [[0.0, 0.0, 0.0]] * 3)
+    data = write_ply("binary_little_endian", [vertex, ("face", ["list uchar int vertex_index"], [[[0, 1, 2]]])])
+    start = data.index(b"end_header\n") + len(b"end_header\n")
+    (tmp_path / "a.ply").write_bytes(data[:start] + nan.tobytes() + data[start + 4 :])
+    with pytest.raises(FocusError, match="1 of 3 vertices are not finite"):
+        read_mesh(tmp_path / "a.ply")
+
+
 @pytest.mark.parametrize(
     ("read", "name"),
     [

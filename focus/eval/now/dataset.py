@@ -96,11 +96,14 @@ def read_image_list(path: Path) -> list[NowImage]:
         if parts == [""]:
             continue
         if len(parts) < 3 or any(part in ("", ".", "..") for part in parts[-3:]):
-            raise FocusError(f"{path}: line {number}: expected .../subject/challenge/image.jpg, got {line.strip()!r}")
+            raise FocusError(
+                f"{path}: line {number}: expected .../subject/challenge/image.jpg, got {line.strip()[:200]!r}"
+            )
         image = NowImage(parts[-3], parts[-2], Path(parts[-1]).stem)
         if image in found:
             raise FocusError(
-                f"{path}: line {number}: {image.name} is in line {found[image]} already; each image is counted once"
+                f"{path}: line {number}: {image.name[:200]} is in line {found[image]} already; each image is counted "
+                "once"
             )
         found[image] = number
     if not found:

@@ -91,7 +91,8 @@ def _read_array(path: Path) -> Array:
         ) from error
     if points.dtype.kind not in "fiu":
         raise FocusError(f"{path}: cannot be read as landmarks: an array of {points.dtype}, not of real numbers")
-    return np.asarray(points, dtype=np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):  # a NaN that signals; it is refused by the caller
+        return np.asarray(points, dtype=np.float64)
 
 
 def _read_points(path: Path) -> Array:

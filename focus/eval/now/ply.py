@@ -306,7 +306,8 @@ def _vertices(columns: dict[str, dict[str, _Column]], refuse: _Refuse) -> NDArra
     axes = [column for column in found if isinstance(column, np.ndarray)]
     if len(axes) < 3:
         raise refuse("its header has no vertices of x, y and z")
-    return np.stack([axis.astype(np.float64) for axis in axes], axis=1)
+    with np.errstate(invalid="ignore"):  # a NaN that signals; it is refused by the caller
+        return np.stack([axis.astype(np.float64) for axis in axes], axis=1)
 
 
 def _faces(columns: dict[str, dict[str, _Column]], refuse: _Refuse) -> NDArray[np.int64]:
