@@ -116,7 +116,8 @@ def read_tensors(data: bytes) -> dict[str, Tensor]:
                 )
             dtype = getattr(torch, _DTYPES[entry["dtype"]])
             # safetensors 0.4 itself cannot load tensors without elements.
-            flat = torch.frombuffer(entry["data"], dtype=dtype) if entry["data"] else torch.empty(0, dtype=dtype)
+            empty = torch.empty(0, dtype=dtype, device="cpu")
+            flat = torch.frombuffer(entry["data"], dtype=dtype) if entry["data"] else empty
             tensors[name] = flat.reshape(entry["shape"])
     except DamagedError:
         raise

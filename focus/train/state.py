@@ -77,7 +77,7 @@ def restore_optimisers(optimisers: Optimisers, checkpoint: Checkpoint) -> None:
 
 def _problem(key: str, value: Tensor | float, parameter: Tensor) -> str | None:
     """What is wrong with an entry of a parameter."""
-    tensor = torch.as_tensor(value)
+    tensor = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64, device="cpu")
     shape = () if key == "step" else tuple(parameter.shape)
     if tuple(tensor.shape) != shape:
         return f"expected the shape {list(shape)}, got {list(tensor.shape)}"
