@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from focus import limits
 from focus.data.batches import FaceBatch
 from focus.demo.jobs import ORDER, build_methods, draw_large, shown_in_rounds, test_set
 from focus.eval.benchmark import score
@@ -16,6 +16,8 @@ from focus.eval.claims import Finding
 from focus.eval.shape import fit_similarity
 from focus.experiment.provenance import machine
 from focus.face import Renderer
+from focus.files import read_input
+from focus.record import parse_json
 from focus.report.charts import Curve
 from focus.report.demo_page import DemoReport, Faces
 from focus.report.viewer import Mesh, viewer
@@ -163,5 +165,5 @@ def own_iterations(settings: Settings, step: int, network: str = "reconstruction
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """The lines of ``log.jsonl`` of a run."""
-    text = (folder / "log.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    path = folder / "log.jsonl"
+    return [parse_json(line, path) for line in read_input(path, limits.LOG_FILE).splitlines()]

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from focus import limits
 from focus.errors import FocusError
 from focus.eval.benchmark import HALVES, IMAGE_VALUES, Evaluation
-from focus.files import write_files
+from focus.files import decode_text, read_input, write_files
 
 
 @dataclass(frozen=True)
@@ -168,13 +169,9 @@ def read_results(path: Path) -> list[Result]:
     Raises:
         FocusError: no such file, or a line that is no result, named.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise FocusError(f"{path}: no such file of results") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise FocusError(f"{path}: cannot be read as text ({error})") from error
-    results = [_parse(line, f"{path}, line {n}") for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    text = decode_text(read_input(path, limits.TABLE_FILE), path)
+    # Lines end with a line feed, and not with whatever else Unicode may call a line in a name.
+    results = [_parse(line, f"{path}, line {n}") for n, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not results:
         raise FocusError(f"{path}: expected lines of results, found none")
     return results

@@ -8,9 +8,10 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from focus import parallel
+from focus import limits, parallel
+from focus.bounds import COUNT, Within, check_fields
 from focus.data.synthetic import SyntheticFaces
 from focus.errors import FocusError
 from focus.eval.benchmark import HALVES, Method, evaluate
@@ -19,12 +20,15 @@ from focus.eval.results import Result, from_evaluation, read_results, write_resu
 from focus.eval.testset import VERSION, benchmark_faces, digest
 from focus.experiment.provenance import commit
 from focus.experiment.training import mean_face_of, method_of, train_run
+from focus.files import digest_input
 from focus.report.results import read_json, write_json
 from focus.train.checkpoint import Trained, load_trained
 from focus.train.config import Settings
 from focus.train.run import pick_device
 from focus.train.trainer import LAST, what_it_computes
 
+FACES = Within(2, COUNT.high)
+"""Of the test set."""
 _PLAIN = "run"
 
 
@@ -36,10 +40,13 @@ class TestSettings:
 
     subset: str = "general"
     """Of the fixed test set."""
-    faces: int = 500
+    faces: Annotated[int, FACES] = 500
     """Of the subset; each is seen once with and once without an occluder."""
-    misfit_faces: int = 500
+    misfit_faces: Annotated[int, COUNT] = 500
     """That the misfit prior of a run is estimated from; other ones."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "experiment: test set: {}".format)
 
 
 @dataclass(frozen=True)
@@ -102,11 +109,7 @@ def run_of(
     """
     start = None
     if settings.start is not None:
-        try:
-            start = hashlib.sha256(settings.start.read_bytes()).hexdigest()
-        except OSError as error:
-            reason = error.strerror or error
-            raise FocusError(f"{settings.start}: initial weights: cannot be read ({reason})") from error
+        start = digest_input(settings.start, limits.WEIGHTS_FILE)
     content = {"start": start, **what_it_computes(settings)} if trained else {"start": start}
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
     kind = settings.method if trained else "mean-face"

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from focus.errors import FocusError
+import numpy as np
+
+from focus import limits
+from focus.files import read_input
+from focus.record import parse_json
 from focus.report.files import write_together
 
 
@@ -16,19 +22,43 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def write_json(path: Path, value: Any) -> Path:
-    """`write_text` of indented JSON; `ValueError` for numbers that are not finite, which JSON does not know."""
-    return write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    """`write_text` of indented JSON. Numbers that are not finite, which JSON does not know, become null."""
+    return write_text(path, json.dumps(plain(value), indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file.
+    """Reads a JSON file, with or without a byte-order mark.
 
     Raises:
         FocusError: missing, unreadable or damaged.
     """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise FocusError(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise FocusError(f"{path} cannot be read as JSON ({error})") from error
+    return parse_json(read_input(path, limits.TEXT_FILE), path)
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold: arrays as lists, paths as texts, numbers that are not finite as null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, (np.generic, np.ndarray)):
+        return plain(value.tolist())
+    return str(value)
+
+
+def not_finite(value: Any, name: str = "") -> Iterator[str]:
+    """Names of the numbers that `plain` makes null, such as ``photos.0.seconds``."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from not_finite(item, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, np.ndarray):
+        yield from not_finite(value.tolist(), name)
+    elif isinstance(value, (list, tuple)):
+        for position, item in enumerate(value):
+            yield from not_finite(item, f"{name}.{position}" if name else str(position))
+    elif isinstance(value, (float, np.floating)) and not math.isfinite(value):
+        yield name
