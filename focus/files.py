@@ -163,6 +163,7 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
                     # Another writer took the name over with a file of its own, so that the two never mix.
                     if not (temporary.exists() and os.path.samestat(os.stat(temporary), os.fstat(file.fileno()))):
                         raise OSError(errno.EBUSY, "another process is writing the same file", str(path))
+                    _aside(path).unlink(missing_ok=True)
                     os.replace(temporary, path)
         except BaseException:
             for _, temporary, _ in partial:
@@ -176,22 +177,21 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
 @contextlib.contextmanager
 def _without_the_last(paths: Sequence[Path]) -> Iterator[None]:
     """Takes the last of several files away. It comes back if nothing has happened to the others."""
-    last = paths[-1] if len(paths) > 1 else None
-    if last is None or not os.path.lexists(last):
-        yield
-        return
-    before = last.with_name(f".{last.name}.before")
-    others = [_identity(path) for path in paths[:-1]]
-    os.replace(last, before)
+    *firsts, last = paths
+    before, others = _aside(last), [_identity(path) for path in firsts]
+    if firsts and os.path.lexists(last):
+        os.replace(last, before)
     try:
         yield
     except BaseException:
-        if [_identity(path) for path in paths[:-1]] == others:
+        if os.path.lexists(before) and [_identity(path) for path in firsts] == others:
             os.replace(before, last)
         raise
-    finally:
-        with contextlib.suppress(OSError):
-            before.unlink(missing_ok=True)
+
+
+def _aside(path: Path) -> Path:
+    """Where a file waits until those that it speaks for are written."""
+    return path.with_name(f".{path.name}.before")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

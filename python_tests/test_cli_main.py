@@ -130,10 +130,10 @@ def test_nothing_written_is_a_failure(monkeypatch: pytest.MonkeyPatch, capsys: p
         (FileExistsError(errno.EEXIST, "File exists", "/out"), REFUSED, "error: /out: is there, and no folder"),
         (MemoryError("8 TiB"), REFUSED, "error: not enough memory (8 TiB); use smaller pictures, batches or models"),
         (
-            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes"),
             REFUSED,
-            "error: not enough memory ([enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate "
-            "9 bytes); use smaller pictures, batches or models",
+            "error: not enough memory ([enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes); "
+            "use smaller pictures, batches or models",
         ),
         (KeyboardInterrupt(), INTERRUPTED, "interrupted"),
         (Stopped(signal.SIGTERM), 143, "stopped by SIGTERM"),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from numpy.typing import NDArray
 from focus.cli import FAULT, INTERRUPTED, NOTHING_WRITTEN, REFUSED, main
 from focus.data import SyntheticFaces, SyntheticSettings, write_image
 from focus.errors import FocusError
-from focus.eval.mask_files import read_mask
 from focus.face import MorphableModel
 from focus.files import write_files
 from focus.fit import FitSettings, PhotoFitter, folder
@@ -128,12 +128,22 @@ def test_what_changed_is_made_anew(
     answer_of(fit(mine, out, "--cutoff", 2.5), capsys)
     assert len(fits) == 3
     fits.clear()
-    answer_of([*fit(mine, out, "--cutoff", 2.5)[:-10], "--model", "procedural", *QUICK[2:], "--cutoff", "2.5"], capsys)
-    assert len(fits) == 3  # another face model
+    other = tmp_path / "other.focusmodel"
+    MorphableModel.procedural("small", 3, 2, 2).save(other)
+    answer_of(["fit", str(mine / "a.png"), *fit(mine, out)[2:6], "--model", str(other), *QUICK[2:]], capsys)
+    assert fits == ["a.png"]
     fits.clear()
     monkeypatch.setattr(folder, "__version__", "0.0.0")
     answer_of(fit(mine, out), capsys)
     assert len(fits) == 3
+
+
+@pytest.fixture(scope="module")
+def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of a.png."""
+    out = tmp_path_factory.mktemp("whole")
+    assert main(["fit", str(photos / "a.png"), *fit(photos, out)[2:]]) == 0
+    return out
 
 
 @pytest.mark.parametrize("suffix", RESULT_SUFFIXES)
@@ -143,12 +153,13 @@ def test_results_that_are_not_whole_are_named_and_made_anew(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     fits: list[str],
+    whole: Path,
     suffix: str,
     harm: str,
 ) -> None:
     out = tmp_path / "out"
     arguments = ["fit", str(photos / "a.png"), *fit(photos, out)[2:]]
-    answer_of(arguments, capsys)
+    shutil.copytree(whole, out)
     before, harmed = contents(out), out / f"a{suffix}"
     check_result(out / "a.json")
     data = harmed.read_bytes()
@@ -159,7 +170,6 @@ def test_results_that_are_not_whole_are_named_and_made_anew(
     if (suffix, harm) != (".json", "changed"):  # whose values are its own
         with pytest.raises(FocusError, match=r"a\.json|a\.(ply|obj|glb)|a_(mask|overlay)\.png"):
             check_result(out / "a.json")
-    fits.clear()
     answer_of(arguments, capsys)
     assert fits == ["a.png"]
     assert contents(out) == before
@@ -168,17 +178,10 @@ def test_results_that_are_not_whole_are_named_and_made_anew(
 @pytest.mark.parametrize(
     "text",
     [
-        "[]",
-        "null",
-        "3",
-        '{"format": 1}',
-        '{"format": 2}',
-        '{"format": 2, "files": []}',
-        '{"format": NaN}',
-        "\xff",
+        *("[]", "null", "3", '{"format": 1}', '{"format": 2}', '{"format": 2, "files": []}', '{"format": NaN}', "\xff"),
         "[" * 9999,
-    ]
-    + ['{"format": 2, "files": {".ply": 1, ".obj": 1, ".glb": 1, "_mask.png": 1, "_overlay.png": 1}}'],
+        '{"format": 2, "files": {".ply": 1, ".obj": 1, ".glb": 1, "_mask.png": 1, "_overlay.png": 1}}',
+    ],
 )
 def test_damaged_records(text: str, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
@@ -226,37 +229,69 @@ def test_the_last_file_speaks_for_all_however_a_run_is_killed(tmp_path: Path, th
     assert number > 6
 
 
-# One process, and a fork for each kill: starting Python with torch takes seconds.
+# One process, and a fork for each kill: starting Python with torch takes seconds. What is saved is computed once.
 KILLED_FITS = """
-    import os, signal, sys
-    import torch
+    import os, shutil, signal, sys
+    from pathlib import Path
+    from focus import FocusError
     from focus.cli import main
+    from focus.eval.mask_files import read_mask
     from focus.face import MorphableModel
-    out, arguments = sys.argv[1], sys.argv[2:]
+    from focus.fit import PhotoFitter
+    from focus.record import check_result
+    out, before, arguments = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
     model = MorphableModel.procedural("small")
     MorphableModel.procedural = classmethod(lambda cls, *_, **__: model)
+    fit, results = PhotoFitter.__call__, []
+    def fit_once(self, *given, **options):
+        if not results:
+            results.append(fit(self, *given, **options))
+        return results[0]
+    PhotoFitter.__call__ = fit_once
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    assert main([*arguments, "--out", str(out / "reference")]) == 0
+    names = sorted(path.name for path in (out / "reference").iterdir())
+    reference = [(out / "reference" / name).read_bytes() for name in names]
     plain = {name: getattr(os, name) for name in ("replace", "unlink", "fsync")}
-    number, killed = 0, True
+    number, killed, kinds = 0, True, set()
     while killed:
+        place = out / str(number)
+        if before.is_dir():
+            shutil.copytree(before, place)
         child = os.fork()
         if child == 0:
             left = [number]
             def step(name):
-                def call(*arguments, **options):
+                def call(*given, **options):
                     left[0] -= 1
                     if left[0] < 0:
                         os.kill(os.getpid(), signal.SIGKILL)
-                    return plain[name](*arguments, **options)
+                    return plain[name](*given, **options)
                 return call
             for name in plain:
                 setattr(os, name, step(name))
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            os._exit(main([*arguments, "--out", f"{out}/{number}"]))
+            os._exit(main([*arguments, "--out", str(place)]))
         status = os.waitpid(child, 0)[1]
         killed = os.WIFSIGNALED(status)
-        assert killed or status == 0, status
+        assert killed or status == 0, (number, status)
+        whole = (place / "a.json").is_file()
+        if whole:
+            check_result(place / "a.json")  # all six are of one run
+            read_mask(place / "a_mask.png")
+        elif (place / "a_mask.png").is_file():
+            try:
+                read_mask(place / "a_mask.png")
+            except FocusError as error:
+                assert "never finished" in str(error), error
+            else:
+                raise AssertionError(f"{number}: a part of a result was read")
+        kinds.add(whole)
+        assert main([*arguments, "--out", str(place)]) == 0
+        assert sorted(path.name for path in place.iterdir()) == names, number
+        assert [(place / name).read_bytes() for name in names] == reference, number
         number += 1
-    print(number)
+    assert kinds == {True, False}, kinds
+    assert number > 12, number
 """
 
 
@@ -264,38 +299,14 @@ KILLED_FITS = """
 def test_fits_that_are_killed_at_any_step_of_saving(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], there: bool
 ) -> None:
-    other = ["fit", str(photos / "a.png"), *fit(photos, tmp_path)[2:-10], *QUICK, "--cutoff", "2"]
-    wanted = ["fit", str(photos / "a.png"), *fit(photos, tmp_path)[2:]]
+    arguments = ["fit", str(photos / "a.png"), "--landmarks", str(photos / "landmarks.csv"), *QUICK]
     if there:  # results of other settings, to be replaced
-        for number in range(30):
-            place = other.index("--out") + 1
-            answer_of([*other[:place], str(tmp_path / str(number)), *other[place + 1 :]], capsys)
-    place = wanted.index("--out")
-    arguments = [*wanted[:place], *wanted[place + 2 :]]
-    command = [sys.executable, "-c", textwrap.dedent(KILLED_FITS), str(tmp_path), *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        answer_of([*arguments, "--out", str(tmp_path / "before"), "--cutoff", "2"], capsys)
+    command = [sys.executable, "-c", textwrap.dedent(KILLED_FITS), str(tmp_path), str(tmp_path / "before"), *arguments]
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     assert result.returncode == 0, result.stderr
-    count = int(result.stdout)
-    assert count > 12
-    answers = set()
-    for number in range(count):
-        out = tmp_path / str(number)
-        if not out.is_dir():  # killed before the first file
-            continue
-        masks, record = out / "a_mask.png", out / "a.json"
-        whole = record.is_file()
-        if whole:
-            check_result(record)  # then all is of one run
-            read_mask(masks)
-        elif masks.is_file():
-            with pytest.raises(FocusError, match="never finished"):
-                read_mask(masks)
-        answers.add(whole)
-        answer_of(["fit", str(photos / "a.png"), *fit(photos, out)[2:]], capsys)
-        check_result(record)
-        assert sorted(path.name for path in out.iterdir()) == sorted(f"a{suffix}" for suffix in RESULT_SUFFIXES)
-    assert answers == {True, False}
 
 
 def test_masks_of_part_of_a_result_are_refused_by_whoever_scores_them(
@@ -405,32 +416,34 @@ def test_a_full_disk_ends_the_run_and_leaves_whole_results(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signals_end_a_fit_with_a_report(number: signal.Signals, photos: Path, tmp_path: Path) -> None:
-    code = """
-        import os, signal, sys
-        from focus.cli import main
-        from focus.fit import PhotoFitter
-        for each in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(each, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        plain = PhotoFitter.__call__
-        def call(self, image, landmarks, **options):
-            if "b.png" in str(image):
-                os.kill(os.getpid(), int(sys.argv[1]))
-                os.kill(os.getpid(), int(sys.argv[1]))  # those who press twice
-            return plain(self, image, landmarks, **options)
-        PhotoFitter.__call__ = call
-        sys.exit(main(sys.argv[2:]))
-    """
-    command = [sys.executable, "-c", textwrap.dedent(code), str(int(number)), *fit(photos, tmp_path / "out"), "--json"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 128 + number, result.stderr
-    answer = json.loads(result.stdout)
+def test_signals_end_a_fit_with_a_report(
+    number: signal.Signals,
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    before, plain = signal.signal(number, default), PhotoFitter.__call__
+
+    def call(self: PhotoFitter, image: Any, landmarks: Any, **options: Any) -> Reconstruction:
+        if Path(image).name == "b.png":
+            os.kill(os.getpid(), number)
+        return plain(self, image, landmarks, **options)
+
+    monkeypatch.setattr(PhotoFitter, "__call__", call)
+    try:
+        assert main([*fit(photos, tmp_path / "out"), "--json"]) == 128 + number
+        assert signal.getsignal(number) == default
+    finally:
+        signal.signal(number, before)
+    streams = capsys.readouterr()
+    answer = json.loads(streams.out)
     assert answer["ok"] is False
     assert len(answer["written"]) == 6
     expected = "interrupted" if number == signal.SIGINT else f"stopped by {number.name}"
     assert answer["error"] == expected
-    assert result.stderr.splitlines()[-1] == expected
+    assert streams.err.splitlines()[-1] == expected
 
 
 def test_eyes_on_one_point(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -465,7 +478,7 @@ def test_a_result_with_numbers_that_are_not_finite_is_not_written(
     monkeypatch.setattr(PhotoFitter, "__call__", call)
     answer = answer_of(fit(photos, tmp_path / "out"), capsys)
     (skip,) = answer["skipped"]
-    assert skip["reason"].startswith("lighting: not finite")
+    assert skip["reason"].startswith("lighting.1.2: not finite")
     assert not list((tmp_path / "out").glob("b*"))
 
 
@@ -477,8 +490,8 @@ def test_numbers_of_numpy_are_settings(photos: Path, tmp_path: Path) -> None:
     model = MorphableModel.procedural("small", np.int64(3), np.int32(2), np.uint8(2))
     report = folder.run([photos], photos / "landmarks.csv", model, tmp_path, settings)
     assert len(report.written) == 3
-    result: Callable[..., tuple[Any, Any]] = PhotoFitter(model, settings)(*_first(photos)).render
-    assert result(np.int64(40))[0].shape == (3, 40, 40)
+    result = PhotoFitter(model, settings)(*_first(photos))
+    assert result.render(np.int64(40))[0].shape == (3, 40, 40)  # type: ignore[arg-type]
 
 
 def _first(photos: Path) -> tuple[Path, NDArray[np.float64]]:

@@ -134,10 +134,6 @@ class _Run:
         if isinstance(error, Usage):
             self.help, self.error, self.code = error.text, error.problem, REFUSED if error.problem else 0
             return
-        if isinstance(error, SystemExit):  # the parser has said why
-            self.code = error.code if isinstance(error.code, int) else int(error.code is not None)
-            self.error = f"ended with exit code {self.code}" if self.code else None
-            return
         self.error, self.code = _told(error)
         if self.code == FAULT:
             complain(harmless("".join(traceback.format_exception(error))).rstrip())
@@ -194,6 +190,9 @@ def _told(error: BaseException) -> tuple[str, int]:
         return str(error), 128 + error.number
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", INTERRUPTED
+    if isinstance(error, SystemExit):  # of a library
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        return f"ended with exit code {code}", code
     if out_of_memory(error):
         return f"not enough memory ({error}); use smaller pictures, batches or models", REFUSED
     if isinstance(error, OSError):

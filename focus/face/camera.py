@@ -6,6 +6,7 @@ right, y down, z away from the camera. Both in millimetres. Pixel centres lie at
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,11 +62,11 @@ class Camera:
     """
 
     def __init__(self, image_size: int) -> None:
-        if not isinstance(image_size, int) or image_size < 1:
+        if not isinstance(image_size, (int, np.integer)) or image_size < 1:
             raise ValueError(f"Camera: image_size: expected a positive whole number of pixels, got {image_size!r}")
-        self.image_size = image_size
-        self.focal = FOCAL_FACTOR * image_size / 2
-        self.principal = (image_size - 1) / 2
+        self.image_size = int(image_size)
+        self.focal = FOCAL_FACTOR * self.image_size / 2
+        self.principal = (self.image_size - 1) / 2
 
     def __repr__(self) -> str:
         return f"Camera(image_size={self.image_size})"
