@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -138,7 +139,7 @@ _rasterize = _native.define(
 
 def image_sides(op: str, image_size: tuple[int, int]) -> tuple[int, int]:
     """Height and width, checked for operator `op`."""
-    given = image_size if isinstance(image_size, (tuple, list)) else ()
+    given: Sequence[Any] = image_size if isinstance(image_size, (tuple, list)) else ()
     sides = tuple(int(side) if isinstance(side, np.integer) else side for side in given)
     if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, (int, torch.SymInt)) for side in sides):
         raise TypeError(f"focus.ops.{op}: image_size expected two integers (H, W), got {image_size!r}")

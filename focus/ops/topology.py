@@ -87,7 +87,8 @@ class Topology:
         faces = _check.tensor_of("Topology", "faces", faces, ("F", 3))
         if faces.dtype not in (torch.int32, torch.int64):
             raise TypeError(f"focus.ops.Topology: faces expected int32 or int64, got {faces.dtype}")
-        vertex_count = int(vertex_count) if isinstance(vertex_count, np.integer) else vertex_count
+        count: Any = vertex_count
+        vertex_count = int(count) if isinstance(count, np.integer) else count
         if isinstance(vertex_count, bool) or not isinstance(vertex_count, (int, torch.SymInt)) or vertex_count < 0:
             raise ValueError(f"focus.ops.Topology: vertex_count expected an integer >= 0, got {vertex_count!r}")
         if faces.dtype == torch.int64:
