@@ -1,4 +1,4 @@
-"""The one exception that FOCUS raises for what a user handed in and can mend."""
+"""The one exception that FOCUS raises for what a user handed in and can mend, and its warning."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ class FocusError(ValueError):
     The message says what was wrong, what was expected, what came, and what to do. It is a `ValueError`, so that callers
     who know nothing of FOCUS catch it as they would expect; the command line prints it without a traceback.
     """
+
+
+class FocusWarning(UserWarning):
+    """Something in a user's input was put right, and the user should know how."""
 
 
 _NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "bad_alloc")

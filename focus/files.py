@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import hashlib
 import os
 import stat
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from io import BufferedWriter
 from pathlib import Path
@@ -35,13 +37,17 @@ def check_input(path: str | os.PathLike[str], limit: int) -> int:
         Its size in bytes.
 
     Raises:
-        FocusError: missing, no ordinary file, larger than the limit, or it may not be read.
+        FocusError: missing, no ordinary file, empty (as those of the system that wait for their contents look), larger
+            than the limit, or it may not be read.
     """
     handle = _open_input(Path(path), limit)
     try:
-        return os.fstat(handle).st_size
+        size = os.fstat(handle).st_size
     finally:
         os.close(handle)
+    if size == 0:
+        raise FocusError(f"{path}: the file is empty; expected one with contents. Copy it again")
+    return size
 
 
 def read_input(path: str | os.PathLike[str], limit: int) -> bytes:
@@ -51,12 +57,18 @@ def read_input(path: str | os.PathLike[str], limit: int) -> bytes:
         FocusError: as `check_input`; or the file grew beyond the limit while it was read.
     """
     path = Path(path)
+    parts, left = [], limit + 1
     with open(_open_input(path, limit), "rb") as file:
         try:
-            data = file.read(limit + 1)
+            # What is asked for is allocated: not the whole limit. Files may grow, and those of /proc have no size.
+            step = os.fstat(file.fileno()).st_size + 1
+            while left > 0 and (part := file.read(min(left, step))):
+                parts.append(part)
+                left, step = left - len(part), 1 << 20
         except OSError as error:
             raise FocusError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if data is None or len(data) > limit:
+    data = b"".join(parts)
+    if len(data) > limit:
         raise FocusError(f"{path}: has no end within {_size(limit)}, the limit for its kind; expected an ordinary file")
     return data
 
@@ -81,16 +93,44 @@ def digest_input(path: str | os.PathLike[str], limit: int) -> str:
     return digest.hexdigest()
 
 
-def decode_text(data: bytes, path: str | os.PathLike[str]) -> str:
-    """UTF-8 text of a file, with or without a byte-order mark.
+def read_text(path: str | os.PathLike[str], limit: int) -> str:
+    """The text of an input: UTF-8, or UTF-16 where a byte-order mark says so; the mark is no part of it.
 
     Raises:
-        FocusError: it is no UTF-8.
+        FocusError: as `read_input`; or it is no such text.
     """
+    data = read_input(path, limit)
+    encoding = "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
-        return data.decode("utf-8-sig")
+        return data.decode(encoding)
     except UnicodeDecodeError as error:
-        raise FocusError(f"{path}: cannot be read as text: expected UTF-8 ({error}); save it as UTF-8") from error
+        raise FocusError(
+            f"{Path(path)}: is no text in UTF-8, or in UTF-16 with a byte-order mark ({error.reason} at byte "
+            f"{error.start}); save it as UTF-8"
+        ) from error
+
+
+def locate(folder: Path, name: str | os.PathLike[str]) -> Path:
+    """The file or folder of a relative name, however the accents in it are composed.
+
+    macOS writes them apart from their letters (NFD), other systems in one (NFC): a folder and a table that names its
+    files may differ. Each part of the name is tried as it is, and in both forms.
+
+    Args:
+        folder: where it is.
+        name: relative; its parts are taken one by one, ``..`` is not looked at.
+
+    Returns:
+        The path that exists, or ``folder / name``, which does not.
+    """
+    place = folder
+    for part in Path(name).parts:
+        forms = (part, unicodedata.normalize("NFC", part), unicodedata.normalize("NFD", part))
+        found = next((place / form for form in dict.fromkeys(forms) if os.path.lexists(place / form)), None)
+        if found is None:
+            return folder / name
+        place = found
+    return place
 
 
 def _open_input(path: Path, limit: int) -> int:

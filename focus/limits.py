@@ -16,6 +16,8 @@ TABLE_FILE = GIB
 """Bytes of a table of landmarks; those of the 200,000 photos of CelebA take a fifth of it."""
 TEXT_FILE = 64 * MIB
 """Bytes of other text and JSON files, and of landmarks and boxes of one photo or mesh."""
+BOX_FILE = 64 << 10
+"""Bytes of the box of one face; those of the NoW challenge have 300."""
 LOG_FILE = 4 * GIB
 """Bytes of the log of a run."""
 MESH_FILE = 2 * GIB

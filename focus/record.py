@@ -14,7 +14,7 @@ from typing import Any
 
 from focus import limits
 from focus.errors import FocusError
-from focus.files import decode_text, digest_input, read_input
+from focus.files import digest_input, read_text
 
 MESHES = (".ply", ".obj", ".glb")
 MASK, OVERLAY, RECORD = "_mask.png", "_overlay.png", ".json"
@@ -30,8 +30,8 @@ def digests(contents: Mapping[str, bytes]) -> dict[str, str]:
     return {suffix: hashlib.sha256(data).hexdigest() for suffix, data in contents.items() if suffix != RECORD}
 
 
-def parse_json(data: bytes, path: str | Path) -> Any:
-    """JSON in a file, with or without a byte-order mark.
+def parse_json(text: str, path: str | Path) -> Any:
+    """The JSON of a file, of which `text` is all or a line.
 
     Raises:
         FocusError: damaged, or NaN or an infinity, which JSON does not know.
@@ -41,9 +41,7 @@ def parse_json(data: bytes, path: str | Path) -> Any:
         raise ValueError(f"{constant} is no number of JSON")
 
     try:
-        return json.loads(decode_text(data, path), parse_constant=refuse)
-    except FocusError:
-        raise
+        return json.loads(text, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise FocusError(f"{path} cannot be read as JSON ({error})") from error
 
@@ -55,7 +53,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
         FocusError: missing or damaged, or not written by this version of the format.
     """
     path = Path(path)
-    found = parse_json(read_input(path, limits.TEXT_FILE), path)
+    found = parse_json(read_text(path, limits.TEXT_FILE), path)
     if not isinstance(found, dict) or found.get("format") != JSON_FORMAT:
         raise FocusError(f"{path}: expected the JSON file of a result, of format {JSON_FORMAT}; {_AGAIN}")
     files, expected = found.get("files"), RESULT_SUFFIXES[:-1]
@@ -99,7 +97,7 @@ def refuse_part(mask: Path) -> None:
         return
     path = mask.with_name(f"{stem}{RECORD}")
     if path.is_file():
-        found = parse_json(read_input(path, limits.TEXT_FILE), path)
+        found = parse_json(read_text(path, limits.TEXT_FILE), path)
         if isinstance(found, dict) and "model_fingerprint" in found:
             check_result(path, [MASK])
     elif all(mask.with_name(f"{stem}{suffix}").is_file() for suffix in MESHES):

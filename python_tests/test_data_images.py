@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import io
+import os
 import struct
+import subprocess
+import sys
+import types
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from focus.data import image_size, read_image, write_image
 from focus.data.images import read_grey
@@ -141,6 +146,112 @@ def test_damaged_exif_leaves_the_pixels(tmp_path: Path) -> None:
     assert read_image(tmp_path / "a.jpg").shape == (20, 30, 3)
 
 
+SUFFIXES = [".jpg", ".png", ".tiff", ".webp", ".bmp", ".gif", ".ppm", *([".avif"] if features.check("avif") else [])]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_kind_of_the_list_is_read_whatever_its_name(tmp_path: Path, suffix: str) -> None:
+    picture = np.full((20, 30, 3), 128, np.uint8)
+    Image.fromarray(picture).save(tmp_path / f"a{suffix}")
+    (tmp_path / f"a{suffix}").rename(tmp_path / "a.photo")
+    assert np.abs(read_image(tmp_path / "a.photo").astype(int) - picture).max() <= 4
+    assert image_size(tmp_path / "a.photo") == (20, 30)
+
+
+def _other_kinds() -> dict[str, bytes]:
+    """Files of what Pillow knows and FOCUS does not read."""
+    Image.init()
+    kinds = {}
+    for name in ("EPS", "PDF", "TGA", "PCX", "SGI", "ICO", "ICNS", "DDS", "MSP", "SPIDER", "JPEG2000", "QOI"):
+        if name in Image.SAVE:
+            file = io.BytesIO()
+            picture = Image.fromarray(_gradient(32, 32))
+            (picture.convert("1") if name == "MSP" else picture).save(file, name)
+            kinds[name] = file.getvalue()
+    kinds["PostScript"] = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 200 200\n%%EndComments\nshowpage\n%%EOF\n"
+    kinds["WMF"] = b"\xd7\xcd\xc6\x9a\0\0" + struct.pack("<hhhhH", 0, 0, 2000, 2000, 72) + bytes(60)
+    kinds["FITS"] = b"".join(line.ljust(80) for line in (b"SIMPLE  = T", b"BITPIX  = 8", b"NAXIS   = 0", b"END")) * 9
+    kinds["GRIB"], kinds["HDF5"] = b"GRIB\0\0\0\1" + bytes(60), b"\x89HDF\r\n\x1a\n" + bytes(60)
+    kinds["PSD"] = b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 32, 32, 8, 3) + bytes(64)
+    return kinds
+
+
+@pytest.mark.parametrize("kind", _other_kinds())
+def test_no_other_kind_is_read_and_no_program_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    def start(*_: object, **__: object) -> None:
+        pytest.fail("a program was started")
+
+    for module, name in ((subprocess, "Popen"), (os, "system"), (os, "posix_spawn"), (os, "fork")):
+        monkeypatch.setattr(module, name, start)
+    (tmp_path / "photo.jpg").write_bytes(_other_kinds()[kind])
+    for read in (read_image, read_grey, image_size):
+        with pytest.raises(FocusError, match=r"photo\.jpg: the file is not an image of a kind that is read here"):
+            read(tmp_path / "photo.jpg")
+
+
+def test_images_are_opened_in_one_place() -> None:
+    """Every call that opens an image by its contents, in all of the package."""
+    source = Path(__file__).resolve().parents[1] / "focus"
+    found = set()
+    for path in source.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+            opens = name == "open" and isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith("Image")
+            if opens or name in ("imread", "imiter", "mimread", "imopen", "get_reader", "Parser"):
+                found.add(path.relative_to(source).as_posix())
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+            packages = {module.partition(".")[0] for module in modules}
+            if packages & {"imageio", "cv2", "skimage", "torchvision"}:
+                found.add(path.relative_to(source).as_posix())
+    assert found == {"data/images.py"}
+
+
+def test_heic_names_the_package_that_reads_it_and_is_read_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "IMG_0001.HEIC"
+    for brands in (b"heic\0\0\0\0mif1heic", b"mif1\0\0\0\0mif1heix", b"msf1\0\0\0\0hevcmiaf"):
+        path.write_bytes(b"\0\0\0\x18ftyp" + brands + bytes(200))
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        with pytest.raises(FocusError, match=r"IMG_0001\.HEIC: is a HEIC photo; .*pip install pillow-heif.*JPEG"):
+            read_image(path)
+    package, opened = types.ModuleType("pillow_heif"), []
+    monkeypatch.setitem(sys.modules, "pillow_heif", package)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: package)
+    monkeypatch.setitem(Image.OPEN, "HEIF", (lambda file, name: Image.new("RGB", (40, 20)), None))
+    package.register_heif_opener = lambda: opened.append(1)  # type: ignore[attr-defined]
+    assert read_image(path).shape == (20, 40, 3)
+    assert opened
+
+
+def test_avif_that_pillow_cannot_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.avif").write_bytes(b"\0\0\0\x20ftypavif\0\0\0\0avifmif1miafMA1B" + bytes(100))
+    monkeypatch.setattr("focus.data.images._decoders", lambda: ("JPEG", "PNG"))
+    with pytest.raises(FocusError, match=r"a\.avif: is an AVIF image, .*pillow 11\.3"):
+        read_image(tmp_path / "a.avif")
+
+
+def test_damaged_tags_are_no_warning(tmp_path: Path) -> None:
+    Image.fromarray(_gradient()).save(tmp_path / "a.tiff", tiffinfo={270: "description"})
+    data = (tmp_path / "a.tiff").read_bytes()
+    entry = data.index(struct.pack("<HH", 270, 2))
+    (tmp_path / "a.tiff").write_bytes(data[: entry + 4] + struct.pack("<I", 1 << 30) + data[entry + 8 :])
+    assert np.array_equal(read_image(tmp_path / "a.tiff"), _gradient())
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+def test_damaged_avif_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(_gradient()).save(tmp_path / "a.avif")
+    data = (tmp_path / "a.avif").read_bytes()
+    place = data.index(b"mdat") + 4  # what the decoder says of its contents is a RuntimeError
+    (tmp_path / "a.avif").write_bytes(data[:place] + bytes(len(data) - place))
+    with pytest.raises(FocusError, match=r"a\.avif: "):
+        read_image(tmp_path / "a.avif")
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tiff", ".webp", ".bmp"])
 def test_truncated_files_are_refused_by_name(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"cut{suffix}"
@@ -156,6 +267,16 @@ def test_truncated_files_are_refused_by_name(tmp_path: Path, suffix: str) -> Non
 def test_things_that_are_no_image(tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("no picture")
     (tmp_path / "empty.png").write_bytes(b"")
+    for length in range(1, 13):  # shorter than what its kind is told by
+        (tmp_path / "short.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\x0d"[:length])
+        with pytest.raises(FocusError, match=r"short\.png.*not an image"):
+            read_image(tmp_path / "short.png")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "endless.png").symlink_to("/dev/zero")
+    with pytest.raises(FocusError, match=r"pipe\.jpg: is a FIFO"):
+        image_size(tmp_path / "pipe.jpg")
+    with pytest.raises(FocusError, match=r"endless\.png: is a character device"):
+        read_image(tmp_path / "endless.png")
     with pytest.raises(FocusError, match=r"text\.jpg.*not an image"):
         read_image(tmp_path / "text.jpg")
     with pytest.raises(FocusError, match=r"empty\.png.*empty"):

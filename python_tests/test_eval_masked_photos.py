@@ -139,10 +139,10 @@ def test_what_is_ambiguous_or_unknown_is_refused(photos: Path, tmp_path: Path) -
     with pytest.raises(FocusError, match=r"a\.png and a\.jpg would share the mask"):
         load(photos)
     names = tmp_path / "names.txt"
-    with pytest.raises(FocusError, match="no such file; expected names of photos"):
+    with pytest.raises(FocusError, match="no such file"):
         read_names(names)
     names.write_bytes(b"\xff\xfe\xfa")
-    with pytest.raises(FocusError, match="cannot be read as text"):
+    with pytest.raises(FocusError, match="is no text in UTF-8"):
         read_names(names)
     names.write_text("\n \n")
     with pytest.raises(FocusError, match="found none"):

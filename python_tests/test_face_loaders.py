@@ -16,6 +16,9 @@ from focus.face import FaceParameters, MorphableModel, Renderer
 from focus.face.loaders import read_landmarks68
 
 COUNT = 90
+LANDMARKS = list(range(68))
+# The outer corners of the eyes are 94 mm apart.
+LANDMARKS[31], LANDMARKS[36], LANDMARKS[37], LANDMARKS[45] = 36, 31, 45, 37
 
 
 def _bumpy_patch() -> tuple[np.ndarray, np.ndarray]:
@@ -35,7 +38,7 @@ def _arrays(**changes: Any) -> dict[str, Any]:
         "identity": generator.normal(size=(4, COUNT, 3)).astype(np.float16),
         "expression": generator.normal(size=(2, COUNT, 3)).astype(np.float16),
         "faces": faces.astype(np.int32),
-        "landmarks68": np.arange(68),
+        "landmarks68": np.array(LANDMARKS),
     }
     arrays.update(changes)
     return {key: value for key, value in arrays.items() if value is not None}
@@ -80,13 +83,14 @@ def test_own_format_round_trip(small_model: MorphableModel, tmp_path: Path, suff
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-def test_landmarks_of_the_caller_replace_those_of_the_file(small_model: MorphableModel, tmp_path: Path) -> None:
+def test_landmarks_of_the_caller_replace_those_of_the_file(tmp_path: Path) -> None:
     own, arrays = tmp_path / "a.focusmodel", tmp_path / "a.npz"
-    small_model.truncated(1, 1, 1).save(own)
     np.savez(arrays, **_arrays())
+    MorphableModel.load(arrays).save(own)
+    others = [index + 2 for index in LANDMARKS]
     for path in (own, arrays):
-        model = MorphableModel.load(path, range(2, 70))
-        assert model.landmarks68.tolist() == list(range(2, 70))
+        for given in (others, np.array(others, np.uint16), [np.int64(index) for index in others]):
+            assert MorphableModel.load(path, given).landmarks68.tolist() == others
         with pytest.raises(FocusError, match=rf"{path.name}.*landmarks68: expected"):
             MorphableModel.load(path, [10**6] * 68)
         with pytest.raises(FocusError, match=rf"{path.name}.*landmarks68: expected shape"):
@@ -104,7 +108,13 @@ def test_landmarks_in_a_text_file(tmp_path: Path, separator: str) -> None:
         path.write_text(content)
         with pytest.raises(FocusError, match=rf"indices\.txt: expected .*68 vertex indices.*{message}"):
             read_landmarks68(path)
-    with pytest.raises(FocusError, match="No such file"):
+    path.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert read_landmarks68(path) == list(range(68))
+    for word in ("1_0", "-1", "\u0663", "1" * 5000):
+        path.write_text(f"{text[:-2]}{word}", encoding="utf-8")
+        with pytest.raises(FocusError, match=r"indices\.txt: expected .*68 vertex indices"):
+            read_landmarks68(path)
+    with pytest.raises(FocusError, match="no such file"):
         read_landmarks68(tmp_path / "none.txt")
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(FocusError, match=r"indices\.txt"):
@@ -186,13 +196,13 @@ def test_basel_datasets_of_another_kind(tmp_path: Path, name: str, value: object
     with h5py.File(path, "a") as file:
         file[name] = h5py.Empty("f4") if value is None else value
     with pytest.raises(FocusError, match=r"bfm\.h5"):
-        MorphableModel.load(path, landmarks68=range(68))
+        MorphableModel.load(path, landmarks68=LANDMARKS)
 
 
 def test_missing_unknown_and_folder(tmp_path: Path) -> None:
     with pytest.raises(FocusError, match="no such model file"):
         MorphableModel.load(tmp_path / "absent.npz")
-    (tmp_path / "face.xyz").touch()
+    (tmp_path / "face.xyz").write_text("?")
     with pytest.raises(FocusError, match=r"unknown kind of model file '\.xyz'"):
         MorphableModel.load(tmp_path / "face.xyz")
     with pytest.raises(FocusError, match="got a folder"):
@@ -277,7 +287,7 @@ def test_faces_that_look_inwards_are_turned(tmp_path: Path) -> None:
 
 def test_basel_hdf5(tmp_path: Path) -> None:
     data = _save_basel(tmp_path / "bfm.h5")
-    model = MorphableModel.load(tmp_path / "bfm.h5", landmarks68=range(68))
+    model = MorphableModel.load(tmp_path / "bfm.h5", landmarks68=LANDMARKS)
     mean = (data["shape/model/mean"] + data["expression/model/mean"]).reshape(-1, 3) - (0, 0, 100)
     np.testing.assert_allclose(model.mean_shape, mean, atol=1e-4)
     second = data["shape/model/pcaBasis"][:, 1].reshape(-1, 3) * 4  # variance 16
@@ -316,7 +326,7 @@ def test_basel_2009(tmp_path: Path) -> None:
         "tl": faces + 1,
     }
     scipy_io.savemat(tmp_path / "01_MorphableModel.mat", data)
-    model = MorphableModel.load(tmp_path / "01_MorphableModel.mat", landmarks68=range(68))
+    model = MorphableModel.load(tmp_path / "01_MorphableModel.mat", landmarks68=LANDMARKS)
     assert float(model.mean_albedo[0, 0]) == 0.5
     np.testing.assert_allclose(model.identity_basis[0].flatten(), 3 * data["shapePC"][:, 0], rtol=1e-5)
     assert model.expression_count == 0
@@ -331,7 +341,7 @@ def test_flame_arrays(tmp_path: Path) -> None:
     np.savez(tmp_path / "flame.npz", v_template=vertices / 1000, shapedirs=directions, f=faces)
     with pytest.raises(FocusError, match=r"flame\.npz.*landmarks68 of MorphableModel.load, or .*--landmarks68"):
         MorphableModel.load(tmp_path / "flame.npz")
-    model = MorphableModel.load(tmp_path / "flame.npz", landmarks68=range(68))
+    model = MorphableModel.load(tmp_path / "flame.npz", landmarks68=LANDMARKS)
     assert (model.identity_count, model.expression_count) == (300, 5)
     np.testing.assert_allclose(model.expression_basis[4], directions[:, :, 304] * 1000, rtol=1e-4)
     np.savez(tmp_path / "short.npz", v_template=vertices / 1000, shapedirs=directions[:, :, :10], f=faces)

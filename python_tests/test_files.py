@@ -157,9 +157,11 @@ def test_inputs_that_are_no_ordinary_files_are_refused_at_once(kind: str, tmp_pa
         path = Path("/proc/self/environ")  # of 0 bytes, and yet with contents
     words = {"fifo": "FIFO", "device": "device", "missing": "no such file", "large": "5 bytes", "endless": "no end"}
     for read in (check_input, read_input):
-        if (kind, read) != ("endless", check_input):
-            with pytest.raises(FocusError, match=words.get(kind, kind if kind in ("socket", "folder") else "input")):
-                read(path, 4)
+        expected = words.get(kind, kind if kind in ("socket", "folder") else "input")
+        if (kind, read) == ("endless", check_input):
+            expected = "is empty"  # as what waits for its contents looks; its readers would wait, too
+        with pytest.raises(FocusError, match=expected):
+            read(path, 4)
 
 
 def test_an_ordinary_file_is_read_up_to_its_limit(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -93,7 +95,7 @@ def test_damaged_file(tmp_path: Path, imagenet: dict[str, Tensor], suffix: str) 
     content = path.read_bytes()
     for damaged in (content[: len(content) // 2], b"", b"not weights at all", b"\x80\x02J\x01"):
         path.write_bytes(damaged)
-        with pytest.raises(FocusError, match=r"network weights: .*weights"):
+        with pytest.raises(FocusError, match=r"network weights: .*weights" if damaged else "weights.*is empty"):
             read_weights(path)
 
 
@@ -114,3 +116,68 @@ def test_values_that_are_not_tensors(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(1), "step": 3}, tmp_path / "other.pth")
     with pytest.raises(FocusError, match="these are not: step"):
         read_weights(tmp_path / "other.pth")
+
+
+def _tensors() -> dict[str, Tensor]:
+    quantised = torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)
+    return {
+        "sparse_coo": torch.ones(3).to_sparse(),
+        "sparse_csr": torch.eye(3).to_sparse_csr(),
+        "quantised": quantised,
+        "'meta'": torch.empty(3, device="meta"),
+        "complex64": torch.ones(3, dtype=torch.complex64),
+        "bool": torch.ones(3, dtype=torch.bool),
+        "uint8": torch.ones(3, dtype=torch.uint8),
+        "float8_e4m3fn": torch.ones(3).to(torch.float8_e4m3fn),
+        "of 4 bytes": torch.ones(1).expand(1 << 40),
+    }
+
+
+@pytest.mark.filterwarnings("ignore")  # torch says of some of them that they are new
+@pytest.mark.parametrize("what", ["sparse_coo", "sparse_csr", "quantised", "'meta'", "complex64", "bool", "uint8"])
+@pytest.mark.parametrize("legacy", [True, False])
+def test_tensors_that_are_no_weights_are_named(tmp_path: Path, what: str, legacy: bool) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save({"good": torch.ones(3), "bad": _tensors()[what]}, path, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(FocusError, match=rf"weights\.pth.* (bad \(|cannot be read).*{what if not legacy else ''}"):
+        read_weights(path)
+
+
+def test_tensors_that_claim_more_than_they_hold_are_named(tmp_path: Path) -> None:
+    for what in ("float8_e4m3fn", "of 4 bytes"):
+        torch.save({"bad": _tensors()[what]}, tmp_path / "weights.pth")
+        with pytest.raises(FocusError, match=rf"weights\.pth: expected dense tensors .* bad \(.*{what}"):
+            read_weights(tmp_path / "weights.pth")
+    save_file({"bad": torch.ones(3, dtype=torch.bool)}, tmp_path / "weights.safetensors")
+    with pytest.raises(FocusError, match=r"weights\.safetensors: .* bad \(torch\.bool\)"):
+        read_weights(tmp_path / "weights.safetensors")
+
+
+def test_whole_numbers_for_others_are_listed(imagenet: dict[str, Tensor]) -> None:
+    weights = {**imagenet, "bn1.weight": torch.ones(8, dtype=torch.int64), "bn1.num_batches_tracked": torch.tensor(1.5)}
+    weights["bn1.bias"] = torch.full((8,), 1e300, dtype=torch.float64)
+    with pytest.raises(FocusError) as failure:
+        load_weights(tiny(), weights, source="file.pth", keep=("fc.weight", "fc.bias"))
+    assert "2 of another kind of numbers: " in str(failure.value)
+    assert "bn1.weight (expected torch.float32, got torch.int64)" in str(failure.value)
+    assert "1 not finite: bn1.bias" in str(failure.value)
+
+
+def test_compressed_archives_are_refused_before_they_are_unpacked(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1 << 20)}, tmp_path / "good.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "good.pth") as good,
+        zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for entry in good.infolist():
+            bomb.writestr(entry.filename, good.read(entry))
+    assert (tmp_path / "bomb.pth").stat().st_size < 1 << 16
+    with pytest.raises(FocusError, match=r"bomb\.pth is a compressed archive"):
+        read_weights(tmp_path / "bomb.pth")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_weights_are_ordinary_files(tmp_path: Path, suffix: str) -> None:
+    os.mkfifo(tmp_path / f"weights{suffix}")
+    with pytest.raises(FocusError, match="FIFO"):
+        read_weights(tmp_path / f"weights{suffix}")

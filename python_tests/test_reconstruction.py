@@ -13,6 +13,7 @@ import sys
 import textwrap
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ import torch
 import trimesh
 from PIL import Image, ImageFilter
 
-from focus import Reconstruction, Reconstructor
+from focus import Reconstruction, Reconstructor, ops
 from focus.data.align import Alignment
 from focus.data.skin import skin_mask
 from focus.errors import FocusError
@@ -193,15 +194,59 @@ def test_mesh_round_trip(model: MorphableModel, reconstruction: Reconstruction, 
     assert mesh.vertices[chin, 1] < mesh.vertices[brow, 1]
 
 
+def read_glb(contents: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The tree of a GLB file, and the attributes of its mesh; not by trimesh, which wrote it."""
+    magic, version, total, length, kind = struct.unpack("<4sIII4s", contents[:20])
+    assert (magic, version, total, kind) == (b"glTF", 2, len(contents), b"JSON")
+    tree = json.loads(contents[20 : 20 + length])
+    size, kind = struct.unpack("<I4s", contents[20 + length : 28 + length])
+    assert kind == b"BIN\0"
+    body = contents[28 + length : 28 + length + size]
+    (primitive,) = tree["meshes"][0]["primitives"]
+    attributes = {}
+    for name, index in primitive["attributes"].items():
+        accessor = tree["accessors"][index]
+        view = tree["bufferViews"][accessor["bufferView"]]
+        assert accessor["componentType"] == 5126  # float
+        assert accessor["type"] == "VEC3"
+        start = view["byteOffset"] + accessor.get("byteOffset", 0)
+        assert start % 4 == 0
+        values = np.frombuffer(body, "<f4", 3 * accessor["count"], start).reshape(-1, 3)
+        np.testing.assert_array_equal(accessor["max"], values.max(axis=0))
+        attributes[name] = values
+    return tree, attributes
+
+
 def test_glb_is_matt_and_has_normals(model: MorphableModel, reconstruction: Reconstruction) -> None:
     contents = encode_meshes(reconstruction.vertices.numpy(), model.faces.numpy(), reconstruction.colors.numpy())[
         ".glb"
     ]
-    (length,) = struct.unpack("<I", contents[12:16])
-    tree = json.loads(contents[20 : 20 + length])
+    tree, attributes = read_glb(contents)
     (primitive,) = tree["meshes"][0]["primitives"]
-    assert set(primitive["attributes"]) == {"POSITION", "NORMAL", "COLOR_0"}
+    assert set(attributes) == {"POSITION", "NORMAL", "COLOR_0"}
     assert tree["materials"][primitive["material"]]["pbrMetallicRoughness"]["metallicFactor"] == 0
+    normals = ops.vertex_normals(reconstruction.vertices[None], model.faces)[0].numpy()
+    np.testing.assert_allclose(attributes["NORMAL"], normals, atol=1e-5)
+
+
+def test_colors_of_a_glb_are_those_of_the_model_also_in_the_dark() -> None:
+    levels = np.arange(256) / 255
+    vertices = np.random.default_rng(0).normal(size=(256, 3))
+    faces = np.arange(255 - 255 % 3).reshape(-1, 3)
+    contents = encode_meshes(vertices, faces, np.repeat(levels[:, None], 3, axis=1))[".glb"]
+    linear = read_glb(contents)[1]["COLOR_0"].astype(np.float64)
+    srgb = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+    np.testing.assert_allclose(255 * srgb, np.repeat(255 * levels[:, None], 3, axis=1), atol=1e-3)
+    read = trimesh.load(io.BytesIO(contents), file_type="glb", force="mesh", process=False, skip_materials=True)
+    np.testing.assert_allclose(read.visual.vertex_colors[:, :3], 255 * linear, atol=0.51)
+
+
+def test_normals_of_a_glb_have_unit_length_wherever_they_are() -> None:
+    """A triangle, one without area, two of opposite sense, and a vertex without a face."""
+    vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [5, 0, 0], [6, 0, 0], [7, 0, 0], [8, 0, 0], [9, 9, 9.0]])
+    faces = np.array([[0, 1, 2], [3, 4, 5], [3, 6, 2], [3, 2, 6]])
+    _, attributes = read_glb(encode_meshes(vertices, faces, np.full((8, 3), 0.5))[".glb"])
+    np.testing.assert_allclose(np.linalg.norm(attributes["NORMAL"], axis=1), 1, atol=1e-6)
 
 
 @pytest.mark.parametrize("broken", ["fsync", "replace"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from focus.cli.command import Outcome
+from focus.cli.command import Outcome, say
 from focus.cli.streams import one_line
-from focus.errors import FocusError
+from focus.errors import FocusError, FocusWarning
 
 if TYPE_CHECKING:
     from focus.face import MorphableModel
@@ -39,7 +40,11 @@ def load_face(source: str, *, albedo: bool = False, landmarks68: Path | None = N
         return MorphableModel.procedural()
     if source == f"{PROCEDURAL}-small":
         return MorphableModel.procedural("small")
-    model = MorphableModel.load(source, None if landmarks68 is None else read_landmarks68(landmarks68))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FocusWarning)
+        model = MorphableModel.load(source, None if landmarks68 is None else read_landmarks68(landmarks68))
+    for note in model.notes:
+        say(f"note: {note}")
     return model.with_gaussian_process_albedo() if albedo and model.albedo_count == 0 else model
 
 

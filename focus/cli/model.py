@@ -83,6 +83,7 @@ def describe(model: MorphableModel) -> dict[str, object]:
         "landmarks": "68" if model.landmarks7 is None else "68 and the 7 of NoW",
         "texture_coordinates": "yes" if model.uv is not None else "no",
         "fingerprint": model.fingerprint(),
+        **({"notes": "; ".join(model.notes)} if model.notes else {}),
     }
 
 

@@ -39,7 +39,7 @@ class Prepare(Command):
     def run(self) -> Outcome:
         """Writes a crop for each photo that can be used."""
         folder = PhotoFolder(self.photos, self.landmarks, self.image_size)
-        *stems, _ = output_stems([*(Path(item.name) for item in folder.items), Path(_SHEET)])
+        *stems, _ = output_stems([*(Path(item.photo) for item in folder.items), Path(_SHEET)])
         results = [self.out / name for name in (*(f"{stem}.png" for stem in stems), _TABLE, _SHEET)]
         inputs = {self.landmarks.resolve(), *(item.path for item in folder.items)}
         for path in results:

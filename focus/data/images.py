@@ -1,7 +1,14 @@
-"""Image files in and out: whatever a camera or a web page made becomes uint8 RGB, and nothing is ever half-written."""
+"""Image files in and out: whatever a camera or a web page made becomes uint8 RGB, and nothing is ever half-written.
+
+Images are opened in this module alone, by decoders of a closed list: Pillow goes by the contents of a file, knows more
+than forty formats, and hands some of them to other programs.
+"""
 
 from __future__ import annotations
 
+import functools
+import importlib
+import importlib.util
 import io
 import struct
 import warnings
@@ -12,14 +19,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from focus import limits
 from focus.errors import FocusError
-from focus.files import write_files
+from focus.files import check_input, write_files
 
 MINIMUM_SIDE = 16
 """Pixels. A face on fewer has nothing to fit, and such files are nearly always placeholders."""
 
-MAXIMUM_PIXELS = 120_000_000
-"""Pixels of one photo. Decoding takes about 7 bytes a pixel at its peak: 0.8 GB at this limit."""
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
+"""What is decoded, by Pillow's names; AVIF where Pillow can. HEIC comes to it where the package pillow-heif is."""
+_FORMATS_TEXT = "JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF or PPM"
+
+# Brands of ISO media files (ISO/IEC 23008-12, 10.2; AV1 Image File Format, 8), which photos of telephones are.
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
+_AVIF = (b"avif", b"avis")
 
 _GREY = 24
 """Channels of a grey picture differ by this at most: JPEG may put a little colour into one."""
@@ -35,7 +48,17 @@ _TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 # What Pillow's decoders raise for damaged files: OSError for most, the others from broken chunks and headers.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError, OverflowError)
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    RuntimeError,
+)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -47,6 +70,16 @@ def image_size(path: str | Path) -> tuple[int, int]:
     with _open(Path(path)) as image:
         width, height = image.size
         return (width, height) if _orientation(image) >= 5 else (height, width)
+
+
+def image_orientation(path: str | Path) -> int:
+    """The EXIF orientation of an image file, 1 to 8, which `read_image` applies; 1 where there is none.
+
+    Raises:
+        FocusError: as `image_size`.
+    """
+    with _open(Path(path)) as image:
+        return _orientation(image)
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
@@ -61,7 +94,7 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
 
     Raises:
         FocusError: the file is missing, a folder, not an image, truncated, smaller than `MINIMUM_SIDE` on a side, or
-            larger than `MAXIMUM_PIXELS` (found in the header: nothing is decoded).
+            larger than `focus.limits.IMAGE_PIXELS` (found in the header: nothing is decoded).
     """
     return _decode(Path(path), _to_rgb)
 
@@ -80,7 +113,8 @@ def read_grey(path: str | Path) -> NDArray[np.uint8]:
 
 
 def _decode(path: Path, convert: Callable[[Image.Image, Path], Image.Image]) -> NDArray[np.uint8]:
-    with _open(path) as image:
+    with _open(path) as image, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damaged tags, which are not needed
         try:
             image.load()
             orientation = _orientation(image)
@@ -145,34 +179,67 @@ def _open(path: Path) -> ImageFile.ImageFile:
         raise FocusError(
             f"{path}: is a folder; expected an image file. Name one photo, or use an option that takes folders"
         )
+    check_input(path, limits.IMAGE_FILE)
+    formats = _formats(path)
     try:
         with warnings.catch_warnings():
             # Of damaged tags, and of 89 megapixels; it refuses 179, and our own limit, checked below, lies between.
             warnings.simplefilter("ignore")
-            image = Image.open(path)
+            image = Image.open(path, formats=formats)
     except Image.DecompressionBombError as error:
         raise FocusError(
-            f"{path}: more than {MAXIMUM_PIXELS:,} pixels; shrink the photo and scale its landmarks alike"
+            f"{path}: more than {limits.IMAGE_PIXELS:,} pixels; shrink the photo and scale its landmarks alike"
         ) from error
-    except FileNotFoundError as error:
-        raise FocusError(f"{path}: no such file") from error
     except UnidentifiedImageError as error:
-        what = "is empty" if path.stat().st_size == 0 else "is not an image that Pillow knows, or its header is damaged"
-        raise FocusError(f"{path}: the file {what}; expected JPEG, PNG, WebP, TIFF or BMP") from error
+        raise FocusError(
+            f"{path}: the file is not an image of a kind that is read here, or its header is damaged; "
+            f"expected {_FORMATS_TEXT}"
+        ) from error
     except _DAMAGE as error:
         raise FocusError(f"{path}: cannot be read as an image ({error})") from error
     width, height = image.size
-    if min(width, height) < MINIMUM_SIDE or width * height > MAXIMUM_PIXELS:
+    if min(width, height) < MINIMUM_SIDE or width * height > limits.IMAGE_PIXELS:
         image.close()
         if min(width, height) < MINIMUM_SIDE:
             raise FocusError(
                 f"{path}: {width} x {height} pixels is too small; expected at least {MINIMUM_SIDE} on each side"
             )
         raise FocusError(
-            f"{path}: {width} x {height} is more than {MAXIMUM_PIXELS:,} pixels; "
+            f"{path}: {width} x {height} is more than {limits.IMAGE_PIXELS:,} pixels; "
             "shrink the photo and scale its landmarks alike"
         )
     return image
+
+
+@functools.cache
+def _decoders() -> tuple[str, ...]:
+    """Those of `FORMATS` that this Pillow has."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _formats(path: Path) -> tuple[str, ...]:
+    """What may open a file, by Pillow's names."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise FocusError(f"{path}: cannot be read ({error.strerror or error})") from error
+    # A box of size, "ftyp", its brand, a version, and the brands that it is compatible with.
+    brands: set[bytes] = set()
+    if start[:3] == b"\0\0\0" and start[4:8] == b"ftyp":
+        brands = {start[8:12], *(start[place : place + 4] for place in range(16, min(len(start), start[3]), 4))}
+    if brands.intersection(_AVIF) and "AVIF" not in _decoders():
+        raise FocusError(f"{path}: is an AVIF image, which this Pillow cannot read; install pillow 11.3 or newer")
+    if brands.intersection(_HEIC):
+        if importlib.util.find_spec("pillow_heif") is None:
+            raise FocusError(
+                f"{path}: is a HEIC photo; FOCUS reads it once the package pillow-heif is there (pip install "
+                "pillow-heif). Or save it as JPEG"
+            )
+        importlib.import_module("pillow_heif").register_heif_opener()
+        return ("HEIF",)
+    return _decoders()
 
 
 def _orientation(image: Image.Image) -> int:

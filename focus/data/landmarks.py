@@ -1,18 +1,31 @@
-"""The landmark files of the original: CSV rows of a file name and x, y of 68 (or 5) points in pixels of the photo."""
+"""The landmark files of the original: rows of a file name and x, y of 68 (or 5) points in pixels of the photo."""
 
 from __future__ import annotations
 
 import csv
+import io
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from focus import limits
 from focus.errors import FocusError
+from focus.files import locate, read_text
 
 LANDMARK_COUNT = 68
 _LARGEST_COORDINATE = 1e6
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_NUMBERS = (2 * LANDMARK_COUNT, 10)
+_FIRST_ROWS = 20
+"""Rows by which the separator is recognised."""
 
 # iBUG 68: which landmark a landmark becomes when the picture is mirrored.
 _MIRRORED_PARTS = (
@@ -36,51 +49,66 @@ class Skip(NamedTuple):
     reason: str
 
 
+class LandmarkRow(NamedTuple):
+    """One face."""
+
+    name: str
+    """Of the photo, as written."""
+    points: NDArray[np.float64]
+    """[68, 2] or [5, 2] pixels of the photo: x right, y down, pixel centres at integers."""
+
+
 class LandmarkTable(NamedTuple):
     """What a landmark file held."""
 
-    points: dict[str, NDArray[np.float64]]
-    """File name as written -> [68, 2] or [5, 2] pixels of the photo: x right, y down, pixel centres at integers."""
+    rows: list[LandmarkRow]
+    """In file order. A photo with several faces has a row for each."""
     skipped: list[Skip]
     """Rows that could not be used, in file order."""
 
+    @property
+    def points(self) -> dict[str, NDArray[np.float64]]:
+        """File name as written -> the points of its first face."""
+        first: dict[str, NDArray[np.float64]] = {}
+        for row in self.rows:
+            first.setdefault(row.name, row.points)
+        return first
+
 
 def read_landmarks(path: str | Path) -> LandmarkTable:
-    """Reads a landmark CSV: file name, then x1,y1,...,x68,y68; or 5 points: image-left eye, image-right eye, nose tip,
-    image-left and image-right mouth corner.
+    """Reads a landmark table: file name, then x1,y1,...,x68,y68; or 5 points: image-left eye, image-right eye, nose
+    tip, image-left and image-right mouth corner.
 
-    Integers and decimals are accepted; so are a header row, empty lines, a byte-order mark and either line ending. A
-    row with a wrong count, a missing, non-numeric, infinite or absurd number, without a name, or with a name that came
-    before is skipped and listed.
+    Commas, semicolons or tabs are between the cells, the same in all rows; with semicolons and tabs, decimals may have
+    a comma. Integers and decimals are accepted; so are a header row, empty lines, byte-order marks (of UTF-8 and
+    UTF-16) and either line ending. A row with a wrong count, a missing, non-numeric, infinite or absurd number, without
+    a name, or that repeats another is skipped and listed.
 
     Raises:
-        FocusError: the file cannot be read as text, or no row is usable.
+        FocusError: the file cannot be read as text or as a table, or no row is usable.
     """
     path = Path(path)
-    points: dict[str, NDArray[np.float64]] = {}
+    text = read_text(path, limits.TABLE_FILE)
+    rows: list[LandmarkRow] = []
     skipped: list[Skip] = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = enumerate(csv.reader(file), start=1)
-            for number, row in rows:
-                cells = [cell.strip() for cell in row]
-                if not any(cells) or (number == 1 and _is_header(cells)):
-                    continue
-                name = cells[0]
-                values, reason = _parse(cells[1:])
-                if not name:
-                    reason = "no file name"
-                elif reason is None and name in points:
-                    reason = "a second row for this file; the first is used"
-                if reason is None and values is not None:
-                    points[name] = values
-                else:
-                    skipped.append(Skip(name or "unnamed", f"row {number}: {reason}"))
-    except FileNotFoundError as error:
-        raise FocusError(f"{path}: no such landmark file") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise FocusError(f"{path}: cannot be read as a CSV text file ({error})") from error
-    if not points:
+    seen: set[tuple[str, bytes]] = set()
+    separator, text = _recognise(path, text)
+    decimal = _decimal(path, text, separator)
+    for count, (number, cells) in enumerate(_cells(path, text, separator)):
+        if count == 0 and _is_header(cells, decimal):
+            continue
+        name = cells[0]
+        values, reason = _parse(cells[1:], separator, decimal)
+        if not name:
+            reason = "no file name"
+        elif values is not None and (name, values.tobytes()) in seen:
+            reason = "a second row of the same face, with the same points; the first is used"
+        if reason is None and values is not None:
+            seen.add((name, values.tobytes()))
+            rows.append(LandmarkRow(name, values))
+        else:
+            skipped.append(Skip(_short(name) or "unnamed", f"row {number}: {reason}"))
+    if not rows:
         detail = (
             f"; first of {len(skipped)} skipped rows: {skipped[0].name}: {skipped[0].reason}"
             if skipped
@@ -89,30 +117,97 @@ def read_landmarks(path: str | Path) -> LandmarkTable:
         raise FocusError(
             f"{path}: no usable row{detail}. Expected: file name,x1,y1,...,x68,y68 (or 5 points), in photo pixels"
         )
-    return LandmarkTable(points, skipped)
+    return LandmarkTable(rows, skipped)
+
+
+class Face(NamedTuple):
+    """A row of a landmark table, and the photo that it means."""
+
+    name: str
+    """Of its own: that of the photo, with its number where the photo has several faces (``a.jpg, face 2``)."""
+    photo: str
+    """Of the photo, relative to the folder, with forward slashes."""
+    path: Path
+    """The file, at the end of its links."""
+    points: NDArray[np.float64]
+    """[68, 2] or [5, 2] pixels of the photo."""
+
+
+def find_faces(folder: Path, rows: Iterable[LandmarkRow], skipped: list[Skip]) -> list[Face]:
+    """The faces of a folder of photos; rows of other photos, and those that repeat another, are added to `skipped`."""
+    found: list[tuple[str, Path, NDArray[np.float64]]] = []
+    seen: set[tuple[Path, bytes]] = set()
+    for row in rows:
+        try:
+            path = resolve_photo(folder, row.name)
+        except FocusError as error:
+            skipped.append(Skip(_short(row.name), str(error)))
+            continue
+        if (path, row.points.tobytes()) in seen:
+            skipped.append(Skip(_short(row.name), "another row has the same photo and the same points"))
+            continue
+        seen.add((path, row.points.tobytes()))
+        found.append((_relative(folder, row.name).as_posix(), path, row.points))
+    count = Counter(path for _, path, _ in found)
+    number: Counter[Path] = Counter()
+    faces = []
+    for photo, path, points in found:
+        number[path] += 1
+        name = f"{photo}, face {number[path]}" if count[path] > 1 else photo
+        faces.append(Face(name, photo, path, points))
+    return faces
 
 
 def resolve_photo(folder: Path, name: str) -> Path:
-    """The file that a row of a landmark CSV means.
+    """The file that a row of a landmark table means.
+
+    Names are relative to the folder, or absolute and in it; accents may be composed or not, and Windows' backslashes
+    are understood. A file of the folder may be a link, as hubs and version control of data make them: it is followed
+    wherever it leads. A folder below may not lead out of it.
 
     Raises:
-        FocusError: the name leaves the folder (absolute, `..`, or through a link), or no such file is there. The
-            message is the bare reason, for a list of skips.
+        FocusError: the name leaves the folder (absolute, `..`, or through a linked folder), or no such file is there.
+            The message is the bare reason, for a list of skips.
     """
-    forms = (PurePosixPath(name), PureWindowsPath(name))
-    if any(form.is_absolute() or form.drive or ".." in form.parts for form in forms):
-        raise FocusError("the path leaves the photo folder")
+    relative = _relative(folder, name)
     try:
-        root = folder.resolve()
-        path = (root / name).resolve()
-        inside, present = path.is_relative_to(root), path.is_file()
+        place = locate(folder, relative)
+        inside = place.parent.resolve().is_relative_to(folder.resolve())
+        path = place.resolve()
+        present = path.is_file()
     except (OSError, ValueError, RuntimeError) as error:  # name too long, NUL inside, a loop of links
         raise FocusError(f"not a usable file name ({error})") from error
     if not inside:
-        raise FocusError("the path leaves the photo folder through a link")
+        raise FocusError("the path leaves the photo folder through a linked folder")
     if not present:
+        if place.is_symlink():
+            raise FocusError("its link leads to no file; fetch the data first (git annex get, dvc pull, ...)")
+        if path.exists() and not path.is_dir():
+            raise FocusError("is no ordinary file")
         raise FocusError("no such file in the photo folder")
     return path
+
+
+def _relative(folder: Path, name: str) -> PurePosixPath:
+    """A name of a row, relative to the folder."""
+    posix, windows = PurePosixPath(name), PureWindowsPath(name)
+    if ".." in posix.parts or ".." in windows.parts:
+        raise FocusError("the path leaves the photo folder")
+    if posix.is_absolute():
+        for root in (Path(os.path.abspath(folder)), folder.resolve()):
+            if posix.is_relative_to(root.as_posix()):
+                return posix.relative_to(root.as_posix())
+        raise FocusError("the path leaves the photo folder")
+    if windows.drive or windows.root:
+        raise FocusError("the path leaves the photo folder")
+    if "\\" in name and not (folder / posix).exists():
+        return PurePosixPath(windows.as_posix())
+    return posix
+
+
+def name_parts(name: str | os.PathLike[str]) -> tuple[str, ...]:
+    """The parts of a path for comparisons: with accents composed and forward slashes, without ``.``."""
+    return PurePosixPath(unicodedata.normalize("NFC", os.fspath(name)).replace("\\", "/")).parts
 
 
 def five_from_68(points: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -145,28 +240,107 @@ def expand_to_68(points: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDA
     return expanded, weights
 
 
-def _is_header(cells: list[str]) -> bool:
-    return len(cells) > 1 and not any(_is_number(cell) for cell in cells[1:]) and any(cells[1:])
-
-
-def _is_number(cell: str) -> bool:
+def _cells(path: Path, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """(number, cells) of each row that is not empty."""
+    # Strict: a quote that is not closed would swallow the rows after it.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    number = 0
     try:
-        float(cell)
+        for number, row in enumerate(reader, start=1):
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                yield number, cells
+    except csv.Error as error:
+        raise FocusError(
+            f"{path}: cannot be read as a table with {_SEPARATORS[separator]} between its cells (row {number + 1}: "
+            f"{error})"
+        ) from error
+
+
+def _recognise(path: Path, text: str) -> tuple[str, str]:
+    """The separator of a table, and its text: the one with which most of its first rows have the right numbers."""
+    hint = re.match(r"sep=([,;\t])\r?\n", text, re.IGNORECASE)  # a line that Excel writes and obeys
+    if hint:
+        return hint[1], text[hint.end() :]
+    lines = islice(io.StringIO(text, newline=None), 10 * _FIRST_ROWS)
+    head = [line for line in lines if line.strip()][:_FIRST_ROWS]
+    fitting = {separator: sum(_fits(line.split(separator)) for line in head) for separator in _SEPARATORS}
+    best = max(fitting, key=lambda separator: fitting[separator])
+    if fitting[best] == 0:
+        occurring = {separator: sum(line.count(separator) for line in head) for separator in _SEPARATORS}
+        best = max(occurring, key=lambda separator: occurring[separator])
+        if head and not any(occurring.values()):
+            raise FocusError(
+                f"{path}: no usable row: its cells have no separator; expected commas, semicolons or tabs between file "
+                "name,x1,y1,...,x68,y68 (or 5 points)"
+            )
+    return best, text
+
+
+def _fits(cells: list[str]) -> bool:
+    numbers = _trimmed(cells)[1:]
+    return len(numbers) in _NUMBERS and all(re.fullmatch(r'\s*"?[-+0-9.,eE]+"?\s*', cell) for cell in numbers)
+
+
+def _decimal(path: Path, text: str, separator: str) -> str:
+    """What is between a number and its decimals: a comma only where it can be nothing else.
+
+    Raises:
+        FocusError: commas that may separate decimals or thousands.
+    """
+    if separator == ",":
+        return "."
+    numbers = [cell for _, cells in islice(_cells(path, text, separator), _FIRST_ROWS) for cell in cells[1:]]
+    with_comma = [cell for cell in numbers if re.fullmatch(r"[-+]?[0-9]*,[0-9]+", cell)]
+    if not with_comma or any(re.fullmatch(r"[-+]?[0-9]*[.][0-9]+", cell) for cell in numbers):
+        return "."
+    if all(re.fullmatch(r"[-+]?[1-9][0-9]{0,2},[0-9]{3}", cell) for cell in with_comma):
+        raise FocusError(
+            f"{path}: numbers such as {with_comma[0]} between {_SEPARATORS[separator]}: is the comma one of decimals "
+            "or of thousands? Write decimals with a point"
+        )
+    return ","
+
+
+def _is_header(cells: list[str], decimal: str) -> bool:
+    return len(cells) > 1 and not any(_number(cell, decimal) is not None for cell in cells[1:]) and any(cells[1:])
+
+
+def _number(cell: str, decimal: str) -> float | None:
+    if decimal == ",":
+        cell = "x" if "." in cell else cell.replace(",", ".")
+    try:
+        return None if "_" in cell else float(cell)  # Python takes 1_000 for a number
     except ValueError:
-        return False
-    return True
+        return None
 
 
-def _parse(cells: list[str]) -> tuple[NDArray[np.float64] | None, str | None]:
+def _trimmed(cells: Sequence[str]) -> Sequence[str]:
+    """Without the empty cells at the end that spreadsheets leave."""
+    end = len(cells)
+    while end and not cells[end - 1].strip():
+        end -= 1
+    return cells[:end]
+
+
+def _parse(cells: Sequence[str], separator: str, decimal: str) -> tuple[NDArray[np.float64] | None, str | None]:
     """The numbers of a row as [68 or 5, 2], or the reason why not."""
-    while cells and not cells[-1]:  # trailing commas, as spreadsheets leave them
-        cells = cells[:-1]
-    if len(cells) not in (2 * LANDMARK_COUNT, 10):
-        return None, f"{len(cells)} numbers; expected 136 (68 points) or 10 (5 points)"
-    if not all(_is_number(cell) for cell in cells):
-        bad = next(cell for cell in cells if not _is_number(cell))
-        return None, f"{bad!r} is not a number" if bad else "a number is missing"
-    values = np.array([float(cell) for cell in cells])
-    if not np.isfinite(values).all() or np.abs(values).max() > _LARGEST_COORDINATE:
+    cells = _trimmed(cells)
+    if len(cells) not in _NUMBERS:
+        reason = f"{len(cells)} numbers; expected 136 (68 points) or 10 (5 points)"
+        if len(cells) <= 1:
+            reason += f", with {_SEPARATORS[separator]} between them"
+        return None, reason
+    values = [_number(cell, decimal) for cell in cells]
+    numbers = [value for value in values if value is not None]
+    if len(numbers) < len(values):
+        bad = cells[values.index(None)]
+        return None, f"{_short(bad)!r} is not a number" if bad else "a number is missing"
+    points = np.array(numbers)
+    if not np.isfinite(points).all() or np.abs(points).max() > _LARGEST_COORDINATE:
         return None, "a coordinate is not finite or far outside of any photo"
-    return values.reshape(-1, 2), None
+    return points.reshape(-1, 2), None
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -13,8 +13,17 @@ from PIL import Image
 
 from focus.data.align import MINIMUM_SIZE, Alignment, estimate_alignment
 from focus.data.batches import FaceBatch
-from focus.data.images import read_image
-from focus.data.landmarks import MIRRORED_LANDMARKS, Skip, expand_to_68, five_from_68, read_landmarks, resolve_photo
+from focus.data.conventions import check_landmarks
+from focus.data.images import image_orientation, read_image
+from focus.data.landmarks import (
+    MIRRORED_LANDMARKS,
+    Face,
+    Skip,
+    expand_to_68,
+    find_faces,
+    five_from_68,
+    read_landmarks,
+)
 from focus.errors import FocusError
 
 _CACHE_MARGIN = 1.25
@@ -40,10 +49,12 @@ class AugmentationSettings:
 
 @dataclass(frozen=True)
 class PhotoItem:
-    """One photo that can be used."""
+    """One face that can be used."""
 
     name: str
-    """As written in the landmark file."""
+    """That of the photo; with a number where the photo has several faces: each has a name of its own."""
+    photo: str
+    """Name of the photo, relative to the folder."""
     path: Path
     landmarks: NDArray[np.float64]
     """[68, 2] pixels of the photo."""
@@ -61,7 +72,7 @@ class PhotoFolder:
     each use.
 
     Args:
-        folder: where the photos are; names in the landmark file are relative to it and must not leave it.
+        folder: where the photos are; names in the landmark file mean files in it (`resolve_photo`).
         landmark_csv: see `read_landmarks`.
         image_size: side S of the crops in pixels.
 
@@ -85,18 +96,18 @@ class PhotoFolder:
             raise FocusError(f"image size: expected at least {MINIMUM_SIZE} pixels, got {image_size}")
         if not self.folder.is_dir():
             raise FocusError(f"{self.folder}: no such folder of photos")
-        points, skipped = read_landmarks(landmark_csv)
+        rows, skipped = read_landmarks(landmark_csv)
         self.skipped: list[Skip] = list(skipped)
         """What was left out, and why: rows of the file first, then photos."""
         self.items: list[PhotoItem] = []
         self._crops: list[NDArray[np.uint8] | None] = []
         cached = 0
-        for name, values in points.items():
+        for face in find_faces(self.folder, rows, self.skipped):
             try:
-                item, photo = self._open(name, values)
+                item, photo = self._open(face)
                 crop = _margin_alignment(item.alignment).crop_image(photo)
             except FocusError as error:
-                self.skipped.append(Skip(name, str(error)))
+                self.skipped.append(Skip(face.name, str(error)))
                 continue
             cached += crop.nbytes
             self.items.append(item)
@@ -147,12 +158,14 @@ class PhotoFolder:
             names=[self.items[index].name for index in indices],
         )
 
-    def _open(self, name: str, values: NDArray[np.float64]) -> tuple[PhotoItem, NDArray[np.uint8]]:
-        path = resolve_photo(self.folder, name)
+    def _open(self, face: Face) -> tuple[PhotoItem, NDArray[np.uint8]]:
+        values = face.points
+        photo = read_image(face.path)
+        check_landmarks(values, photo, image_orientation(face.path), face.name)
         alignment = estimate_alignment(values if len(values) == 5 else five_from_68(values), self.image_size)
-        photo = read_image(path)
         landmarks, weights = expand_to_68(values)
-        return PhotoItem(name, path, landmarks, weights, alignment, photo.shape[:2]), photo
+        item = PhotoItem(face.name, face.photo, face.path, landmarks, weights, alignment, photo.shape[:2])
+        return item, photo
 
 
 def augment(

@@ -16,7 +16,7 @@ from focus.eval.claims import Finding
 from focus.eval.shape import fit_similarity
 from focus.experiment.provenance import machine
 from focus.face import Renderer
-from focus.files import read_input
+from focus.files import read_text
 from focus.record import parse_json
 from focus.report.charts import Curve
 from focus.report.demo_page import DemoReport, Faces
@@ -166,4 +166,4 @@ def own_iterations(settings: Settings, step: int, network: str = "reconstruction
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """The lines of ``log.jsonl`` of a run."""
     path = folder / "log.jsonl"
-    return [parse_json(line, path) for line in read_input(path, limits.LOG_FILE).splitlines()]
+    return [parse_json(line, path) for line in read_text(path, limits.LOG_FILE).splitlines()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,7 @@ def picture_stem(name: str, occluded: bool) -> str:
 
 
 def find_pictures(folder: Path) -> dict[str, Path]:
-    """Stem -> file of all pictures in a folder, sorted.
+    """Stem -> file of all pictures in a folder, sorted; accents in the stems are composed.
 
     Raises:
         FocusError: no such folder, no picture in it, or two of one stem.
@@ -42,9 +43,9 @@ def find_pictures(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise FocusError(f"{folder}: no such folder of masks")
     paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in PICTURE_SUFFIXES]
-    found = {path.stem: path for path in paths}
+    found = {_composed(path.stem): path for path in paths}
     if len(found) < len(paths):
-        twice = sorted(path.name for path in paths if found[path.stem] != path)
+        twice = sorted(path.name for path in paths if found[_composed(path.stem)] != path)
         raise FocusError(f"{folder}: expected one mask of a name, got another one of {', '.join(twice[:5])}")
     if not found:
         raise FocusError(f"{folder}: expected pictures ({', '.join(PICTURE_SUFFIXES)}), found none")
@@ -53,7 +54,13 @@ def find_pictures(folder: Path) -> dict[str, Path]:
 
 def mask_of(found: Mapping[str, Path], stem: str) -> Path | None:
     """The mask of a photo among `find_pictures`: of its stem, or with ``_mask`` after it (focus reconstruct)."""
+    stem = _composed(stem)
     return found.get(stem, found.get(f"{stem}_mask"))
+
+
+def _composed(stem: str) -> str:
+    """macOS writes accents apart from their letters; other systems do not."""
+    return unicodedata.normalize("NFC", stem)
 
 
 def read_mask(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:

@@ -13,14 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from focus import limits
 from focus.data.batches import FaceBatch
-from focus.data.landmarks import Skip
+from focus.data.landmarks import Skip, name_parts
 from focus.data.photos import PhotoFolder, PhotoItem
 from focus.errors import FocusError
 from focus.eval.benchmark import MaskRule, Method, mask_values
 from focus.eval.mask_files import find_pictures, mask_of, read_all, read_mask, read_true_mask
 from focus.eval.results import Result
 from focus.face import MorphableModel, Renderer, Rendering
+from focus.files import locate, read_input, read_text
 
 VERSION = 0
 """Of results on photos: no version of the fixed test set."""
@@ -65,13 +67,13 @@ class MaskedPhotos:
         self.items: list[PhotoItem] = []
         self._indices: list[int] = []  # of the items in the folder of photos
         files = _Files(truth)
-        files.refuse_shared([item.name for item in self._photos.items])
+        files.refuse_shared([item.photo for item in self._photos.items])
         self._masks = files
         described = []
         for index, item in enumerate(self._photos.items):
             try:
-                read_true_mask(files.of(item.name), item.photo_size)
-                described.append([item.name, item.landmarks.tolist(), _sha(item.path), _sha(files.of(item.name))])
+                read_true_mask(files.of(item.photo), item.photo_size)
+                described.append([item.name, item.landmarks.tolist(), _sha(item.path), _sha(files.of(item.photo))])
             except FocusError as error:
                 self.skipped.append(Skip(item.name, str(error)))
                 continue
@@ -98,7 +100,7 @@ class MaskedPhotos:
         """
         items = self.items[start : start + count]
         batch = self._photos.batch(self._indices[start : start + count])
-        masks = [item.alignment.crop_mask(read_mask(self._masks.of(item.name), item.photo_size)) for item in items]
+        masks = [item.alignment.crop_mask(read_mask(self._masks.of(item.photo), item.photo_size)) for item in items]
         batch.visible_mask = _stack(masks)
         return batch, _stack([item.alignment.inside(item.photo_size) for item in items])
 
@@ -116,7 +118,7 @@ class MaskedPhotos:
         files = _Files(folder)
 
         def read(item: PhotoItem) -> NDArray[np.uint8]:
-            return read_mask(files.of(item.name), item.photo_size)
+            return read_mask(files.of(item.photo), item.photo_size)
 
         readers = [partial(read, item) for item in self.items]
         read_all(name, readers, "expected a mask for each photo that has a true one")
@@ -129,16 +131,17 @@ class MaskedPhotos:
         return rule
 
     def _halves(self, occluded: Sequence[str]) -> tuple[bool, ...]:
-        names = [*(item.name for item in self._photos.items), *(skip.name for skip in self.skipped)]
-        known = {*names, *map(_stem, names)}
-        unknown = [name for name in occluded if name not in known]
+        names = [*(item.photo for item in self._photos.items), *(skip.name for skip in self.skipped)]
+        known = {form for name in map(_composed, names) for form in (name, _stem(name))}
+        unknown = [name for name in occluded if _composed(name) not in known]
         if unknown:
             raise FocusError(
                 f"occluded photos: {len(unknown)} of {len(occluded)} names are in no row of the landmark file: "
                 f"{', '.join(unknown[:5])}; expected names of photos, with or without suffix, one in a line"
             )
-        chosen = set(occluded)
-        return tuple(item.name in chosen or _stem(item.name) in chosen for item in self.items)
+        chosen = set(map(_composed, occluded))
+        photos = [_composed(item.photo) for item in self.items]
+        return tuple(photo in chosen or _stem(photo) in chosen for photo in photos)
 
 
 @torch.no_grad()
@@ -211,15 +214,7 @@ def read_names(path: Path) -> list[str]:
     Raises:
         FocusError: missing, no text, or without a name.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError as error:
-        raise FocusError(f"{path}: no such file; expected names of photos, one in a line") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise FocusError(
-            f"{path}: cannot be read as text ({error}); expected names of photos, one in a line"
-        ) from error
-    names = [line.strip() for line in lines if line.strip()]
+    names = [line.strip() for line in read_text(path, limits.TEXT_FILE).splitlines() if line.strip()]
     if not names:
         raise FocusError(f"{path}: expected names of photos, one in a line, found none")
     return names
@@ -236,7 +231,7 @@ class _Files:
 
     def of(self, name: str) -> Path:
         """Raises `FocusError` where there is none, or more than one."""
-        place = self._folder / Path(name).parent
+        place = locate(self._folder, Path(name).parent)
         if place not in self._found:
             self._found[place] = find_pictures(place)
         path = mask_of(self._found[place], Path(name).stem)
@@ -255,6 +250,11 @@ class _Files:
                 )
 
 
+def _composed(name: str) -> str:
+    """A name of a photo as those of the photos are compared."""
+    return "/".join(name_parts(name))
+
+
 def _stem(name: str) -> str:
     return Path(name).with_suffix("").as_posix()
 
@@ -265,4 +265,4 @@ def _stack(masks: Sequence[NDArray[np.bool_]]) -> Tensor:
 
 
 def _sha(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(read_input(path, limits.IMAGE_FILE)).hexdigest()

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
+from focus import limits
 from focus._version import __version__
 from focus.data.synthetic import SyntheticFaces
 from focus.errors import FocusError
 from focus.eval.shape import fit_similarity
 from focus.face import FaceParameters, MorphableModel
-from focus.files import write_files
+from focus.files import read_input, write_files
+from focus.sealed import DamagedError, open_tensors, seal_tensors
 
-FORMAT = 1
+FORMAT = 2
+"""Of the files that are written. Format 1, without a checksum, is read, too."""
 
 PRIOR_SUFFIX = "-MP"
 """Added to the name of a method whose misfit prior is taken off its shapes."""
@@ -78,9 +77,7 @@ class MisfitPrior:
         path = Path(path)
         header = {name: value for name, value in asdict(self).items() if name != "offsets"}
         header |= {"format": FORMAT, "version": __version__}
-        content = safetensors.torch.save(
-            {"offsets": self.offsets.detach().float().cpu().contiguous()}, {"focus_misfit": json.dumps(header)}
-        )
+        content = seal_tensors({"offsets": self.offsets.detach().float().cpu().contiguous()}, "focus_misfit", header)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_files({path: content})
@@ -93,26 +90,47 @@ class MisfitPrior:
         """Reads a file of `save`.
 
         Raises:
-            FocusError: no such file, damaged, or something else.
+            FocusError: no such file, damaged, something else, or a value that makes no sense.
         """
-        if not Path(path).is_file():
+        path = Path(path)
+        if not path.exists():
             raise FocusError(f"misfit prior: expected a file, found none at {path}")
         try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                header: dict[str, Any] = json.loads((file.metadata() or {})["focus_misfit"])
-                offsets = file.get_tensor("offsets")
-            if header.pop("format") > FORMAT:
-                raise FocusError(f"misfit prior: {path} was written by focus {header['version']}; update this one")
-            del header["version"]
-            prior = cls(offsets=offsets, **header)
-        except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            header, tensors = open_tensors(read_input(path, limits.WEIGHTS_FILE), "focus_misfit")
+            offsets, found = tensors.pop("offsets"), header.pop("format")
+            version, checksum = header.pop("version"), header.pop("checksum", None)
+            if type(found) is not int or found < 1:
+                raise DamagedError(f"format: expected a whole number >= 1, got {found!r}")
+            if found > FORMAT:
+                raise FocusError(f"misfit prior: {path} was written by focus {version}; update this one")
+            if found > 1 and not isinstance(checksum, str):
+                raise DamagedError("it has no checksum")
+            for name, kind in _HEADER.items():
+                value = header[name]
+                low = int(name == "faces")
+                if type(value) is not kind or (isinstance(value, int) and value < low):
+                    expected = "a text" if kind is str else f"a whole number >= {low}"
+                    raise DamagedError(f"{name}: expected {expected}, got {value!r}")
+            if tensors or set(header) != set(_HEADER):
+                raise DamagedError(f"unknown: {', '.join(sorted({*tensors, *header} - set(_HEADER)))}")
+        except (DamagedError, KeyError) as error:
             raise FocusError(
-                f"misfit prior: {path} cannot be read ({str(error).splitlines()[0]}): damaged, or no file of focus "
-                "evaluate misfit"
+                f"misfit prior: {path} cannot be read ({error}): damaged, or no file of focus evaluate misfit"
             ) from error
-        if offsets.dim() != 2 or offsets.shape[1] != 3 or not bool(torch.isfinite(offsets).all()):
-            raise FocusError(f"misfit prior: {path}: expected finite offsets [V, 3], got {list(offsets.shape)}")
-        return prior
+        if (
+            offsets.dim() != 2
+            or offsets.shape[1] != 3
+            or offsets.dtype != torch.float32
+            or not bool(torch.isfinite(offsets).all())
+        ):
+            raise FocusError(
+                f"misfit prior: {path}: expected finite offsets [V, 3] of float32, got {list(offsets.shape)}, "
+                f"{offsets.dtype}"
+            )
+        return cls(offsets=offsets, **header)
+
+
+_HEADER = {"model_name": str, "model_fingerprint": str, "faces": int, "seed": int, "source": str}
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from focus import limits
 from focus.errors import FocusError
 from focus.eval.benchmark import HALVES, IMAGE_VALUES, Evaluation
-from focus.files import decode_text, read_input, write_files
+from focus.files import read_text, write_files
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def read_results(path: Path) -> list[Result]:
     Raises:
         FocusError: no such file, or a line that is no result, named.
     """
-    text = decode_text(read_input(path, limits.TABLE_FILE), path)
+    text = read_text(path, limits.TABLE_FILE)
     # Lines end with a line feed, and not with whatever else Unicode may call a line in a name.
     results = [_parse(line, f"{path}, line {n}") for n, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not results:

@@ -5,7 +5,6 @@ None of them comes with FOCUS; get them from their authors and accept their lice
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,14 +14,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from focus._optional import require
+from focus import limits
+from focus.arrays import ArrayArchive
 from focus.errors import FocusError
+from focus.face.hdf5 import read_hdf5
 from focus.face.ict_facekit import read_ict_facekit
+from focus.face.matlab import read_matlab
 from focus.face.model import LANDMARK_COUNT, ExpressionPrior, MorphableModel
+from focus.face.units import millimetres_per_unit
 
 Array = NDArray[Any]
 
-_MAX_BYTES = 4 << 30
 # Where the tip of the nose lies in our models: the origin is on the line between the pupils' depth and the mouth, so
 # that a turned face stays in the middle of the image and its depth is about 1000 mm at translation zero.
 NOSE_TIP = (0.0, 2.0, 27.0)
@@ -58,7 +60,11 @@ def _tensor(
     if len(got) != len(shape) or any(e is not None and e != g for e, g in zip(shape, got, strict=True)):
         wanted = ", ".join("any" if e is None else str(e) for e in shape)
         raise FocusError(f"{path}: {name}: expected shape [{wanted}], got {list(got)}")
-    tensor = torch.from_numpy(np.ascontiguousarray(array)).to(dtype)
+    # Also from the other byte order, and from types that torch does not know. What is too large becomes infinite, or
+    # another whole number, and is refused.
+    with np.errstate(all="ignore"):
+        converted = np.ascontiguousarray(array, dtype=np.float32 if dtype.is_floating_point else np.int64)
+    tensor = torch.from_numpy(converted if converted.flags.writeable else converted.copy()).to(dtype)
     if not dtype.is_floating_point and not np.array_equal(tensor.numpy(), array):
         raise FocusError(f"{path}: {name}: expected whole numbers within {dtype}, got others")
     return tensor
@@ -72,14 +78,18 @@ def _outward(vertices: Tensor, faces: Tensor) -> Tensor:
     return faces if float((normals * away).sum()) >= 0 else faces.flip(1)
 
 
-def _landmarks(path: Path, landmarks68: Sequence[int] | None, vertex_count: int, why: str) -> Tensor:
+def checked_landmarks(path: Path, landmarks68: Sequence[int] | None, vertex_count: int, why: str = "") -> Tensor:
+    """``[68]`` vertices; `FocusError`, for `why`, where there are none, or where they are no vertices."""
     if landmarks68 is None:
         raise FocusError(
             f"{path}: {why} Give the {LANDMARK_COUNT} iBUG vertex indices as landmarks68 of MorphableModel.load, or "
             f"once, in a text file: focus model {path} --landmarks68 INDICES.txt --save NEW.focusmodel; then use the "
             "new file."
         )
-    landmarks = _tensor(path, "landmarks68", np.asarray(landmarks68), (LANDMARK_COUNT,), torch.int64)
+    given = np.asarray(landmarks68)
+    if given.dtype.kind not in "fiu":
+        raise FocusError(f"{path}: landmarks68: expected vertex indices, whole numbers, got {given.dtype}")
+    landmarks = _tensor(path, "landmarks68", given, (LANDMARK_COUNT,), torch.int64)
     if not 0 <= int(landmarks.min()) <= int(landmarks.max()) < vertex_count:
         raise FocusError(
             f"{path}: landmarks68: expected vertex indices in [0, {vertex_count}), "
@@ -101,6 +111,8 @@ def _centred(mean: Tensor, landmarks68: Tensor) -> Tensor:
 def load_basel_hdf5(path: Path, landmarks68: Sequence[int] | None = None) -> MorphableModel:
     """Basel Face Model 2017 or 2019 (Gerig et al. 2018), HDF5 as its authors distribute it; needs h5py.
 
+    HDF5 is read in a process of its own, which opens this one file (`focus.face.hdf5`).
+
     The mean of the expressions is part of the mean shape, 100 mm are taken off z (official code of FOCUS), and the
     bases are scaled by the standard deviations. All components are kept; FOCUS uses ``truncated(80, 64, 80)``.
 
@@ -108,28 +120,13 @@ def load_basel_hdf5(path: Path, landmarks68: Sequence[int] | None = None) -> Mor
         path: for example model2017-1_bfm_nomouth.h5, whose landmarks are known.
         landmarks68: for other files.
     """
-    h5py = require("h5py", extra="bfm", purpose="read Basel Face Models (.h5)")
-    arrays: dict[str, Array] = {}
     names = ["shape/representer/cells"]
     names += [
         f"{part}/model/{key}"
         for part in ("shape", "expression", "color")
         for key in ("mean", "pcaBasis", "pcaVariance")
     ]
-    try:
-        with h5py.File(path, "r") as file:
-            for name in names:
-                if not isinstance(file.get(name), h5py.Dataset):
-                    raise FocusError(
-                        f"{path}: expected a Basel Face Model with the dataset {name}; it has {sorted(file)} at its top"
-                    )
-                arrays[name] = np.asarray(file[name][()])
-    except FocusError:
-        raise
-    except Exception as error:  # h5py raises many kinds for damaged files
-        raise FocusError(
-            f"{path}: expected a Basel Face Model (HDF5), but it is damaged or something else: {error}"
-        ) from error
+    arrays = read_hdf5(path, names, limits.MODEL_FILE)
     count = arrays["shape/model/mean"].size // 3
     means, bases = {}, {}
     for part in ("shape", "expression", "color"):
@@ -144,18 +141,20 @@ def load_basel_hdf5(path: Path, landmarks68: Sequence[int] | None = None) -> Mor
     faces = _tensor(path, "shape/representer/cells", cells, (None, 3), torch.int32)
     if landmarks68 is None and count == _BASEL_2017_VERTICES:
         landmarks68 = _BASEL_2017_LANDMARKS68
-    landmarks = _landmarks(
+    landmarks = checked_landmarks(
         path,
         landmarks68,
         count,
         f"the landmarks of the {_BASEL_2017_VERTICES} vertices of BFM 2017 are known, this has {count}.",
     )
-    mean = means["shape"] + means["expression"] - torch.tensor(_BASEL_CENTRE)
+    mean = means["shape"] + means["expression"]
+    unit, notes = millimetres_per_unit(path, mean, landmarks)
+    mean = mean * unit - torch.tensor(_BASEL_CENTRE)
     color_unit = 255.0 if float(means["color"].max()) > 2 else 1.0
     return MorphableModel(
         mean_shape=mean,
-        identity_basis=bases["shape"],
-        expression_basis=bases["expression"],
+        identity_basis=bases["shape"] * unit,
+        expression_basis=bases["expression"] * unit,
         mean_albedo=means["color"] / color_unit,
         albedo_basis=bases["color"] / color_unit,
         faces=_outward(mean, _checked_faces(path, faces, count)),
@@ -163,6 +162,7 @@ def load_basel_hdf5(path: Path, landmarks68: Sequence[int] | None = None) -> Mor
         landmarks7=torch.tensor(_BASEL_2017_LANDMARKS7) if count == _BASEL_2017_VERTICES else None,
         name=f"Basel Face Model ({path.name})",
         licence="Basel Face Model licence: research only, not to be redistributed",
+        notes=notes,
     )
 
 
@@ -174,20 +174,14 @@ def _checked_faces(path: Path, faces: Tensor, count: int) -> Tensor:
 
 
 def load_basel_2009(path: Path, landmarks68: Sequence[int] | None = None) -> MorphableModel:
-    """Basel Face Model 2009 (Paysan et al.), 01_MorphableModel.mat; needs scipy. It has no expressions.
+    """Basel Face Model 2009 (Paysan et al.), 01_MorphableModel.mat. It has no expressions.
 
     Args:
         path: the .mat file.
         landmarks68: vertices of the landmarks; the file has none.
     """
-    scipy_io = require("scipy.io", extra="bfm", purpose="read the Basel Face Model 2009 (.mat)")
     names = ("shapeMU", "shapePC", "shapeEV", "texMU", "texPC", "texEV", "tl")
-    try:
-        arrays = scipy_io.loadmat(path, variable_names=names)
-    except Exception as error:  # scipy raises many kinds for damaged files
-        raise FocusError(
-            f"{path}: expected the Basel Face Model 2009 (MATLAB 5), but it is damaged or something else: {error}"
-        ) from error
+    arrays = read_matlab(path, names, limits.MODEL_FILE)
     missing = [name for name in names if name not in arrays]
     if missing:
         raise FocusError(
@@ -202,14 +196,15 @@ def load_basel_2009(path: Path, landmarks68: Sequence[int] | None = None) -> Mor
         basis = _tensor(path, f"{prefix}PC", arrays[f"{prefix}PC"], (3 * count, len(deviation)))
         return mean * unit, (basis * (deviation * unit)).T.reshape(-1, count, 3)
 
-    mean, identity = scaled("shape", 1e-3)  # micrometres
+    landmarks = checked_landmarks(path, landmarks68, count, "the Basel Face Model 2009 comes without landmarks.")
+    mean, identity = scaled("shape", 1.0)
+    unit, notes = millimetres_per_unit(path, mean, landmarks, expected=1e-3)
     mean_albedo, albedo = scaled("tex", 1 / 255)
     faces = _tensor(path, "tl", arrays["tl"], (None, 3), torch.int32) - 1
-    landmarks = _landmarks(path, landmarks68, count, "the Basel Face Model 2009 comes without landmarks.")
-    mean = _centred(mean, landmarks)
+    mean = _centred(mean * unit, landmarks)
     return MorphableModel(
         mean_shape=mean,
-        identity_basis=identity,
+        identity_basis=identity * unit,
         expression_basis=torch.zeros(0, count, 3),
         mean_albedo=mean_albedo,
         albedo_basis=albedo,
@@ -217,27 +212,18 @@ def load_basel_2009(path: Path, landmarks68: Sequence[int] | None = None) -> Mor
         landmarks68=landmarks,
         name="Basel Face Model 2009",
         licence="Basel Face Model licence: research only, not to be redistributed",
+        notes=notes,
     )
 
 
 # --- Array files ------------------------------------------------------------------------------------------------------
 
 
-def _read_npz(path: Path) -> dict[str, Array]:
-    """All arrays of an .npz file; never objects."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > _MAX_BYTES:
-            raise FocusError(f"{path}: expected at most {_MAX_BYTES} bytes of arrays, got {size}")
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except FocusError:
-        raise
-    except Exception as error:  # numpy, zipfile and zlib raise many kinds for damaged files
-        raise FocusError(
-            f"{path}: expected an .npz file of plain arrays, but it is damaged or something else: {error}"
-        ) from error
+_FLAME = ("v_template", "shapedirs", "f")
+_OWN = ("mean", "identity", "expression", "faces", "mean_albedo", "albedo", "landmarks7")
+_SHARED = ("landmarks68", "uv")
+_WORDS = ("expression_prior", "name", "licence")
+_LONGEST_TEXT = 1000
 
 
 def load_arrays(path: Path, landmarks68: Sequence[int] | None = None) -> MorphableModel:
@@ -251,18 +237,34 @@ def load_arrays(path: Path, landmarks68: Sequence[int] | None = None) -> Morphab
     `NOSE_TIP`.
 
     FLAME (Li et al. 2017) has v_template ``[V, 3]`` in metres, shapedirs ``[V, 3, 300 + 100]`` and f ``[F, 3]``. Its
-    pose (jaw, neck, eyes) is left out; its landmarks have to be given.
+    pose (jaw, neck, eyes) is left out; its landmarks have to be given. Other arrays are not looked at: they may hold
+    objects, as those of ``numpy.savez("flame.npz", **everything)`` do.
 
     Args:
         path: the file.
         landmarks68: replaces those of the file.
     """
-    arrays = _read_npz(path)
-    name, licence = path.stem, "unknown"
-    if "v_template" in arrays:
-        arrays = _flame_arrays(path, arrays)
-        name, licence = "FLAME", "FLAME model licence: not to be redistributed"
-    return _from_arrays(path, arrays, landmarks68, name, licence)
+    archive = ArrayArchive(path, limits.MODEL_FILE)
+    if "v_template" in archive.names:
+        arrays = _flame_arrays(path, archive.read((*_FLAME, *_SHARED)))
+        licence = "FLAME model licence: not to be redistributed"
+        return _from_arrays(path, arrays, landmarks68, name="FLAME", licence=licence, unit=1e3)
+    arrays = archive.read((*_OWN, *_SHARED, *_WORDS))
+    missing = [key for key in ("mean", "identity", "expression", "faces") if key not in arrays]
+    if missing:
+        have = ", ".join(name[:40] for name in sorted(archive.names)[:20]) or "nothing"
+        raise FocusError(
+            f"{path}: expected the arrays mean, identity, expression, faces, landmarks68; "
+            f"missing: {', '.join(missing)}; it has: {have}"
+        )
+    return _from_arrays(
+        path,
+        arrays,
+        landmarks68,
+        name=_text(path, arrays, "name", path.stem),
+        licence=_text(path, arrays, "licence", "unknown"),
+        prior=_prior(path, arrays, "unit_interval" if "expression_names" in archive.names else "normal"),
+    )
 
 
 def load_ict_facekit(folder: Path, landmarks68: Sequence[int] | None = None) -> MorphableModel:
@@ -277,32 +279,36 @@ def load_ict_facekit(folder: Path, landmarks68: Sequence[int] | None = None) -> 
         landmarks68: vertices of generic_neutral_mesh.obj in place of those that vertex_indices.json names.
     """
     arrays = read_ict_facekit(folder, landmarks68)
-    return _from_arrays(folder, arrays, None, "ICT-FaceKit", "MIT, USC Institute for Creative Technologies")
+    licence = "MIT, USC Institute for Creative Technologies"
+    return _from_arrays(folder, arrays, None, name="ICT-FaceKit", licence=licence, prior="unit_interval", unit=10.0)
 
 
 def _from_arrays(
-    path: Path, arrays: dict[str, Array], landmarks68: Sequence[int] | None, name: str, licence: str
+    path: Path,
+    arrays: dict[str, Array],
+    landmarks68: Sequence[int] | None,
+    *,
+    name: str,
+    licence: str,
+    prior: ExpressionPrior = "normal",
+    unit: float = 1.0,
 ) -> MorphableModel:
-    """A model from arrays in the names and units of `load_arrays`."""
-    missing = [key for key in ("mean", "identity", "expression", "faces") if key not in arrays]
-    if missing:
-        raise FocusError(
-            f"{path}: expected the arrays mean, identity, expression, faces, landmarks68; "
-            f"missing: {', '.join(missing)}; it has: {', '.join(sorted(arrays)) or 'nothing'}"
-        )
+    """A model from arrays in the names of `load_arrays`, in a unit of so many millimetres."""
     count = arrays["mean"].shape[0] if arrays["mean"].ndim else 0
     mean = _tensor(path, "mean", arrays["mean"], (count, 3))
     faces = _checked_faces(path, _tensor(path, "faces", arrays["faces"], (None, 3), torch.int32), count)
     if landmarks68 is None and "landmarks68" in arrays:
         landmarks68 = arrays["landmarks68"].ravel().tolist()
-    landmarks = _landmarks(path, landmarks68, count, "it has no array landmarks68.")
+    landmarks = checked_landmarks(path, landmarks68, count, "it has no array landmarks68.")
     has_albedo = "mean_albedo" in arrays
     if has_albedo and "albedo" not in arrays:
         raise FocusError(f"{path}: expected the array albedo [Ka, {count}, 3] beside mean_albedo; it is missing")
+    unit, notes = millimetres_per_unit(path, mean, landmarks, unit)
+    mean = mean * unit
     model = MorphableModel(
         mean_shape=_centred(mean, landmarks),
-        identity_basis=_tensor(path, "identity", arrays["identity"], (None, count, 3)),
-        expression_basis=_tensor(path, "expression", arrays["expression"], (None, count, 3)),
+        identity_basis=_tensor(path, "identity", arrays["identity"], (None, count, 3)) * unit,
+        expression_basis=_tensor(path, "expression", arrays["expression"], (None, count, 3)) * unit,
         mean_albedo=_tensor(path, "mean_albedo", arrays["mean_albedo"], (count, 3))
         if has_albedo
         else torch.full((count, 3), 0.5),
@@ -315,28 +321,35 @@ def _from_arrays(
         if "landmarks7" in arrays
         else None,
         uv=_tensor(path, "uv", arrays["uv"], (count, 2)) if "uv" in arrays else None,
-        name=_text(arrays, "name", name),
-        licence=_text(arrays, "licence", licence),
-        expression_prior=_prior(path, arrays),
+        name=name,
+        licence=licence,
+        expression_prior=prior,
+        notes=notes,
     )
     return model if has_albedo else model.with_gaussian_process_albedo()
 
 
-def _text(arrays: dict[str, Array], key: str, default: str) -> str:
-    return str(arrays[key]) if key in arrays else default
+def _text(path: Path, arrays: dict[str, Array], key: str, default: str) -> str:
+    if key not in arrays:
+        return default
+    array = arrays[key]
+    if array.size != 1 or array.dtype.kind not in "SU" or array.dtype.itemsize > 4 * _LONGEST_TEXT:
+        raise FocusError(f"{path}: {key}: expected one text, got {array.dtype} of shape {list(array.shape)}")
+    value = array.item()
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def _prior(path: Path, arrays: dict[str, Array]) -> ExpressionPrior:
-    text = _text(arrays, "expression_prior", "unit_interval" if "expression_names" in arrays else "normal")
+def _prior(path: Path, arrays: dict[str, Array], default: ExpressionPrior) -> ExpressionPrior:
+    text = _text(path, arrays, "expression_prior", default)
     if text == "normal":
         return "normal"
     if text == "unit_interval":
         return "unit_interval"
-    raise FocusError(f"{path}: expression_prior: expected 'normal' or 'unit_interval', got {text!r}")
+    raise FocusError(f"{path}: expression_prior: expected 'normal' or 'unit_interval', got {text[:40]!r}")
 
 
 def _flame_arrays(path: Path, arrays: dict[str, Array]) -> dict[str, Array]:
-    """FLAME in the names and units of our array files."""
+    """FLAME in the names of our array files, in metres."""
     missing = [key for key in ("shapedirs", "f") if key not in arrays]
     if missing:
         raise FocusError(f"{path}: expected FLAME with v_template, shapedirs and f; missing: {', '.join(missing)}")
@@ -347,9 +360,9 @@ def _flame_arrays(path: Path, arrays: dict[str, Array]) -> dict[str, Array]:
         raise FocusError(
             f"{path}: shapedirs: expected [V, 3, 300 or more] numbers, got {list(directions.shape)} {directions.dtype}"
         )
-    components = np.moveaxis(directions, 2, 0) * 1000.0  # metres to millimetres
+    components = np.moveaxis(directions, 2, 0)
     renamed = {
-        "mean": template * 1000.0,
+        "mean": template,
         "identity": components[:300],
         "expression": components[300:],
         "faces": arrays["f"],

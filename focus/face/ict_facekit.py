@@ -7,7 +7,6 @@ expression at weight 1. All have the same vertices, in centimetres.
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -17,12 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from focus import limits
 from focus.errors import FocusError
 from focus.face.model import LANDMARK_COUNT
+from focus.files import read_input
+from focus.wavefront import Polygons, parse_wavefront
 
 NEUTRAL = "generic_neutral_mesh.obj"
 _INDICES = "vertex_indices.json"
-_MILLIMETRES = 10.0
 _FACE = "M_Face"
 # Of the other materials, M_BackHead is the neck and the sockets of mouth and eyes, and what lies on the eyes (tears,
 # shadows, lashes) is made for translucent rendering: drawn opaque, it would hide them.
@@ -39,22 +40,22 @@ class _Triangles(NamedTuple):
 
 
 def read_ict_facekit(folder: Path, landmarks68: Sequence[int] | None = None) -> dict[str, Array]:
-    """The face and the eyeballs of the model, in the names and units of our array files.
+    """The face and the eyeballs of the model, in the names of our array files.
 
     Args:
         folder: has `NEUTRAL` in it.
         landmarks68: vertices of `NEUTRAL`, from 0; None: those of vertex_indices.json.
 
     Returns:
-        mean ``[V, 3]``, identity ``[Ki, V, 3]`` and expression ``[Ke, V, 3]`` in mm, expression_names ``[Ke]``, faces
+        mean ``[V, 3]``, identity ``[Ki, V, 3]`` and expression ``[Ke, V, 3]`` in the unit of the files, faces
         ``[F, 3]``, landmarks68 ``[68]`` and, where the file has texture coordinates, uv ``[V, 2]``.
 
     Raises:
         FocusError: a file is missing, damaged or does not fit the others.
     """
-    names, known = _read_indices(folder / _INDICES)
-    mean = _read_positions(folder / NEUTRAL)
-    triangles = _read_triangles(folder / NEUTRAL, len(mean))
+    names, known = read_indices(folder / _INDICES)
+    neutral = _read_mesh(folder / NEUTRAL)
+    mean, triangles = neutral.vertices, _triangles(folder / NEUTRAL, neutral)
     kept, first, corners = np.unique(triangles.vertices, return_index=True, return_inverse=True)
     landmarks = np.asarray(known if landmarks68 is None else landmarks68)
     if landmarks.shape != (LANDMARK_COUNT,) or not np.isin(landmarks, kept).all():
@@ -65,10 +66,9 @@ def read_ict_facekit(folder: Path, landmarks68: Sequence[int] | None = None) -> 
             f"{landmarks.size}{strangers if landmarks.shape == (LANDMARK_COUNT,) else ''}"
         )
     arrays: dict[str, Array] = {
-        "mean": mean[kept] * _MILLIMETRES,
+        "mean": mean[kept],
         "identity": _read_offsets(_identity_files(folder), mean, kept),
         "expression": _read_offsets([folder / f"{name}.obj" for name in names], mean, kept),
-        "expression_names": np.array(names, dtype=np.str_),
         "faces": corners.reshape(-1, 3),
         "landmarks68": np.searchsorted(kept, landmarks),
     }
@@ -78,15 +78,15 @@ def read_ict_facekit(folder: Path, landmarks68: Sequence[int] | None = None) -> 
     return arrays
 
 
-def _read_indices(path: Path) -> tuple[list[str], list[int]]:
+def read_indices(path: Path) -> tuple[list[str], list[int]]:
     """Names of the expressions, and the vertices of the landmarks."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_input(path, limits.TEXT_FILE).decode("utf-8-sig"))
         names, landmarks = content["expressions"], content["idx_to_landmark_verts"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FocusError(
             f"{path}: expected JSON of ICT-FaceKit with expressions and idx_to_landmark_verts, but it is missing, "
-            f"damaged or something else ({error!r}); copy the folder again"
+            f"damaged or something else ({repr(error)[:200]}); copy the folder again"
         ) from error
     # Names become file names: none may lead out of the folder.
     if not (isinstance(names, list) and all(isinstance(name, str) and re.fullmatch(r"\w+", name) for name in names)):
@@ -107,79 +107,47 @@ def _identity_files(folder: Path) -> list[Path]:
     return files
 
 
-def _read_lines(path: Path) -> list[str]:
+def _read_mesh(path: Path) -> Polygons:
     try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise FocusError(f"{path}: expected a Wavefront OBJ file, but {error}. Copy the folder again") from error
-
-
-def _read_positions(path: Path) -> NDArray[np.float64]:
-    """Vertices ``[V, 3]`` in the unit of the file."""
-    lines = _read_lines(path)
-    try:
-        positions = np.array([line.split()[1:4] for line in lines if line.startswith("v ")], dtype=np.float64)
-    except ValueError as error:
-        raise FocusError(f"{path}: damaged: a line of a vertex is not 'v x y z' ({error})") from error
-    if positions.ndim != 2 or positions.shape[1] != 3 or not np.isfinite(positions).all():
+        mesh = parse_wavefront(read_input(path, limits.MESH_FILE), path)
+    except FocusError as error:
+        raise FocusError(f"{error}. Copy the folder again") from error
+    if not len(mesh.vertices) or not np.isfinite(mesh.vertices).all():
         raise FocusError(
-            f"{path}: expected a Wavefront OBJ file with vertices of three finite numbers, got {len(positions)} "
-            "vertices, or some that are not; copy the folder again"
+            f"{path}: expected a Wavefront OBJ file with vertices of three finite numbers, got "
+            f"{len(mesh.vertices)} vertices, or some that are not; copy the folder again"
         )
-    return positions
+    return mesh
 
 
 def _read_offsets(files: Sequence[Path], mean: NDArray[np.float64], kept: NDArray[np.int64]) -> NDArray[np.float32]:
-    """How far each file moves the kept vertices: ``[len(files), len(kept), 3]`` mm."""
+    """How far each file moves the kept vertices: ``[len(files), len(kept), 3]``."""
     offsets = np.empty((len(files), len(kept), 3), dtype=np.float32)
     for number, file in enumerate(files):
-        positions = _read_positions(file)
+        positions = _read_mesh(file).vertices
         if positions.shape != mean.shape:
             raise FocusError(
                 f"{file}: expected the {len(mean)} vertices of {NEUTRAL}, got {len(positions)}; "
                 "is it from another version of ICT-FaceKit, or cut short? Copy the folder again"
             )
-        offsets[number] = (positions - mean)[kept] * _MILLIMETRES
+        offsets[number] = (positions - mean)[kept]
     return offsets
 
 
-def _read_triangles(path: Path, vertex_count: int) -> _Triangles:
+def _triangles(path: Path, mesh: Polygons) -> _Triangles:
     """The polygons of `_MATERIALS`, each cut into triangles that share its first corner."""
-    material, found = "none", set()
-    texture: list[list[str]] = []
-    corners: list[list[str]] = []
-    for line in _read_lines(path):
-        kind, _, rest = line.partition(" ")
-        if kind == "usemtl":
-            material = rest.strip()
-        elif kind == "vt":
-            texture.append(rest.split()[:2])
-        elif kind == "f":
-            found.add(material)
-            if material in _MATERIALS:
-                polygon = [corner.split("/") for corner in rest.split()]
-                for second, third in itertools.pairwise(polygon[1:]):
-                    corners += [polygon[0], second, third]
-    if _FACE not in found or not corners:
+    found = [name for number, name in enumerate(mesh.materials) if (mesh.face_materials == number).any()]
+    if _FACE not in found:
+        names = ", ".join(sorted(name[:40] or "none" for name in found)[:20]) or "none"
         raise FocusError(
-            f"{path}: expected polygons of the material {_FACE}, got those of: {', '.join(sorted(found)) or 'none'}. "
+            f"{path}: expected polygons of the material {_FACE}, got those of: {names}. "
             "Old versions of ICT-FaceKit name no materials: get the current one"
         )
-    has_uv = bool(texture) and all(len(corner) > 1 and corner[1] for corner in corners)
-    try:
-        vertices = np.array([corner[0] for corner in corners], dtype=np.int64).reshape(-1, 3) - 1
-        uv = np.array(texture, dtype=np.float64).reshape(-1, 2)
-        numbers = np.array([corner[1] for corner in corners], dtype=np.int64).reshape(-1, 3) - 1 if has_uv else None
-    except ValueError as error:
-        raise FocusError(f"{path}: damaged: polygons or texture coordinates are not numbers ({error})") from error
-    for what, indices, count in (("vertices", vertices, vertex_count), ("texture coordinates", numbers, len(uv))):
-        if indices is not None and not 0 <= indices.min() <= indices.max() < count:
-            raise FocusError(
-                f"{path}: damaged: polygons use {what} {indices.min() + 1} to {indices.max() + 1}, the file has {count}"
-            )
-    if numbers is None:
+    wanted = np.isin(mesh.face_materials, [mesh.materials.index(name) for name in _MATERIALS if name in found])
+    vertices, numbers = mesh.faces[wanted], mesh.texture_faces[wanted]
+    if not len(mesh.texture) or (numbers < 0).any():
         return _Triangles(vertices, None)
     # Each material has a square tile of its own beside the others: u from 0 to 1, from 1 to 2, ...
-    of_corners = uv[numbers]
+    of_corners = mesh.texture[numbers]
     tile = np.floor(of_corners.mean(axis=1, keepdims=True))
     return _Triangles(vertices, np.clip(of_corners - tile, 0, 1))

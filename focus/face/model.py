@@ -39,8 +39,9 @@ class MorphableModel(torch.nn.Module):
         name: what the model is.
         licence: under what terms its data may be used.
         expression_prior: "normal", or "unit_interval" for blend shapes with weights in [0, 1].
-        recipe: for a model that code builds, what built it. Rounding differs between machines; the recipe does not, so
-            `fingerprint` uses it in place of the arrays.
+        recipe: for a model that code builds, what built these arrays. Rounding differs between machines; the recipe
+            does not, so `fingerprint` uses it in place of the numbers, for as long as they stay what they are here.
+        notes: what the user should know of how the model was read.
 
     Raises:
         ValueError: shapes that do not fit together, or indices that name no vertex.
@@ -72,6 +73,7 @@ class MorphableModel(torch.nn.Module):
         licence: str = "unknown",
         expression_prior: ExpressionPrior = "normal",
         recipe: str | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if expression_prior not in get_args(ExpressionPrior):
@@ -83,6 +85,7 @@ class MorphableModel(torch.nn.Module):
         self.licence = licence
         self.expression_prior: ExpressionPrior = expression_prior
         self.recipe = recipe
+        self.notes = tuple(notes)
         for key, value in (
             ("mean_shape", mean_shape),
             ("identity_basis", identity_basis),
@@ -99,6 +102,7 @@ class MorphableModel(torch.nn.Module):
         )
         self._topology: ops.Topology | None = None
         self._check()
+        self._recipe_digest = None if recipe is None else self._digest_of_floats()
 
     def _check(self) -> None:
         """Raises `ValueError` where the arrays do not fit together."""
@@ -193,6 +197,7 @@ class MorphableModel(torch.nn.Module):
             identity_basis=self.identity_basis[: counts["identity"]],
             expression_basis=self.expression_basis[: counts["expression"]],
             albedo_basis=self.albedo_basis[: counts["albedo"]],
+            recipe=self.valid_recipe,
         )
 
     def with_gaussian_process_albedo(self, components: int = 40) -> MorphableModel:
@@ -214,27 +219,47 @@ class MorphableModel(torch.nn.Module):
             recipe=f"synthetic albedo {PAINT_VERSION} for {self.fingerprint()}",
         )
 
-    def _replaced(self, **changes: Tensor | str) -> MorphableModel:
-        """A model with some arguments changed; the others are shared."""
+    def _replaced(self, **changes: Tensor | str | None) -> MorphableModel:
+        """A model with some arguments changed; the others are shared. Other numbers need a recipe of their own."""
         arguments: dict[str, object] = {key: getattr(self, key) for key in (*_ARRAYS, *_TEXTS)}
+        floats = any(isinstance(value, Tensor) and value.is_floating_point() for value in changes.values())
+        arguments["recipe"] = None if floats else self.valid_recipe
         arguments.update(changes)
         return MorphableModel(**arguments)  # type: ignore[arg-type]
+
+    @property
+    def valid_recipe(self) -> str | None:
+        """The recipe, if the numbers are still those that it built."""
+        if self.recipe is None or self._digest_of_floats() != self._recipe_digest:
+            return None
+        return self.recipe
 
     def fingerprint(self) -> str:
         """SHA-256 in hexadecimal of what coefficients mean in this model; checkpoints store it.
 
-        Hashes the bytes of all arrays or, of a model that code builds, its recipe and integer arrays with the number of
-        components: the floats of such a model differ in their last bits from machine to machine.
+        Hashes the bytes of all arrays or, of a model that code built and nobody changed since, its recipe and integer
+        arrays with the number of components: the numbers of such a model differ in their last bits from machine to
+        machine.
         """
         digest = hashlib.sha256()
         counts = [self.identity_count, self.expression_count, self.albedo_count]
-        digest.update(json.dumps([self.recipe, self.expression_prior, counts]).encode())
-        for key in _ARRAYS:
-            value = getattr(self, key)
-            if value is not None and not (self.recipe is not None and value.is_floating_point()):
-                digest.update(f"{key}{tuple(value.shape)}".encode())
-                digest.update(value.detach().cpu().numpy().tobytes())
+        recipe = self.valid_recipe
+        digest.update(json.dumps([recipe, self.expression_prior, counts]).encode())
+        self._hash(digest, [key for key in _ARRAYS if recipe is None or key not in _FLOATS])
         return digest.hexdigest()
+
+    def _digest_of_floats(self) -> bytes:
+        digest = hashlib.sha256()
+        self._hash(digest, _FLOATS)
+        return digest.digest()
+
+    def _hash(self, digest: hashlib._Hash, keys: Sequence[str]) -> None:
+        for key in keys:
+            value = getattr(self, key)
+            if value is not None:
+                value = value.detach().cpu().to(torch.float32 if key in _FLOATS else value.dtype).contiguous()
+                digest.update(f"{key}{tuple(value.shape)}".encode())
+                digest.update(value.numpy().data)
 
     def save(self, path: str | Path) -> None:
         """Writes our own format (safetensors with metadata), atomically; read it with `load`.
@@ -257,6 +282,9 @@ class MorphableModel(torch.nn.Module):
 
         Raises:
             FocusError: missing, damaged or unknown files; no landmarks; indices that name no vertex.
+
+        Warns:
+            FocusWarning: something in the file was put right, such as its unit of length; `notes` say it, too.
         """
         from focus.face.loaders import load_model
 
@@ -299,7 +327,8 @@ _ARRAYS = (
     "landmarks7",
     "uv",
 )
-_TEXTS = ("name", "licence", "expression_prior", "recipe")
+_FLOATS = ("mean_shape", "identity_basis", "expression_basis", "mean_albedo", "albedo_basis", "uv")
+_TEXTS = ("name", "licence", "expression_prior", "recipe", "notes")
 
 
 def _combine(coefficients: Tensor, basis: Tensor, name: str) -> Tensor:

@@ -8,6 +8,7 @@ scanned for it: use a model that was learned from scans where accuracy for real 
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 import torch
@@ -132,7 +133,9 @@ def build_procedural_model(detail: Detail = "full") -> MorphableModel:
         detail: "full", about 33,000 vertices, or "small", about 2,500. The same coefficients mean the same face in
             both.
     """
-    arrays = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in _arrays(detail).items()}
+    arrays: dict[str, Any] = {
+        key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in _arrays(detail).items()
+    }
     return MorphableModel(
         **arrays,
         name=f"FOCUS procedural face ({detail})",

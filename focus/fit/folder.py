@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from focus import limits
 from focus._version import __version__
-from focus.data.landmarks import Skip, five_from_68, read_landmarks, resolve_photo
+from focus.data.landmarks import LandmarkRow, Skip, find_faces, five_from_68, name_parts, read_landmarks
 from focus.errors import FocusError, out_of_memory, reason_to_skip
 from focus.face import MorphableModel
 from focus.files import digest_input
@@ -142,7 +143,7 @@ def reconstruct_photos(
     table = read_landmarks(landmarks)
     report = FitReport() if report is None else report
     report.skipped += table.skipped
-    jobs = _find_landmarks(photos, table.points, report.skipped)
+    jobs = _find_landmarks(photos, table.rows, report.skipped)
     stems = output_stems([path for path, _ in jobs])
     inputs = {path.resolve() for path, _ in jobs}
     for index, ((path, points), stem) in enumerate(zip(jobs, stems, strict=True)):
@@ -234,48 +235,78 @@ def landmark_error(given: NDArray[np.float64], reconstructed: NDArray[np.float64
 
 
 def output_stems(photos: Sequence[Path]) -> list[str]:
-    """A stem for the files of each photo, all different, also where upper and lower case are the same.
+    """A stem for the files of each face, all different, also where upper and lower case are the same.
 
     The photo's own where it is the only one of that name, else with its suffix (``a_jpg``, ``a_png``) and, if need be,
-    a number (``a_jpg_2``).
+    a number (``a_jpg_2``). A photo that comes several times has several faces: ``a_face1``, ``a_face2``, ...
+
+    Args:
+        photos: of each face; equal paths are one photo.
     """
-    count = Counter(path.stem.casefold() for path in photos)
+    faces = Counter(photos)
+    count = Counter(photo.stem.casefold() for photo in faces)
     taken = {stem for stem, times in count.items() if times == 1}
-    stems = []
-    for path in photos:
-        stem = path.stem
+    of_photos: dict[Path, str] = {}
+    for photo in faces:
+        stem = photo.stem
         if count[stem.casefold()] > 1:
-            base = stem = f"{path.stem}_{path.suffix.lstrip('.').lower()}".rstrip("_")
-            number = 2
-            while stem.casefold() in taken:
-                stem, number = f"{base}_{number}", number + 1
-            taken.add(stem.casefold())
+            stem = _free(f"{stem}_{photo.suffix.lstrip('.').lower()}".rstrip("_"), taken)
+        of_photos[photo] = stem
+    stems = []
+    number: Counter[Path] = Counter()
+    for photo in photos:
+        stem = of_photos[photo]
+        if faces[photo] > 1:
+            number[photo] += 1
+            stem = _free(f"{stem}_face{number[photo]}", taken)
         stems.append(stem)
     return stems
 
 
+def _free(base: str, taken: set[str]) -> str:
+    """A stem that is not taken yet, and is now."""
+    stem, number = base, 2
+    while stem.casefold() in taken:
+        stem, number = f"{base}_{number}", number + 1
+    taken.add(stem.casefold())
+    return stem
+
+
 def _find_landmarks(
-    photos: Sequence[Path], points: dict[str, NDArray[np.float64]], skipped: list[Skip]
+    photos: Sequence[Path], rows: Sequence[LandmarkRow], skipped: list[Skip]
 ) -> list[tuple[Path, NDArray[np.float64]]]:
-    """(photo, landmarks) of every photo that has some, each photo once."""
+    """(photo, landmarks) of every face of the photos, each once. The faces of a photo have one path."""
     if not photos:
         raise FocusError("expected at least one photo or folder of photos, got none")
-    found: dict[Path, tuple[Path, NDArray[np.float64]]] = {}
+    by_name: dict[tuple[str, ...], list[LandmarkRow]] = {}
+    for row in rows:
+        by_name.setdefault(name_parts(row.name), []).append(row)
+    found: dict[Path, dict[bytes, tuple[Path, NDArray[np.float64]]]] = {}  # photo -> points -> face
     for photo in photos:
         if photo.is_dir():
-            for name, values in points.items():
-                try:
-                    path = resolve_photo(photo, name)
-                except FocusError as error:
-                    skipped.append(Skip(name, str(error)))
-                    continue
-                found.setdefault(path.resolve(), (photo / name, values))
+            inside: dict[Path, dict[bytes, tuple[Path, NDArray[np.float64]]]] = {}
+            for face in find_faces(photo, rows, skipped):
+                place = photo / face.photo
+                faces = inside.setdefault(face.path, {})
+                first = next(iter(faces.values()), None)
+                faces[face.points.tobytes()] = (place if first is None else first[0], face.points)
+            for path, faces in inside.items():
+                found.setdefault(path, faces)
             continue
-        # The row that agrees with most of the path, from its end; "a.jpg" is a row for every photo of that name.
-        matches = [name for name in points if Path(name).parts == photo.parts[-len(Path(name).parts) :]]
+        matches = _rows_of(photo, by_name)
         if matches:
-            found.setdefault(photo.resolve(), (photo, points[max(matches, key=lambda name: len(Path(name).parts))]))
+            found.setdefault(photo.resolve(), {row.points.tobytes(): (photo, row.points) for row in matches})
         else:
             reason = "the landmark file has no row for it" if photo.exists() else "no such file or folder"
             skipped.append(Skip(str(photo), reason))
-    return list(found.values())
+    return [face for faces in found.values() for face in faces.values()]
+
+
+def _rows_of(photo: Path, by_name: Mapping[tuple[str, ...], list[LandmarkRow]]) -> list[LandmarkRow]:
+    """The rows that agree with most of the path, from its end; "a.jpg" is a row for every photo of that name."""
+    written, absolute = name_parts(photo), name_parts(os.path.abspath(photo))
+    for length in range(max(len(written), len(absolute)), 0, -1):
+        for parts in (written, absolute):
+            if length <= len(parts) and parts[-length:] in by_name:
+                return by_name[parts[-length:]]
+    return []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import warnings
+import zipfile
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,13 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from focus import limits
 from focus.errors import FocusError
+from focus.files import check_input
 
 _SHOWN_NAMES = 6
+_LONGEST_NAME = 80
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -27,20 +33,26 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         path: the file.
 
     Returns:
-        Parameter name -> tensor, on the CPU.
+        Parameter name -> tensor of floating-point or whole numbers, dense, with a memory of its own, on the CPU.
 
     Raises:
-        FocusError: the file is missing, damaged, needs unpickling of code, or is not a dict of tensors.
+        FocusError: the file is missing, damaged, needs unpickling of code, or is not a dict of such tensors.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FocusError(f"network weights: expected a file, found none at {path}. Check the path.")
+    size = check_input(path, limits.WEIGHTS_FILE)
     try:
         content: Any
-        if path.suffix == ".safetensors":
-            content = safetensors.torch.load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of kinds of tensors that are refused below
+            if path.suffix == ".safetensors":
+                content = safetensors.torch.load_file(path)
+            else:
+                _check_archive(path, size)
+                content = torch.load(path, map_location="cpu", weights_only=True)
+    except FocusError:
+        raise
     except pickle.UnpicklingError as error:  # whose text advises to read the file without a check
         raise FocusError(
             f"network weights: {path} is damaged, or no file of plain tensors. A whole pickled module is refused, "
@@ -63,7 +75,46 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     ]
     if strangers:
         raise FocusError(f"network weights: {path}: expected tensors only; these are not: {_listing(strangers)}")
-    return {name.removeprefix("module."): value for name, value in content.items()}
+    unusable = [f"{name[:_LONGEST_NAME]} ({what})" for name, value in content.items() if (what := _unusable(value))]
+    if unusable:
+        raise FocusError(
+            f"network weights: {path}: expected dense tensors of floating-point or whole numbers, got "
+            f"{_listing(unusable)}"
+        )
+    total = sum(value.numel() * value.element_size() for value in content.values())
+    if total > limits.WEIGHTS_FILE:
+        raise FocusError(
+            f"network weights: {path}: expected at most {limits.WEIGHTS_FILE} bytes of tensors, got {total}"
+        )
+    weights = {name.removeprefix("module."): value for name, value in content.items()}
+    if len(weights) != len(content):
+        raise FocusError(f"network weights: {path}: some names are there both with and without 'module.'")
+    return weights
+
+
+def _check_archive(path: Path, size: int) -> None:
+    """That the records of an archive of `torch.save` lie in it as they are: what is compressed could be of any size."""
+    if not zipfile.is_zipfile(path):
+        return  # the older format, which holds nothing that is compressed
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(e.file_size for e in entries) > size:
+        raise FocusError(f"network weights: {path} is a compressed archive; expected a file that torch.save wrote")
+
+
+def _unusable(value: Tensor) -> str:
+    """Why a tensor cannot be a weight, or nothing."""
+    if type(value) not in (Tensor, nn.Parameter):
+        return type(value).__name__
+    if value.device.type != "cpu":
+        return f"without numbers, on the device {value.device.type!r}"
+    if value.layout != torch.strided:
+        return str(value.layout).removeprefix("torch.")
+    if value.is_quantized or value.is_complex() or value.dtype not in (*_FLOATS, torch.int64, torch.int32):
+        return f"quantised, {value.dtype}" if value.is_quantized else str(value.dtype)
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        return f"{list(value.shape)} of {value.untyped_storage().nbytes()} bytes"
+    return ""
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], *, source: str, keep: Collection[str] = ()) -> None:
@@ -76,7 +127,8 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], *, source: st
         keep: names whose value in `module` stays, whatever `weights` holds.
 
     Raises:
-        FocusError: names that are missing, unknown or of another shape, and tensors with values that are not finite.
+        FocusError: names that are missing, unknown, of another shape or kind of numbers, and tensors with values that
+            are not finite, here or in the module's precision.
     """
     expected = {name: value for name, value in module.state_dict().items() if name not in keep}
     given = {name: value for name, value in weights.items() if name not in keep}
@@ -88,7 +140,18 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], *, source: st
             for name, value in given.items()
             if name in expected and value.shape != expected[name].shape
         ],
-        "not finite": [name for name, value in given.items() if not bool(torch.isfinite(value).all())],
+        "of another kind of numbers": [
+            f"{name} (expected {expected[name].dtype}, got {value.dtype})"
+            for name, value in given.items()
+            if name in expected and value.is_floating_point() != expected[name].is_floating_point()
+        ],
+        "not finite": [
+            name
+            for name, value in given.items()
+            if name in expected
+            and value.shape == expected[name].shape
+            and not bool(torch.isfinite(value.to(expected[name].dtype)).all())
+        ],
     }
     found = [f"{len(names)} {kind}: {_listing(names)}" for kind, names in problems.items() if names]
     if found:
@@ -100,11 +163,11 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], *, source: st
 
 
 def _listing(names: Iterable[str]) -> str:
-    names = list(names)
+    names = [name[: 2 * _LONGEST_NAME] for name in names]
     more = len(names) - _SHOWN_NAMES
     return ", ".join(names[:_SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return lines[0][:200] if lines else type(error).__name__

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from focus import limits
-from focus.files import read_input
+from focus.files import read_text
 from focus.record import parse_json
 from focus.report.files import write_together
 
@@ -32,7 +32,7 @@ def read_json(path: Path) -> Any:
     Raises:
         FocusError: missing, unreadable or damaged.
     """
-    return parse_json(read_input(path, limits.TEXT_FILE), path)
+    return parse_json(read_text(path, limits.TEXT_FILE), path)
 
 
 def plain(value: Any) -> Any:

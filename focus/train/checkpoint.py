@@ -2,29 +2,28 @@
 
 Tensors are named ``reconstruction.*`` and ``segmentation.*``, the state dicts of the networks, and
 ``optimiser.<network>.<state>.<number of the parameter>``. The metadata hold one entry, ``focus``: JSON with the fields
-of `Header`.
+of `Header` and a checksum over the whole file (`focus.sealed`).
 """
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from focus import limits
 from focus._version import __version__
 from focus.errors import FocusError
 from focus.face import MorphableModel
-from focus.files import write_files
+from focus.files import read_input, write_files
 from focus.nets import (
     ReconstructionNetwork,
     SegmentationNetwork,
@@ -32,11 +31,12 @@ from focus.nets import (
     build_segmentation_network,
     load_weights,
 )
+from focus.sealed import DamagedError, open_tensors, seal_tensors
 from focus.train.config import Settings
 from focus.train.schedule import Network
 
-FORMAT = 1
-"""Counts up when a file of before can no longer be read."""
+FORMAT = 2
+"""Of the files that are written. Format 1 is read, too: its checksum, CRC-32, covers the tensors alone."""
 NETWORKS = ("reconstruction", "segmentation")
 
 
@@ -55,6 +55,10 @@ class Networks:
     def items(self) -> tuple[tuple[Network, nn.Module], ...]:
         """(name, network), in the order of their names."""
         return ("reconstruction", self.reconstruction), ("segmentation", self.segmentation)
+
+    def of(self, name: Network) -> nn.Module:
+        """The network of this name."""
+        return self.reconstruction if name == "reconstruction" else self.segmentation
 
     def to(self, device: torch.device | str) -> Networks:
         """Moves both, in place."""
@@ -85,14 +89,16 @@ class Header:
     """Iterations done."""
     optimiser: dict[str, dict[str, float]] = field(default_factory=dict)
     """Numbers of the optimisers that are no tensors, by network and name."""
-    validation: dict[str, Any] = field(default_factory=dict)
+    validation: dict[str, dict[str, float]] = field(default_factory=dict)
     """Last and best validation: ``{"last": {name: value}, "best": {name: value}}``, each with its ``step``."""
+    data: dict[str, str] | None = None
+    """What the run read, `focus.train.record.Inputs.digests`; None: a file of before, which does not say it."""
+    machine: dict[str, str] = field(default_factory=dict)
+    """What may change the last bits of a result: threads, processes, device, version of torch."""
     version: str = __version__
     """Version of FOCUS that wrote the file."""
     format: int = FORMAT
     """See `FORMAT`."""
-    checksum: int = 0
-    """CRC-32 of all tensors in the order of their names."""
 
 
 @dataclass
@@ -105,8 +111,11 @@ class Checkpoint:
 
     @property
     def settings(self) -> Settings:
-        """The settings of the run. Raises `FocusError` where this version does not know them."""
-        return Settings.from_dict(self.header.settings)
+        """The settings of the run. Raises `FocusError` where one is unknown to this version, or out of range."""
+        try:
+            return Settings.from_dict(self.header.settings)
+        except FocusError as error:
+            raise FocusError(f"checkpoint: {self.path}: {error}") from error
 
     def state(self, prefix: str) -> dict[str, Tensor]:
         """The tensors below a prefix, which is cut off."""
@@ -149,7 +158,7 @@ def save_checkpoint(path: str | os.PathLike[str], header: Header, tensors: Mappi
 
     Args:
         path: the file. Its folder is made if need be.
-        header: what it says about itself; the checksum is filled in.
+        header: what it says about itself.
         tensors: on any device.
 
     Raises:
@@ -157,8 +166,7 @@ def save_checkpoint(path: str | os.PathLike[str], header: Header, tensors: Mappi
     """
     path = Path(path)
     held = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    header = replace(header, checksum=_checksum(held))
-    content = safetensors.torch.save(held, {"focus": json.dumps(asdict(header))})
+    content = seal_tensors(held, "focus", asdict(replace(header, format=FORMAT, version=__version__)))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_files({path: content})
@@ -174,30 +182,25 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Reads a checkpoint of training or for inference.
 
     Raises:
-        FocusError: no such file; damaged or cut short; not a checkpoint of FOCUS; of a newer format.
+        FocusError: no such file; damaged or cut short; not a checkpoint of FOCUS; of a newer format; a value of its
+            header is of another type or out of range.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FocusError(f"checkpoint: expected a file, found none at {path}. Check the path.")
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            names = sorted(file.keys())
-            tensors = {name: file.get_tensor(name) for name in names} if "focus" in metadata else {}
-    except (safetensors.SafetensorError, OSError, ValueError, RuntimeError) as error:
+        values, tensors = open_tensors(read_input(path, limits.WEIGHTS_FILE), "focus")
+    except DamagedError as error:
         raise FocusError(
-            f"checkpoint: {path} cannot be read ({str(error).splitlines()[0]}): it is damaged, cut short, or "
+            f"checkpoint: {path} cannot be read ({error}): its header or contents are damaged or cut short, or it is "
             "no checkpoint. FOCUS writes .safetensors files; copy this one again."
         ) from error
-    if "focus" not in metadata:
+    except KeyError as error:
         raise FocusError(
             f"checkpoint: {path} is a safetensors file, but not one that FOCUS wrote: its metadata have no entry "
             "'focus'. Weights of single networks go elsewhere (settings.imagenet, settings.arcface)."
-        )
-    header = _read_header(path, metadata["focus"])
-    if _checksum(tensors) != header.checksum:
-        raise FocusError(f"checkpoint: {path} is damaged: its contents do not match their checksum. Copy it again.")
-    return Checkpoint(header, tensors, path)
+        ) from error
+    return Checkpoint(_read_header(path, values, tensors), tensors, path)
 
 
 def load_trained(
@@ -249,26 +252,83 @@ def export(
             tensors[name] = value.to(torch.float16) if matrix else value
             if not bool(torch.isfinite(tensors[name]).all()):
                 raise FocusError(f"checkpoint: {source}: {name} is not finite, or too large for half precision")
-    header = replace(checkpoint.header, kind="inference", optimiser={})
+    header = replace(checkpoint.header, kind="inference", optimiser={}, data=None, machine={})
     path = save_checkpoint(destination, header, tensors)
     return path, path.stat().st_size
 
 
-def _read_header(path: Path, text: str) -> Header:
-    try:
-        values = json.loads(text)
-        found = values["format"]
-        if not isinstance(found, int) or found > FORMAT:
-            raise FocusError(
-                f"checkpoint: {path} has format {found!r}; FOCUS {__version__} reads formats up to {FORMAT}: update it"
-            )
-        header = Header(**{item.name: values[item.name] for item in fields(Header)})
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise FocusError(f"checkpoint: {path} is damaged: its header cannot be understood ({error!r})") from error
-    return header
+def _read_header(path: Path, values: dict[str, Any], tensors: Mapping[str, Tensor]) -> Header:
+    """The values as a header, each of them looked at: a checksum says that they are as written, not that they are
+    right.
+    """
+    found, checksum = values.get("format"), values.pop("checksum", None)
+    if not _is_count(found):
+        raise FocusError(f"checkpoint: {path}: header: format: expected a whole number >= 0, got {found!r}")
+    if found > FORMAT:
+        raise FocusError(
+            f"checkpoint: {path} has format {found}; FOCUS {__version__} reads formats up to {FORMAT}: update it"
+        )
+    if (found >= 2 and not isinstance(checksum, str)) or (found < 2 and checksum != _crc32(tensors)):
+        raise FocusError(f"checkpoint: {path} is damaged: its contents do not match their checksum. Copy it again.")
+    for item in fields(Header):
+        if item.name not in values and not (found < 2 and item.name in ("data", "machine")):
+            raise FocusError(f"checkpoint: {path}: header: {item.name}: expected a value, got none")
+    unknown = sorted(set(values) - {item.name for item in fields(Header)})
+    if unknown:
+        raise FocusError(f"checkpoint: {path}: header: unknown: {', '.join(unknown)}")
+    for name, (good, expected) in _FIELDS.items():
+        if name in values and not good(values[name]):
+            shown = repr(values[name])
+            shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
+            raise FocusError(f"checkpoint: {path}: header: {name}: expected {expected}, got {shown}")
+    return Header(**values)
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> int:
+def _is_count(value: object) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value < 1 << 53
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float)  # and finite, as all numbers of the JSON
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _maps(names: Callable[[str], bool], good: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, dict) and all(names(name) and good(entry) for name, entry in value.items())
+
+
+def _any(value: object) -> bool:
+    return True
+
+
+_FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "settings": (_maps(_any, _any), "a group of settings"),
+    "model_name": (_is_text, "a text"),
+    "model_fingerprint": (_is_text, "a text"),
+    "kind": (lambda value: value in ("training", "inference"), "'training' or 'inference'"),
+    "step": (_is_count, "a whole number >= 0"),
+    "optimiser": (
+        _maps(NETWORKS.__contains__, _maps(lambda name: bool(re.fullmatch(r"\w+\.\d{1,9}", name)), _is_number)),
+        f"numbers by network ({', '.join(NETWORKS)}) and name",
+    ),
+    "validation": (
+        _maps(
+            ("last", "best").__contains__,
+            lambda value: isinstance(value, dict) and "loss" in value and _maps(_any, _is_number)(value),
+        ),
+        "numbers of the 'last' and the 'best' validation, 'loss' among them",
+    ),
+    "data": (lambda value: value is None or _maps(_any, _is_text)(value), "digests by name, or null"),
+    "machine": (_maps(_any, _is_text), "texts by name"),
+    "version": (_is_text, "a text"),
+}
+
+
+def _crc32(tensors: Mapping[str, Tensor]) -> int:
+    """The checksum of format 1."""
     value = 0
     for name in sorted(tensors):
         value = zlib.crc32(name.encode(), value)

@@ -15,11 +15,12 @@ from focus.bounds import Within
 from focus.cli.command import Command, Outcome, bars, parse_as, say
 from focus.cli.faces import load_face
 from focus.data.images import read_image
-from focus.data.landmarks import Skip, five_from_68, read_landmarks
+from focus.data.landmarks import LandmarkRow, Skip, five_from_68, name_parts, read_landmarks
 from focus.errors import FocusError, out_of_memory, reason_to_skip
 from focus.eval.mask_files import PICTURE_SUFFIXES
 from focus.eval.misfit import MisfitPrior
 from focus.eval.now import NowImage, points_in_box, read_box, read_image_list
+from focus.files import locate
 from focus.reconstruction import Reconstruction
 from focus.reconstructor import Reconstructor
 from focus.report.now import LANDMARKS, write_prediction
@@ -59,7 +60,7 @@ class Predictions(Command):
         images = read_image_list(self.images)
         if not self.photos.is_dir():
             raise FocusError(f"{self.photos}: no such folder of images")
-        table, skipped = ({}, []) if self.landmarks is None else read_landmarks(self.landmarks)
+        table, skipped = ([], []) if self.landmarks is None else read_landmarks(self.landmarks)
         points, unknown = _by_image(table, images)
         boxes = self.boxes or self.photos.parent / "detected_face"
         if not boxes.is_dir() and self.landmarks is None:
@@ -99,7 +100,7 @@ class Predictions(Command):
         path = _photo(self.photos, image)
         if image.name in landmarks:
             return reconstructor.photo(path, landmarks[image.name])
-        points = points_in_box(read_box(boxes / f"{image.name}.npy"), reconstructor.model)
+        points = points_in_box(read_box(locate(boxes, f"{image.name}.npy")), reconstructor.model)
         photo = read_image(path)  # once: decoding takes longer than all passes
         found = reconstructor.photo(photo, points, name=path.name)
         for _ in range(self.passes - 1):
@@ -111,15 +112,16 @@ class Predictions(Command):
 
 
 def _by_image(
-    table: Mapping[str, NDArray[np.float64]], images: Sequence[NowImage]
+    rows: Sequence[LandmarkRow], images: Sequence[NowImage]
 ) -> tuple[dict[str, NDArray[np.float64]], list[Skip]]:
     """Landmarks by the names of the images, which have no suffix, and the rows that belong to none."""
-    names = {image.name for image in images}
+    names = {name_parts(image.name): image.name for image in images}
     points: dict[str, NDArray[np.float64]] = {}
     unknown = []
-    for row, values in table.items():
-        name = row if row in names else row.rpartition(".")[0]
-        if name not in names:
+    for row, values in rows:
+        parts = name_parts(row)
+        name = names.get(parts, names.get((*parts[:-1], parts[-1].rpartition(".")[0]) if parts else ()))
+        if name is None:
             unknown.append(Skip(row, "landmarks of an image that is not in the list (SUBJECT/CHALLENGE/IMAGE.jpg)"))
         elif name in points:
             raise FocusError(f"{row}: a second row of landmarks for the image {name}; leave one of them out")
@@ -130,9 +132,10 @@ def _by_image(
 
 def _photo(folder: Path, image: NowImage) -> Path:
     """The file of an image, whatever its format."""
-    place = folder / image.subject / image.challenge
+    place = locate(folder, Path(image.subject, image.challenge))
     files = sorted(place.iterdir()) if place.is_dir() else []
-    found = [path for path in files if path.stem == image.stem and path.suffix.lower() in PICTURE_SUFFIXES]
+    stem = name_parts(image.stem)
+    found = [path for path in files if name_parts(path.stem) == stem and path.suffix.lower() in PICTURE_SUFFIXES]
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
         raise FocusError(f"{place / image.stem}: expected one picture of this name, found {names}")

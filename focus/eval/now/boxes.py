@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
-import pickle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from focus import limits
+from focus.arrays import read_array, read_array_header
 from focus.data.landmarks import five_from_68
 from focus.errors import FocusError
+from focus.eval.now.pickles import Value, parse_numbers
 from focus.face import MorphableModel
+from focus.files import read_input
 
 Array = NDArray[np.float64]
 
@@ -22,9 +24,9 @@ _SIDES = ("left", "top", "right", "bottom")
 def read_box(path: Path) -> Array:
     """Reads a box of ``detected_face/SUBJECT/CHALLENGE/IMAGE.npy``.
 
-    The dataset has each as a dictionary of left, top, right and bottom that numpy pickled. Nothing but arrays and
-    numbers is unpickled: a file that names anything else is refused, and runs no code. Four plain numbers in this order
-    are read, too.
+    The dataset has each as a dictionary of left, top, right and bottom that numpy pickled. Nothing is unpickled: the
+    opcodes of plain values and of numpy's numbers are followed, into plain values; any other is refused
+    (`focus.eval.now.pickles`). Four plain numbers in this order are read, too.
 
     Returns:
         ``[4]``: left, top, right, bottom, pixels of the image (x right, y down).
@@ -32,20 +34,20 @@ def read_box(path: Path) -> Array:
     Raises:
         FocusError: missing, damaged, something else, not finite, or without an area.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise FocusError(f"{path}: no such file; expected the box of a face") from error
-    except OSError as error:
-        raise FocusError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if not path.exists():
+        raise FocusError(f"{path}: no such file; expected the box of a face")
+    data = read_input(path, limits.BOX_FILE)
     try:
         content = _load(data)
         sides = [content[side] for side in _SIDES] if isinstance(content, dict) else content
-        box = np.array(sides, dtype=np.float64)
-    except Exception as error:  # damaged pickles raise nearly anything
-        raise FocusError(f"{path}: cannot be read as the box of a face ({type(error).__name__}: {error})") from error
+        box = np.array(_numbers(sides), dtype=np.float64)
+    except (ValueError, LookupError, TypeError, OverflowError) as error:
+        reason = f"{type(error).__name__}: {error}"[:200]
+        raise FocusError(f"{path}: cannot be read as the box of a face ({reason})") from error
     if box.shape != (4,) or not np.isfinite(box).all() or box[2] <= box[0] or box[3] <= box[1]:
-        raise FocusError(f"{path}: expected left < right and top < bottom, four finite numbers, got {box.tolist()}")
+        raise FocusError(
+            f"{path}: expected left < right and top < bottom, four finite numbers, got {str(box.tolist())[:200]}"
+        )
     return box
 
 
@@ -66,39 +68,25 @@ def points_in_box(box: Array, model: MorphableModel) -> Array:
     return centred + (box[:2] + box[2:]) / 2
 
 
-def _load(data: bytes) -> Any:
-    """What a .npy file holds: an array, or the object in one of no dimensions."""
+def _load(data: bytes) -> Value:
+    """What a .npy file holds: the numbers of an array, or the object in one of no dimensions."""
     file = io.BytesIO(data)
-    version = np.lib.format.read_magic(file)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"version {version} of .npy files")
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    _, _, dtype = read(file)
-    if not dtype.hasobject:
-        return np.load(io.BytesIO(data), allow_pickle=False)
-    # Python 2 wrote the dataset: its strings are bytes.
-    content = _Numbers(file, encoding="latin1").load()
-    return content.item() if isinstance(content, np.ndarray) and content.shape == () else content
+    if read_array_header(file).dtype.hasobject:
+        content = parse_numbers(file)
+        # The one object of an array of no dimensions.
+        return content[0] if isinstance(content, list) and len(content) == 1 else content
+    numbers = read_array(io.BytesIO(data), len(data))
+    if numbers.dtype.kind not in "fiu" or numbers.ndim > 2:
+        raise ValueError(f"an array {list(numbers.shape)} of {numbers.dtype}")
+    plain: list[Value] = numbers.ravel().tolist()
+    return plain
 
 
-class _Numbers(pickle.Unpickler):
-    """Unpickles arrays and numbers of numpy, by whatever module its versions have them in."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The few functions that arrays and numbers are made of."""
-        package = module.replace("numpy._core", "numpy.core")
-        known: dict[tuple[str, str], Any] = {
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): np.dtype,
-            ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-            ("numpy.core.multiarray", "scalar"): np.float64(0).__reduce__()[0],
-            ("_codecs", "encode"): _encode,
-        }
-        if (package, name) not in known:
-            raise pickle.UnpicklingError(f"{module}.{name} is neither an array nor a number")
-        return known[package, name]
-
-
-def _encode(text: str, encoding: str = "latin1") -> bytes:
-    """How Python 3 writes bytes in pickles that Python 2 can read."""
-    return text.encode(encoding)
+def _numbers(sides: Value) -> list[float]:
+    """Each side alone, or as an array of one number."""
+    if not isinstance(sides, list | tuple):
+        raise ValueError(f"expected four numbers, got {type(sides).__name__}")
+    single = [side[0] if isinstance(side, list) and len(side) == 1 else side for side in sides]
+    if any(type(side) not in (int, float) for side in single):
+        raise ValueError("a side is no number")
+    return [float(side) for side in single]  # type: ignore[arg-type]

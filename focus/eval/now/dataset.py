@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from focus import limits
 from focus.errors import FocusError
 from focus.eval.now.alignment import Surface, face_region
 from focus.eval.now.files import (
@@ -24,6 +25,7 @@ from focus.eval.now.files import (
     read_picked_points,
 )
 from focus.face import MorphableModel
+from focus.files import locate, read_text
 
 Array = NDArray[np.float64]
 Unit = Literal["mm", "cm", "m"]
@@ -87,15 +89,10 @@ def read_image_list(path: Path) -> list[NowImage]:
     Raises:
         FocusError: missing, empty, lines that are no such path, or images that would share their predictions' files.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError as error:
-        raise FocusError(f"{path}: no such file; expected the list of images of the NoW dataset") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise FocusError(f"{path}: cannot be read as a list of images ({error})") from error
+    lines = read_text(path, limits.TEXT_FILE).splitlines()
     found: dict[NowImage, int] = {}
     for number, line in enumerate(lines, start=1):
-        parts = line.strip().split("/")
+        parts = line.strip().replace("\\", "/").split("/")
         if parts == [""]:
             continue
         if len(parts) < 3 or any(part in ("", ".", "..") for part in parts[-3:]):
@@ -142,8 +139,8 @@ class NowDataset:
             FocusError: missing, ambiguous or damaged files, a scan not in millimetres, or not where its landmarks are.
         """
         scans, landmarks = self.folders()
-        path = _only(scans / subject, ".obj", "scan")
-        points = read_picked_points(_only(landmarks / subject, ".pp", "landmarks"))
+        path = _only(locate(scans, subject), ".obj", "scan")
+        points = read_picked_points(_only(locate(landmarks, subject), ".pp", "landmarks"))
         unit = detect_unit(points)
         if unit != "mm":
             raise FocusError(
@@ -188,8 +185,9 @@ def load_prediction(folder: Path, image: NowImage) -> Prediction:
     Raises:
         FocusError: missing files, two where one is expected, or damaged.
     """
-    mesh = _one_of(folder / image.subject / image.challenge, image.stem, MESH_SUFFIXES, "mesh")
-    landmarks = _one_of(folder / image.subject / image.challenge, image.stem, LANDMARK_SUFFIXES, "landmarks")
+    place = locate(folder, Path(image.subject, image.challenge))
+    mesh = _one_of(place, image.stem, MESH_SUFFIXES, "mesh")
+    landmarks = _one_of(place, image.stem, LANDMARK_SUFFIXES, "landmarks")
     return Prediction(read_mesh(mesh), read_landmarks(landmarks))
 
 
@@ -313,8 +311,8 @@ def _only(folder: Path, suffix: str, what: str) -> Path:
 
 
 def _one_of(folder: Path, stem: str, suffixes: Sequence[str], what: str) -> Path:
-    candidates = [folder / f"{stem}{suffix}" for suffix in suffixes]
-    found = [path for path in candidates if path.is_file()]
+    candidates = [locate(folder, f"{stem}{suffix}") for suffix in suffixes]
+    found = [path for path in candidates if path.exists()]
     if len(found) > 1:
         raise FocusError(f"{folder}: both {' and '.join(path.name for path in found)}; which is the {what}? Remove one")
     if not found:

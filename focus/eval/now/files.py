@@ -6,6 +6,7 @@ Positions are never merged, split at texture seams or moved: an error is measure
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.parsers import expat
@@ -13,8 +14,12 @@ from xml.parsers import expat
 import numpy as np
 from numpy.typing import NDArray
 
+from focus import limits
 from focus.errors import FocusError
+from focus.eval.now.ply import parse_ply
 from focus.face.model import NOW_LANDMARK_COUNT
+from focus.files import read_input, read_text
+from focus.wavefront import parse_wavefront
 
 MESH_SUFFIXES = (".obj", ".ply")
 LANDMARK_SUFFIXES = (".npy", ".txt")
@@ -38,10 +43,14 @@ def read_mesh(path: Path) -> Mesh:
         FocusError: missing, empty, damaged, without faces, faces of vertices that are not there, or positions that are
             not finite.
     """
-    data = _read(path)
+    data = read_input(path, limits.MESH_FILE)
     if not data.strip():
         raise FocusError(f"{path}: the file is empty; write the mesh again")
-    mesh = _parse_obj(path, data) if path.suffix.lower() == ".obj" else _parse_ply(path, data)
+    if path.suffix.lower() == ".obj":
+        polygons = parse_wavefront(data, path)
+        mesh = Mesh(polygons.vertices, polygons.faces)
+    else:
+        mesh = Mesh(*parse_ply(data, path))
     count = len(mesh.vertices)
     if count == 0 or len(mesh.faces) == 0:
         raise FocusError(f"{path}: expected vertices and faces, got {count} vertices and {len(mesh.faces)} faces")
@@ -50,7 +59,8 @@ def read_mesh(path: Path) -> Mesh:
         raise FocusError(f"{path}: {bad} of {count} vertices are not finite (NaN or infinite); write the mesh again")
     if mesh.faces.min() < 0 or mesh.faces.max() >= count:
         raise FocusError(
-            f"{path}: a face names vertex {int(mesh.faces.max())} (from 0) of {count}; the file is cut short or damaged"
+            f"{path}: faces name vertices {mesh.faces.min()} to {mesh.faces.max()} (from 0), the file has {count}; it "
+            "is cut short or damaged"
         )
     return mesh
 
@@ -68,17 +78,41 @@ def read_landmarks(path: Path) -> Array:
     Raises:
         FocusError: missing, damaged, another number of points, or positions that are not finite.
     """
-    data = _read(path)
+    return _checked_landmarks(path, _read_array(path) if path.suffix.lower() == ".npy" else _read_points(path))
+
+
+def _read_array(path: Path) -> Array:
+    """By its header, checked against the size of the file: neither archives, which may unpack to any size, nor pickles,
+    which may run code.
+    """
+    data = read_input(path, limits.TEXT_FILE)
+    file = io.BytesIO(data)
     try:
-        if path.suffix.lower() == ".npy":
-            # Never unpickles: a file of objects is refused.
-            points = np.load(io.BytesIO(data), allow_pickle=False).astype(np.float64)
-        else:
-            rows = [line.replace(",", " ").split() for line in data.decode().splitlines() if line.strip()]
-            points = np.array(rows, dtype=np.float64)
-    except Exception as error:  # damaged archives and headers raise nearly anything
-        raise FocusError(f"{path}: cannot be read as landmarks ({type(error).__name__}: {error})") from error
-    return _checked_landmarks(path, points)
+        version = np.lib.format.read_magic(file)
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, fortran_order, dtype = readers[version](file)
+        if dtype.kind not in "fiu":
+            raise ValueError(f"an array of {dtype}, not of real numbers")
+        expected, got = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
+        if expected != got or min(shape, default=0) < 0:
+            raise ValueError(f"{got} bytes of data for shape {list(shape)} of {dtype}, which has {expected}")
+    except Exception as error:  # damaged headers raise nearly anything
+        raise FocusError(
+            f"{path}: cannot be read as landmarks ({error}); expected an array [{NOW_LANDMARK_COUNT}, 3] of numpy.save"
+        ) from error
+    values = np.frombuffer(data, dtype, offset=file.tell()).astype(np.float64)
+    return values.reshape(shape, order="F" if fortran_order else "C")
+
+
+def _read_points(path: Path) -> Array:
+    rows = [line.split("#")[0].replace(",", " ").split() for line in read_text(path, limits.TEXT_FILE).splitlines()]
+    try:
+        return np.array([[float(word) for word in row] for row in rows if row], dtype=np.float64)
+    except ValueError as error:  # no number, or lines of different lengths
+        raise FocusError(
+            f"{path}: cannot be read as landmarks ({error}); expected a point in each line: three numbers, apart by "
+            "spaces or commas"
+        ) from error
 
 
 def read_picked_points(path: Path) -> Array:
@@ -95,6 +129,12 @@ def read_picked_points(path: Path) -> Array:
         if name == "point":
             if attributes.get("active", "1") != "1":
                 raise FocusError(f"{path}: point {attributes.get('name', len(points))!r} was not picked (active=0)")
+            missing = [axis for axis in "xyz" if axis not in attributes]
+            if missing:
+                label = attributes.get("name", len(points))
+                raise FocusError(
+                    f"{path}: cannot be read as PickedPoints of MeshLab: point {label!r} has no {missing[0]}"
+                )
             points.append([float(attributes[axis]) for axis in "xyz"])
 
     def refuse(*_: Any) -> None:
@@ -104,7 +144,7 @@ def read_picked_points(path: Path) -> Array:
     parser.StartElementHandler = start
     parser.EntityDeclHandler = refuse
     try:
-        parser.Parse(_read(path), True)
+        parser.Parse(read_input(path, limits.TEXT_FILE), True)
     except FocusError:
         raise
     except (expat.ExpatError, LookupError, ValueError) as error:  # LookupError: an encoding that nobody knows, too
@@ -122,47 +162,3 @@ def _checked_landmarks(path: Path, points: Array) -> Array:
     if not np.isfinite(points).all():
         raise FocusError(f"{path}: landmarks that are not finite (NaN or infinite)")
     return points
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise FocusError(f"{path}: no such file") from error
-    except OSError as error:
-        raise FocusError(f"{path}: cannot be read ({error.strerror or error})") from error
-
-
-def _parse_obj(path: Path, data: bytes) -> Mesh:
-    lines = data.splitlines()
-    try:
-        # Three numbers; a colour may follow.
-        positions = [line.split()[1:4] for line in lines if line[:2] in (b"v ", b"v\t")]
-        vertices = np.array(positions, dtype=np.float64).reshape(len(positions), 3)
-        corners = [
-            [int(corner.partition(b"/")[0]) for corner in line.split()[1:]]
-            for line in lines
-            if line[:2] in (b"f ", b"f\t")
-        ]
-        triangles = [(face[0], face[i], face[i + 1]) for face in corners for i in range(1, len(face) - 1)]
-        faces = np.array(triangles, dtype=np.int64).reshape(-1, 3)
-    except (ValueError, OverflowError) as error:
-        raise FocusError(f"{path}: damaged: not a line of a Wavefront OBJ file ({error})") from error
-    if (faces < 1).any():
-        raise FocusError(
-            f"{path}: a face names vertex {int(faces.min())}; expected numbers from 1 (none that count back)"
-        )
-    return Mesh(vertices, faces - 1)
-
-
-def _parse_ply(path: Path, data: bytes) -> Mesh:
-    import trimesh
-
-    exchange: Any = trimesh.exchange
-    try:
-        content = exchange.ply.load_ply(io.BytesIO(data))
-        vertices = np.asarray(content["vertices"], dtype=np.float64).reshape(-1, 3)
-        faces = np.asarray(content["faces"], dtype=np.int64).reshape(-1, 3)
-    except Exception as error:  # trimesh raises many kinds for damaged files
-        raise FocusError(f"{path}: cannot be read as a PLY file of triangles ({error!r})") from error
-    return Mesh(vertices, faces)

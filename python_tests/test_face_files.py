@@ -1,0 +1,523 @@
+"""Face model files of strangers: units that the face tells, other files that stay unread, damage that is noticed."""
+
+from __future__ import annotations
+
+import os
+import random
+import struct
+import subprocess
+import sys
+import threading
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+
+from focus.cli import main
+from focus.errors import FocusError, FocusWarning
+from focus.face import MorphableModel, hdf5, hdf5_process
+from focus.face.matlab import read_matlab
+
+COUNT = 72
+LANDMARKS = list(range(68))
+EYES_MM = 92.0
+
+
+def _numbers(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def _mean() -> np.ndarray:
+    """[72, 3] mm."""
+    mean = 40 * _numbers(COUNT, 3)
+    mean[36], mean[45] = (-EYES_MM / 2, 30, 20), (EYES_MM / 2, 30, 20)
+    return mean
+
+
+FACES = np.random.default_rng(1).integers(0, COUNT, size=(50, 3)).astype(np.int32)
+
+
+def _save_npz(path: Path, scale: float, order: str = "=") -> None:
+    arrays = {"mean": _mean() * scale, "identity": _numbers(2, COUNT, 3) * scale, "faces": FACES}
+    arrays |= {"expression": _numbers(1, COUNT, 3, seed=2) * scale, "landmarks68": np.array(LANDMARKS)}
+    arrays |= {"mean_albedo": np.full((COUNT, 3), 0.5), "albedo": _numbers(1, COUNT, 3) * 0.1}
+    np.savez(path, **{name: array.astype(array.dtype.newbyteorder(order)) for name, array in arrays.items()})
+
+
+def _save_flame(path: Path, scale: float, order: str = "=") -> None:
+    directions = np.moveaxis(_numbers(301, COUNT, 3), 0, 2) * scale
+    arrays = {"v_template": _mean() * scale, "shapedirs": directions, "f": FACES.astype(np.uint32)}
+    np.savez(path, **{name: array.astype(array.dtype.newbyteorder(order)) for name, array in arrays.items()})
+
+
+def _save_hdf5(path: Path, scale: float, order: str = "=", **options: Any) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(path, "w") as file:
+        for part in ("shape", "expression", "color"):
+            mean = _mean().ravel() + np.tile([0, 0, 100], COUNT) if part == "shape" else np.zeros(3 * COUNT)
+            unit = 1.0 if part == "color" else scale
+            arrays = {"mean": mean * unit, "pcaBasis": _numbers(3 * COUNT, 2) * unit, "pcaVariance": np.ones(2)}
+            for name, array in arrays.items():
+                data = array.astype(array.dtype.newbyteorder(order))
+                file.create_dataset(f"{part}/model/{name}", data=data, **options)
+        file.create_dataset("shape/representer/cells", data=FACES.T.astype(f"{order}i8"), **options)
+
+
+def _mat_arrays(scale: float) -> dict[str, np.ndarray]:
+    arrays = {"shapeMU": _mean().reshape(-1, 1) * scale, "shapePC": _numbers(3 * COUNT, 2), "tl": FACES + 1.0}
+    arrays |= {"shapeEV": np.full((2, 1), scale), "texMU": np.full((3 * COUNT, 1), 128, np.uint8)}
+    return arrays | {"texPC": _numbers(3 * COUNT, 2), "texEV": np.ones((2, 1))}
+
+
+def _save_mat(path: Path, scale: float, order: str = "<") -> None:
+    scipy_io = pytest.importorskip("scipy.io")
+    if order == "<":
+        scipy_io.savemat(path, _mat_arrays(scale), do_compression=True)
+        return
+    # SciPy writes little-endian files alone; those of other machines are put together here.
+    content = b"big-endian".ljust(124) + struct.pack(">H", 0x0100) + b"MI"
+    for name, array in _mat_arrays(scale).items():
+        data = array.astype(">f8").tobytes(order="F")
+        padded = name.encode() + bytes(-len(name) % 8)
+        body = struct.pack(">IIII", 6, 8, 6, 0) + struct.pack(">IIii", 5, 8, *array.shape)
+        body += struct.pack(">II", 1, len(name)) + padded + struct.pack(">II", 9, len(data)) + data
+        content += struct.pack(">II", 14, len(body)) + body
+    path.write_bytes(content)
+
+
+def _save_own(path: Path, scale: float, order: str = "=") -> None:
+    del order
+    shapes = {"mean_shape": _mean(), "identity_basis": _numbers(2, COUNT, 3), "expression_basis": _numbers(1, COUNT, 3)}
+    arrays = {name: torch.from_numpy(array * scale) for name, array in shapes.items()}
+    MorphableModel(
+        **arrays,  # type: ignore[arg-type]
+        mean_albedo=torch.full((COUNT, 3), 0.5),
+        albedo_basis=torch.zeros(0, COUNT, 3),
+        faces=torch.from_numpy(FACES),
+        landmarks68=torch.tensor(LANDMARKS),
+    ).save(path)
+
+
+WRITERS: dict[str, tuple[Callable[..., None], float]] = {
+    "a.npz": (_save_npz, 1),
+    "flame.npz": (_save_flame, 1e-3),
+    "a.h5": (_save_hdf5, 1),
+    "a.mat": (_save_mat, 1e3),
+    "a.focusmodel": (_save_own, 1),
+}
+UNITS = {"millimetres": 1.0, "centimetres": 0.1, "metres": 1e-3, "micrometres": 1e3}
+
+
+def _eyes(model: MorphableModel) -> float:
+    return float((model.mean_shape[model.landmarks68[36]] - model.mean_shape[model.landmarks68[45]]).norm())
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("unit", UNITS)
+def test_models_in_any_unit_are_read_in_millimetres(tmp_path: Path, name: str, unit: str) -> None:
+    save, expected = WRITERS[name]
+    save(tmp_path / name, expected)
+    right = MorphableModel.load(tmp_path / name, LANDMARKS)
+    assert right.notes == ()
+    assert _eyes(right) == pytest.approx(EYES_MM, rel=1e-4)
+    save(tmp_path / name, UNITS[unit])
+    if expected == UNITS[unit]:
+        assert MorphableModel.load(tmp_path / name, LANDMARKS).notes == ()
+        return
+    with pytest.warns(FocusWarning, match=rf"{name}: the model is in {unit}.*apart.*converted.* 92\.0 apart"):
+        model = MorphableModel.load(tmp_path / name, LANDMARKS)
+    assert [unit in note for note in model.truncated(1).notes] == [True]
+    for key in ("mean_shape", "identity_basis", "expression_basis"):
+        # Basel's axis z starts 100 mm behind ours.
+        torch.testing.assert_close(getattr(model, key), getattr(right, key), rtol=1e-4, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_other_units_are_refused_by_the_distance_and_unusual_sizes_are_named(tmp_path: Path, name: str) -> None:
+    save, expected = WRITERS[name]
+    save(tmp_path / name, expected / 25.4)  # inches
+    with pytest.raises(FocusError, match=rf"{name}: in which unit is this face\?.* are .* apart; expected about 90 mm"):
+        MorphableModel.load(tmp_path / name, LANDMARKS)
+    save(tmp_path / name, expected / 3)
+    with pytest.warns(FocusWarning, match=r"30\.7 mm; in people it is about 90: is the unit"):
+        assert _eyes(MorphableModel.load(tmp_path / name, LANDMARKS)) == pytest.approx(EYES_MM / 3, rel=1e-4)
+
+
+def test_commands_tell_the_unit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _save_npz(tmp_path / "a.npz", 1e-3)
+    assert main(["model", str(tmp_path / "a.npz"), "--save", str(tmp_path / "a.focusmodel")]) == 0
+    printed = capsys.readouterr()
+    assert "the model is in metres, not millimetres" in " ".join(printed.err.split())
+    assert "converted to millimetres" in " ".join(printed.out.split())
+    assert _eyes(MorphableModel.load(tmp_path / "a.focusmodel")) == pytest.approx(EYES_MM)
+
+
+@pytest.mark.parametrize("name", [name for name in WRITERS if name != "a.focusmodel"])
+def test_arrays_of_other_machines(tmp_path: Path, name: str) -> None:
+    save, scale = WRITERS[name]
+    save(tmp_path / name, scale)
+    expected = MorphableModel.load(tmp_path / name, LANDMARKS)
+    save(tmp_path / name, scale, order=">")
+    model = MorphableModel.load(tmp_path / name, LANDMARKS)
+    for (key, first), (_, second) in zip(expected.named_buffers(), model.named_buffers(), strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-4, msg=key)
+
+
+def test_numbers_beyond_single_precision_are_no_model(tmp_path: Path) -> None:
+    _save_npz(tmp_path / "a.npz", 1)
+    with np.load(tmp_path / "a.npz") as file:
+        arrays = dict(file)
+    for value in (1e300, np.inf):
+        identity = arrays["identity"].astype(np.float64)
+        identity[0, 0, 0] = value
+        np.savez(tmp_path / "a.npz", **{**arrays, "identity": identity})
+        with pytest.raises(FocusError, match="identity_basis: expected finite numbers"):
+            MorphableModel.load(tmp_path / "a.npz")
+
+
+def test_what_is_needed_of_flame_must_be_numbers(tmp_path: Path) -> None:
+    _save_flame(tmp_path / "a.npz", 1e-3)
+    with np.load(tmp_path / "a.npz") as file:
+        arrays = dict(file)
+    np.savez(tmp_path / "a.npz", **arrays, J_regressor=np.array({}, dtype=object), posedirs=np.array([None]))
+    assert MorphableModel.load(tmp_path / "a.npz", LANDMARKS).identity_count == 300
+    np.savez(tmp_path / "a.npz", **{**arrays, "shapedirs": np.array({}, dtype=object)})
+    with pytest.raises(FocusError, match="the array shapedirs: an array of Python objects"):
+        MorphableModel.load(tmp_path / "a.npz", LANDMARKS)
+
+
+# --- MATLAB -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_matlab_arrays_are_what_scipy_reads(tmp_path: Path, compressed: bool) -> None:
+    scipy_io = pytest.importorskip("scipy.io")
+    arrays: dict[str, Any] = {
+        "float64": _numbers(7, 3).astype(float),
+        "one": np.float32([[1.5]]),
+        "e": np.zeros((0, 3)),
+    }
+    arrays |= {"small": np.arange(20.0).reshape(4, 5), "uint16": np.arange(12, dtype=np.uint16).reshape(2, 3, 2)}
+    arrays |= {"int64": np.array([[-5, 1 << 40]]), "flags": np.array([[True, False]])}
+    others = {"text": "some", "cell": {"a": 1}, "complex": np.array([[1j]]), "list": np.array([1, "a"], dtype=object)}
+    scipy_io.savemat(tmp_path / "a.mat", others | arrays, do_compression=compressed)
+    read, expected = read_matlab(tmp_path / "a.mat", arrays, 1 << 20), scipy_io.loadmat(tmp_path / "a.mat")
+    for name in arrays:
+        assert read[name].dtype == expected[name].dtype
+        np.testing.assert_array_equal(read[name], expected[name])
+    for name, kind in (("text", "text"), ("cell", "a structure"), ("complex", "complex"), ("list", "a cell array")):
+        with pytest.raises(FocusError, match=rf"a\.mat: .*{name} is .*{kind}"):
+            read_matlab(tmp_path / "a.mat", [name], 1 << 20)
+
+
+def test_matlab_bombs_are_refused_before_they_are_unpacked(tmp_path: Path) -> None:
+    scipy_io = pytest.importorskip("scipy.io")
+    path = tmp_path / "a.mat"
+    scipy_io.savemat(path, {"shapeMU": np.zeros((1000, 1000))}, do_compression=True)
+    assert path.stat().st_size < 20_000
+    with pytest.raises(FocusError, match="its arrays have more than 1048576 bytes, the limit"):
+        read_matlab(path, ["shapeMU"], 1 << 20)
+    # The tag of the array claims 4 GB.
+    element = zlib.compress(struct.pack("<II", 14, 0xFFFFFF00) + zlib.decompress(path.read_bytes()[136:])[8:])
+    path.write_bytes(path.read_bytes()[:128] + struct.pack("<II", 15, len(element)) + element)
+    with pytest.raises(FocusError, match="claim to be 4294967040"):
+        read_matlab(path, ["shapeMU"], 1 << 40)
+
+
+def test_newer_matlab_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.mat").write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(400))
+    with pytest.raises(FocusError, match=r"a\.mat: .*version 0x0200 of the format; save it with -v7"):
+        MorphableModel.load(tmp_path / "a.mat", LANDMARKS)
+
+
+# --- HDF5 -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"compression": "gzip", "shuffle": True}, {"chunks": True, "fletcher32": True}]
+)
+def test_hdf5_is_read_in_any_layout(tmp_path: Path, options: dict[str, Any]) -> None:
+    _save_hdf5(tmp_path / "a.h5", 1)
+    expected = MorphableModel.load(tmp_path / "a.h5", LANDMARKS)
+    _save_hdf5(tmp_path / "b.h5", 1, **options)
+    model = MorphableModel.load(tmp_path / "b.h5", LANDMARKS)
+    assert torch.equal(model.mean_shape, expected.mean_shape)
+    assert torch.equal(model.faces, expected.faces)
+
+
+def _replace(path: Path, change: Callable[[Any, str], object]) -> None:
+    h5py = pytest.importorskip("h5py")
+    _save_hdf5(path, 1)
+    with h5py.File(path, "a") as file:
+        file.move("shape/model/mean", "moved")
+        change(file, "shape/model/mean")
+
+
+def _virtual(file: Any, name: str) -> None:
+    import h5py
+
+    layout = h5py.VirtualLayout(shape=(3 * COUNT,), dtype="f8")
+    layout[:] = h5py.VirtualSource("other.h5", "shape/model/mean", shape=(3 * COUNT,))
+    file.create_virtual_dataset(name, layout)
+
+
+def _link(kind: str) -> Callable[[Any, str], None]:
+    def change(file: Any, name: str) -> None:
+        import h5py
+
+        links = {"external": h5py.ExternalLink("other.h5", f"/{name}"), "soft": h5py.SoftLink("/moved")}
+        if kind == "group":
+            del file["color"]
+            file["color"] = h5py.ExternalLink("other.h5", "/color")
+            file.move("moved", name)
+        else:
+            file[name] = links[kind]
+
+    return change
+
+
+FOREIGN: dict[str, tuple[Callable[[Any, str], object], str]] = {
+    "storage": (
+        lambda file, name: file.create_dataset(name, (24,), dtype="f8", external=[("private.txt", 0, 192)]),
+        "has its numbers in another file",
+    ),
+    "link": (_link("external"), "links are not followed"),
+    "link of a group": (_link("group"), "links are not followed"),
+    "soft link": (_link("soft"), "links are not followed"),
+    "virtual": (_virtual, "a virtual dataset"),
+    "plugin": (
+        lambda file, name: file.create_dataset(name, (216,), dtype="f4", compression="lzf"),
+        "compressed by filter 32000",
+    ),
+    "text": (lambda file, name: file.create_dataset(name, data=[b"a"]), "expected numbers"),
+    "compound": (lambda file, name: file.create_dataset(name, (3,), dtype=[("a", "f4")]), "expected numbers"),
+    "a group": (lambda file, name: file.create_group(name), "mean is something else"),
+    "large": (
+        lambda file, name: file.create_dataset(name, (3 << 25,), dtype="f8", chunks=(1 << 20,), compression="gzip"),
+        "claims 805306368 bytes of numbers, of which 0 were ever written",
+    ),
+    "large chunk": (
+        lambda file, name: file.create_dataset(name, (216,), maxshape=(None,), dtype="f8", chunks=(1 << 28,)),
+        "in chunks of 2147483648",
+    ),
+    "endless": (lambda file, name: file.create_dataset(name, (1 << 60,), dtype="f4", chunks=(1024,)), "claims 46116"),
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_hdf5_reads_no_other_file_and_believes_no_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "private.txt").write_bytes(bytes(192))
+    _save_hdf5(tmp_path / "other.h5", 1)
+    change, message = FOREIGN[what]
+    _replace(tmp_path / "a.h5", change)
+    with pytest.raises(FocusError, match=rf"a\.h5: .*{message}"):
+        MorphableModel.load(Path("a.h5"), LANDMARKS)
+
+
+def test_what_happens_to_the_second_process_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _save_hdf5(tmp_path / "a.h5", 1)
+    program = tmp_path / "program.py"
+    monkeypatch.setattr(hdf5_process, "__file__", str(program))
+    monkeypatch.setattr(hdf5, "_SECONDS", 10.0)
+    header = '{"arrays": [["shape/representer/cells", "<f4", [1]]]}'
+    for text, message in (
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", r"ended that process \(SIGSEGV\)"),
+        ("raise SystemExit(3)", "exit status 3"),
+        ("print('no JSON')", "ended that process"),
+        ("print('[' * 10**6)", "ended that process"),
+        ("""print('{"refused": "\\\\u001b[31mred"}')""", r"\?\[31mred"),
+        ("""print('{"missing": "no h5py"}')""", "h5py is needed.*no h5py"),
+        (f"print('{header}')", "ended that process"),
+        (f"print('{header}', 'abcd', sep='\\n', end='')", "ended that process"),
+        ("""print('{"arrays": [["a", "|O", [1]]]}')""", "ended that process"),
+        ("""print('{"arrays": [["a", "<f8", [99999999999999]]]}')""", "ended that process"),
+        ("""print('{"arrays": [["a", "<f8", [-1]]]}')""", "ended that process"),
+    ):
+        program.write_text(text)
+        with pytest.raises(FocusError, match=rf"a\.h5: .*{message}"):
+            MorphableModel.load(tmp_path / "a.h5", LANDMARKS)
+    monkeypatch.setattr(hdf5, "_SECONDS", 0.5)
+    program.write_text("import time\nwhile True: time.sleep(1)")
+    with pytest.raises(FocusError, match="did not end within"):
+        MorphableModel.load(tmp_path / "a.h5", LANDMARKS)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no python"))
+    with pytest.raises(FocusError, match=r"second Python .*no python\), which could not be started"):
+        MorphableModel.load(tmp_path / "a.h5", LANDMARKS)
+
+
+def test_hdf5_is_read_from_threads_and_without_a_main_module(tmp_path: Path) -> None:
+    _save_hdf5(tmp_path / "a.h5", 1)
+    found: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(MorphableModel.load(tmp_path / "a.h5", LANDMARKS).vertex_count))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [COUNT] * 4
+    program = (
+        "import sys; from focus.face import MorphableModel as M; print(M.load(sys.argv[1], range(68)).vertex_count)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, "a.h5"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert (result.stdout, result.stderr) == (f"{COUNT}\n", "")
+
+
+# --- Our own ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small() -> MorphableModel:
+    return MorphableModel.procedural("small", 2, 1, 1)
+
+
+def test_any_changed_bit_of_an_own_file_is_noticed(small: MorphableModel, tmp_path: Path) -> None:
+    path = tmp_path / "a.focusmodel"
+    small.save(path)
+    good, source = path.read_bytes(), random.Random(1)
+    header = 8 + int.from_bytes(good[:8], "little")
+    for number in range(300):
+        data = bytearray(good)
+        data[source.randrange(header if number % 2 else len(good))] ^= 1 << source.randrange(8)
+        path.write_bytes(data)
+        with pytest.raises(FocusError, match=r"a\.focusmodel: "):
+            MorphableModel.load(path)
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with safetensors.safe_open(path, framework="pt") as file:
+        return dict(file.metadata())
+
+
+def test_edited_own_files_are_not_what_they_were(small: MorphableModel, tmp_path: Path) -> None:
+    path = tmp_path / "a.focusmodel"
+    small.save(path)
+    assert MorphableModel.load(path).fingerprint() == small.fingerprint()
+    tensors, metadata = safetensors.torch.load_file(path), _metadata(path)
+    tensors["mean_shape"] = tensors["mean_shape"] + 1
+    safetensors.torch.save_file(tensors, path, metadata)
+    with pytest.raises(FocusError, match="do not match their checksum"):
+        MorphableModel.load(path)
+    without = {"focus_model": metadata["focus_model"].replace('"checksum": "', '"checksun": "')}
+    safetensors.torch.save_file(tensors, path, without)
+    with pytest.raises(FocusError, match=r"a\.focusmodel: "):
+        MorphableModel.load(path)
+
+
+def test_files_of_before_load_and_are_known_by_their_numbers(small: MorphableModel, tmp_path: Path) -> None:
+    path = tmp_path / "a.focusmodel"
+    small.save(path)
+    tensors = safetensors.torch.load_file(path)
+    metadata = {"format": "focus-morphable-model-1", "name": "old", "recipe": str(small.recipe)}
+    safetensors.torch.save_file(tensors, path, metadata)
+    old = MorphableModel.load(path)
+    assert (old.name, old.licence, old.recipe) == ("old", "unknown", None)
+    assert torch.equal(old.mean_shape, small.mean_shape)
+    assert old.fingerprint() != small.fingerprint()
+    old.save(path)
+    assert MorphableModel.load(path).fingerprint() == old.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": 3}, "name: expected a text"),
+        ({"licence": None}, "licence: expected a text"),
+        ({"recipe": ["x"]}, "recipe: expected a text"),
+        ({"expression_prior": "gamma"}, "expression_prior: expected one of"),
+        ({"format": 3, "version": "9.9"}, "was written by focus 9.9; update"),
+        ({"format": "2"}, "format 2, or no checksum"),
+        ({"format": True}, "format True, or no checksum"),
+        ({"more": 1}, "unknown: more"),
+    ],
+)
+def test_values_of_another_type_are_refused(
+    small: MorphableModel, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    from focus.sealed import seal_tensors
+
+    path = tmp_path / "a.focusmodel"
+    small.save(path)
+    values = {"format": 2, "version": "0", "name": "", "licence": "", "expression_prior": "normal", "recipe": None}
+    path.write_bytes(seal_tensors(safetensors.torch.load_file(path), "focus_model", values | change))
+    with pytest.raises(FocusError, match=rf"a\.focusmodel: .*{message}"):
+        MorphableModel.load(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int32, torch.bool])
+def test_arrays_of_another_type_are_refused(small: MorphableModel, tmp_path: Path, dtype: torch.dtype) -> None:
+    from focus.sealed import seal_tensors
+
+    path = tmp_path / "a.focusmodel"
+    small.save(path)
+    tensors = safetensors.torch.load_file(path)
+    tensors["identity_basis"] = tensors["identity_basis"].to(dtype)
+    values = {"format": 2, "version": "0", "name": "", "licence": "", "expression_prior": "normal", "recipe": None}
+    path.write_bytes(seal_tensors(tensors, "focus_model", values))
+    with pytest.raises(FocusError, match=r"identity_basis: expected numbers of the type torch\.float32"):
+        MorphableModel.load(path)
+
+
+def test_a_fingerprint_follows_the_numbers(small: MorphableModel, tmp_path: Path) -> None:
+    """Also of a model that code built: its recipe stands for the numbers that the code made, and for no others."""
+
+    def changed(change: Callable[[MorphableModel], object]) -> MorphableModel:
+        model = MorphableModel.procedural("small", 2, 1, 1)
+        assert model.fingerprint() == small.fingerprint()
+        model.mean_shape = model.mean_shape.clone()
+        assert model.fingerprint() == small.fingerprint()  # the same numbers elsewhere
+        change(model)
+        return model
+
+    state = {**small.state_dict(), "uv": small.uv + 0.01} if small.uv is not None else {}
+    models = [
+        small,
+        changed(lambda model: model.mean_shape.add_(1e-5)),
+        changed(lambda model: model.mean_shape.numpy().__setitem__((0, 0), 5)),
+        changed(lambda model: setattr(model, "identity_basis", model.identity_basis * 2)),
+        changed(lambda model: model.load_state_dict(state)),
+        changed(lambda model: model.half()),
+        changed(lambda model: setattr(model, "faces", model.faces.flip(0))),
+        small._replaced(mean_albedo=small.mean_albedo * 0.9),
+    ]
+    prints = [model.fingerprint() for model in models]
+    assert len(set(prints)) == len(prints)
+    # What was edited stays so when it is cut, painted, saved and loaded.
+    edited = models[1]
+    assert edited.truncated(1).fingerprint() != small.truncated(1).fingerprint()
+    assert edited.with_gaussian_process_albedo(1).recipe != small.with_gaussian_process_albedo(1).recipe
+    edited.save(tmp_path / "a.focusmodel")
+    assert MorphableModel.load(tmp_path / "a.focusmodel").recipe is None
+    assert MorphableModel.load(tmp_path / "a.focusmodel").fingerprint() == edited.fingerprint()
+    assert small.double().float().fingerprint() == prints[0]
+
+
+# --- All of them ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".h5", ".mat", ".focusmodel", ".safetensors", ".pkl", ""])
+@pytest.mark.parametrize("kind", ["fifo", "device"])
+def test_models_are_ordinary_files(tmp_path: Path, suffix: str, kind: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    os.mkfifo(path) if kind == "fifo" else path.symlink_to("/dev/zero")
+    with pytest.raises(FocusError, match="FIFO" if kind == "fifo" else "device"):
+        MorphableModel.load(path, LANDMARKS)
+
+
+def test_files_of_an_ict_folder_are_ordinary_files(tmp_path: Path) -> None:
+    (tmp_path / "generic_neutral_mesh.obj").write_text("v 0 0 0\n")
+    os.mkfifo(tmp_path / "vertex_indices.json")
+    with pytest.raises(FocusError, match=r"vertex_indices\.json.* FIFO"):
+        MorphableModel.load(tmp_path)
