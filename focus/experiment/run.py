@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -165,17 +166,20 @@ def _alone(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / "lock", "w", encoding="utf-8")  # noqa: SIM115 - open as long as the experiment runs
+        # For reading and writing, since whoever opens a FIFO for writing alone waits for a reader.
+        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise FocusError(f"{folder}: cannot be written ({error.strerror or error}); choose another folder") from error
-    with file:
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise FocusError(
                 f"{folder}: another experiment is at work here; wait for it, or choose another folder"
             ) from error
         yield
+    finally:
+        os.close(handle)
 
 
 def _report(
