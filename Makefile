@@ -1,35 +1,71 @@
 # make demo   build, train and compare live, and write out/demo/report.html
 # make test   build the wheel, install it in a fresh environment, lint, type-check, test
 # make fuzz   fuzz the border of every compiled function for FUZZ_SECONDS (600), one after another; needs clang with libFuzzer
+# make fuzz-files   fuzz every reader of files for FUZZ_SECONDS each
+# make torture      kills, a full disk, flipped bits, hostile files for TORTURE_MINUTES (12) in all; docs/reliability.md
 #
-# All need python >= 3.10, g++ and make, and set up everything else in folders of their own. PYTHON and TORCH can be overridden:
+# make test-plain     every command in an environment without extras, on the example
+# make test-lowest    tests with the lowest versions of everything but torch (scripts/lowest.txt)
+# make test-newest    tests with NEWEST_TORCH; where that is a CUDA build, 6 GB
+# make test-archive   source distribution and wheel from a copy of the files without git's folder
+#
+# All need python >= 3.10 with venv, g++ and make, and set up everything else in folders of their own. PYTHON and TORCH can be overridden:
 #   make test PYTHON=python3.12 TORCH="torch==2.8.0"
 # DEMO_ARGUMENTS and PYTEST_ARGUMENTS are handed on.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
+NEWEST_TORCH ?= torch==2.14.1
 SEED ?= 0
 CLANG ?= clang++
 FUZZ_SECONDS ?= 600
+TORTURE_MINUTES ?= 12
 FUZZ_FUNCTIONS ?= build_topology $(foreach op,rasterize interpolate render antialias vertex_normals sh_shading neighbor_min masked_photometric \
 	outlier_robust,$(op) $(op)_backward)
+
+# What tests need to run with a torch and libraries of other versions; what only compilers and processes show is left to `make test`.
+SUBSET := -m "not slow" -k "not emulated"
+TEST_TOOLS := pytest hypothesis expecttest pybind11 cmake ninja
+NEW_ENVIRONMENT = PYTHON="$(PYTHON)" TORCH="$(TORCH)" bash scripts/new_environment.sh
+# Not of git: in an unpacked archive there is none.
+NATIVE_FILES = $$(find csrc cmake fuzz python_tests -name '*.cpp' -o -name '*.cu' -o -name '*.h')
 
 # Rebuilt whenever the package could have changed; the environment of `make demo` is kept, that of `make test` is always fresh.
 SOURCES := pyproject.toml CMakeLists.txt $(shell find cmake csrc focus -type f -not -name '*.so' -not -name '*.pyc')
 
-.PHONY: demo test fuzz lint format wheel clean
+.PHONY: demo test test-plain test-lowest test-newest test-archive fuzz fuzz-files torture lint check format wheel clean
 
 demo: .venv/installed
 	.venv/bin/focus demo --out out/demo --seed $(SEED) $(DEMO_ARGUMENTS)
 
 .venv/installed: $(SOURCES)
-	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet --upgrade pip
-	.venv/bin/pip install --quiet "$(TORCH)"
+	$(NEW_ENVIRONMENT) .venv
 	.venv/bin/pip install --quiet ".[all]"
 	touch $@
 
 test: lint
 	FOCUS_REQUIRE_EMULATION=1 build/venv/bin/pytest $(PYTEST_ARGUMENTS)
+
+test-plain: build/wheel/ready
+	$(NEW_ENVIRONMENT) build/plain
+	build/plain/bin/pip install --quiet build/wheel/*.whl
+	build/plain/bin/pip check
+	bash scripts/try_plain.sh build/plain
+
+test-lowest: build/wheel/ready
+	$(NEW_ENVIRONMENT) build/lowest
+	build/lowest/bin/pip install --quiet --constraint scripts/lowest.txt "$$(echo build/wheel/*.whl)[all]" $(TEST_TOOLS)
+	build/lowest/bin/pip check
+	build/lowest/bin/pytest $(SUBSET) $(PYTEST_ARGUMENTS)
+
+test-newest: TORCH = $(NEWEST_TORCH)
+test-newest: build/wheel/ready
+	$(NEW_ENVIRONMENT) build/newest
+	build/newest/bin/pip install --quiet "$$(echo build/wheel/*.whl)[all]" $(TEST_TOOLS)
+	build/newest/bin/pytest $(SUBSET) $(PYTEST_ARGUMENTS)
+	rm -rf build/newest
+
+test-archive: build/venv/ready
+	bash scripts/try_archive.sh build/venv
 
 # What is found lies in build/fuzz/found/, the inputs that reached new code in build/fuzz/corpus/; both are kept between runs.
 fuzz: build/venv/ready
@@ -44,32 +80,40 @@ fuzz: build/venv/ready
 			-artifact_prefix=build/fuzz/found/$$function- build/fuzz/corpus/$$function || exit 1; \
 	done
 
+# Findings of both are kept in build/fuzz/files/.
+fuzz-files: build/venv/ready
+	build/venv/bin/python fuzz/fuzz_files.py --seconds $(FUZZ_SECONDS)
+
+torture: build/venv/ready
+	build/venv/bin/python fuzz/torture.py --minutes $(TORTURE_MINUTES) --out build/torture.json
+
 wheel: build/wheel/ready
 
 build/wheel/ready: $(SOURCES)
 	rm -rf build/wheel && mkdir -p build/wheel
-	$(PYTHON) -m venv --clear build/pip
-	build/pip/bin/pip install --quiet --upgrade pip
+	PYTHON="$(PYTHON)" bash scripts/new_environment.sh build/pip
 	build/pip/bin/pip wheel --quiet --no-deps --wheel-dir build/wheel .
 	touch $@
 
 build/venv/ready: build/wheel/ready
-	$(PYTHON) -m venv --clear build/venv
-	build/venv/bin/pip install --quiet --upgrade pip
-	build/venv/bin/pip install --quiet "$(TORCH)"
+	$(NEW_ENVIRONMENT) build/venv
 	build/venv/bin/pip install --quiet "$$(echo build/wheel/*.whl)[dev]"
 	touch $@
 
 lint: build/venv/ready
-	build/venv/bin/ruff check .
-	build/venv/bin/ruff format --check .
-	build/venv/bin/mypy
-	build/venv/bin/clang-format --dry-run --Werror $$(git ls-files '*.cpp' '*.cu' '*.h')
+	$(MAKE) --no-print-directory check TOOLS=build/venv/bin
+
+# The same with tools that are there: make check TOOLS=FOLDER
+check:
+	$(TOOLS)/ruff check .
+	$(TOOLS)/ruff format --check .
+	$(TOOLS)/mypy
+	$(TOOLS)/clang-format --dry-run --Werror $(NATIVE_FILES)
 
 format: build/venv/ready
 	build/venv/bin/ruff check --fix .
 	build/venv/bin/ruff format .
-	build/venv/bin/clang-format -i $$(git ls-files '*.cpp' '*.cu' '*.h')
+	build/venv/bin/clang-format -i $(NATIVE_FILES)
 
 clean:
 	rm -rf .venv build dist out

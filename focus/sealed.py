@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 _BLANK = b"0" * 64
 _PLACE = re.compile(rb'checksum\\?": \\?"([0-9a-f]{64})\\?"')
 _SEAL_AT_THE_END = re.compile(rb'"[0-9a-f]{64}"\s*\}\s*$')
-_DTYPES = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL"}
+_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool", "U8": "uint8"}
+_DTYPES |= {"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8"}
+"""Names of safetensors -> names of torch."""
 
 
 class DamagedError(ValueError):
@@ -32,7 +34,7 @@ def seal_json(values: Mapping[str, Any], *, indent: int | None = None) -> str:
 
 
 def open_json(text: str | bytes) -> dict[str, Any]:
-    """The object of `seal_json`, without the checksum.
+    """The object of `seal_json`, with or without an end of line, without the checksum.
 
     Raises:
         DamagedError: no JSON object, without a checksum, or with another one.
@@ -41,6 +43,7 @@ def open_json(text: str | bytes) -> dict[str, Any]:
     values = parse_object(data)
     if "checksum" not in values:
         raise DamagedError("it has no checksum")
+    data = data.removesuffix(b"\n")
     if not _is_sealed(data, len(data)):
         raise DamagedError("its contents do not match their checksum")
     del values["checksum"]
@@ -85,9 +88,6 @@ def open_tensors(data: bytes, key: str) -> tuple[dict[str, Any], dict[str, Tenso
     Raises:
         DamagedError: cut short, no safetensors file, without the entry, or with another checksum.
     """
-    import safetensors
-    import safetensors.torch
-
     end = 8 + int.from_bytes(data[:8], "little")
     if len(data) < 10 or end > len(data):
         raise DamagedError("it is cut short, or no safetensors file")
@@ -98,14 +98,31 @@ def open_tensors(data: bytes, key: str) -> tuple[dict[str, Any], dict[str, Tenso
     values = parse_object(metadata[key].encode("utf-8", "surrogatepass"))
     if isinstance(values.get("checksum"), str) and not _is_sealed(data, end):
         raise DamagedError("its contents do not match their checksum")
-    for name, entry in header.items():
-        dtype = entry.get("dtype") if isinstance(entry, dict) else None
-        if dtype not in _DTYPES:
-            raise DamagedError(f"{name} has the type {dtype!r}; expected one of {', '.join(sorted(_DTYPES))}")
+    return values, read_tensors(data)
+
+
+def read_tensors(data: bytes) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, in memory of their own. Raises `DamagedError`."""
+    import safetensors
+    import torch
+
+    deserialize: Any = safetensors.deserialize
+    tensors = {}
     try:
-        return values, safetensors.torch.load(data)
-    except (safetensors.SafetensorError, ValueError, RuntimeError, TypeError) as error:
-        raise DamagedError(str(error).splitlines()[0]) from error
+        for name, entry in deserialize(data):
+            if entry["dtype"] not in _DTYPES:
+                raise DamagedError(
+                    f"{name[:80]} has the type {entry['dtype']!r}; expected one of {', '.join(sorted(_DTYPES))}"
+                )
+            dtype = getattr(torch, _DTYPES[entry["dtype"]])
+            # safetensors 0.4 itself cannot load tensors without elements.
+            flat = torch.frombuffer(entry["data"], dtype=dtype) if entry["data"] else torch.empty(0, dtype=dtype)
+            tensors[name] = flat.reshape(entry["shape"])
+    except DamagedError:
+        raise
+    except (safetensors.SafetensorError, ValueError, RuntimeError, TypeError, OverflowError) as error:
+        raise DamagedError(str(error).splitlines()[0][:200]) from error
+    return tensors
 
 
 def parse_object(data: bytes) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, features
+from PIL import Image
 
 from focus.errors import FocusError, FocusWarning
 
@@ -235,6 +235,7 @@ def _ict_indices(path: Path) -> object:
     return read_indices(path)
 
 
+Image.init()
 READERS: dict[str, Reader] = {
     "npz": Reader(_npz, ".npz", _model),
     "npz-array": Reader(_npy_mean, ".npz", _npz_of_member),
@@ -261,7 +262,7 @@ READERS: dict[str, Reader] = {
     "gif": Reader(_image("GIF"), ".gif", _read_image),
     "bmp": Reader(_image("BMP"), ".bmp", _read_image),
     "ppm": Reader(_image("PPM"), ".ppm", _read_image),
-    **({"avif": Reader(_image("AVIF"), ".avif", _read_image)} if features.check("avif") else {}),
+    **({"avif": Reader(_image("AVIF"), ".avif", _read_image)} if "AVIF" in Image.SAVE else {}),
     "weights-safetensors": Reader(_weights("safetensors"), ".safetensors", _read_weights),
     "weights-zip": Reader(_weights("zip"), ".pth", _read_weights),
     "weights-pickle": Reader(_weights_pickle, ".pth", _weights_of_pickle),

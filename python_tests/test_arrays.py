@@ -153,5 +153,5 @@ def test_archives_that_numpy_does_not_write(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"PK\x05\x06" + bytes(17), b"text"])
 def test_what_is_no_archive(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.npz").write_bytes(content)
-    with pytest.raises(FocusError, match=r"a\.npz: expected an \.npz file of plain arrays"):
+    with pytest.raises(FocusError, match=r"a\.npz: (expected an \.npz file of plain arrays|.*empty)"):
         ArrayArchive(tmp_path / "a.npz", MIB)

@@ -13,7 +13,6 @@ import pytest
 from focus.cli import REFUSED, main
 from focus.errors import FocusError
 from focus.eval.results import read_results
-from focus.experiment.run import _alone
 from focus.report.results import read_json, write_json
 
 RESULT = {
@@ -100,12 +99,6 @@ def test_json_files_hold_no_numbers_that_json_does_not_know(tmp_path: Path) -> N
         path.write_text(f"[{constant}]")
         with pytest.raises(FocusError, match=rf"a\.json cannot be read as JSON \({constant}"):
             read_json(path)
-
-
-def test_a_lock_that_is_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "lock")
-    with _alone(tmp_path), pytest.raises(FocusError, match="another experiment"), _alone(tmp_path):
-        pass
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder"])

@@ -107,6 +107,8 @@ def test_damaged_files_are_named_and_left_as_they_are(tmp_path: Path) -> None:
             json.dumps({**json.loads(whole), "names": [], "occluded": [], "occluder": [], "yaw": [], "values": {}}),
             "at least one picture",
         ),
+        (whole.replace("0.1", "0.2"), "line 1: a: damaged .*checksum"),
+        (whole.replace('"checksum"', '"checksun"'), "line 1: a: damaged .*checksum"),
     ):
         path.write_text(text)
         with pytest.raises(FocusError, match=message):
@@ -122,6 +124,18 @@ def test_damaged_files_are_named_and_left_as_they_are(tmp_path: Path) -> None:
     for place in (tmp_path / "file" / "results.jsonl", tmp_path / "file" / "deeper" / "results.jsonl"):
         with pytest.raises(FocusError, match="cannot hold results"):
             append_results(place, [_result("a", [0.1, 0.2])])
+
+
+def test_lines_of_before_checksums_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    append_results(path, [_result("a", [0.1, 0.2])])
+    content = json.loads(path.read_text())
+    del content["checksum"]
+    path.write_text(json.dumps(content) + "\n")
+    assert read_results(path) == [_result("a", [0.1, 0.2])]
+    path.write_text(json.dumps(content | {"more": 1}) + "\n")
+    with pytest.raises(FocusError, match="unknown: more"):
+        read_results(path)
 
 
 def test_who_appends_waits_for_others(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from focus.errors import FocusError
+from focus.errors import FocusError, FocusWarning
 from focus.face import MorphableModel
 
 COLUMNS, ROWS = 10, 9
@@ -158,8 +158,9 @@ def _write(name: str, content: bytes) -> Callable[[Path], None]:
         ),
         (
             _edit("generic_neutral_mesh.obj", "f 3/3", "f 3/300"),
-            r"neutral_mesh\.obj: line \d+: a polygon of .* 300, which is not there",
+            r"neutral_mesh\.obj: damaged: .* not there \(it has 96\)",
         ),
+        (_edit("generic_neutral_mesh.obj", "vt 3.0", "vt inf"), r"neutral_mesh\.obj: damaged: .* not finite"),
         (_edit("generic_neutral_mesh.obj", "f 3/3", "f a/3"), r"neutral_mesh\.obj: line \d+: 'a/3' is no corner"),
     ],
 )
@@ -243,3 +244,17 @@ def test_lines_that_are_not_known_are_not_skipped(folder: Path, line: str) -> No
     path.write_text(path.read_text() + line + "\n")
     with pytest.raises(FocusError, match=r"identity000\.obj: line \d+: .*Copy the folder again"):
         MorphableModel.load(folder)
+
+
+def test_folders_in_metres_are_converted(original: Path, folder: Path) -> None:
+    for path in folder.glob("*.obj"):
+        lines = path.read_text().splitlines()
+        words = [line.split() for line in lines]
+        scaled = [" ".join(["v", *(repr(float(number) / 100) for number in row[1:])]) for row in words if row[0] == "v"]
+        path.write_text("\n".join([*scaled, *(line for line in lines if not line.startswith("v "))]))
+    with pytest.warns(FocusWarning, match=r"FaceXModel: the model is in metres, not centimetres"):
+        model = MorphableModel.load(folder)
+    expected = MorphableModel.load(original)
+    assert "in metres" in model.notes[0]
+    torch.testing.assert_close(model.mean_shape, expected.mean_shape, rtol=0, atol=1e-3)
+    torch.testing.assert_close(model.identity_basis, expected.identity_basis, rtol=0, atol=1e-3)

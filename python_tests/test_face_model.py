@@ -370,6 +370,12 @@ def test_truncation_keeps_the_first_components(small_model: MorphableModel) -> N
     short = small_model.truncated(12, 6)
     assert (short.identity_count, short.expression_count, short.albedo_count) == (12, 6, 80)
     assert torch.equal(short.identity_basis, small_model.identity_basis[:12])
+    assert torch.equal(small_model.truncated(np.uint8(12)).identity_basis, short.identity_basis)  # type: ignore[arg-type]
+    for wrong in (-1, 5.0, "5", True, np.array([5])):
+        with pytest.raises(FocusError, match=r"identity: expected 0 or more components, a whole number"):
+            small_model.truncated(wrong)  # type: ignore[arg-type]
+        with pytest.raises(FocusError, match=r"albedo: expected 0 or more components"):
+            small_model.with_gaussian_process_albedo(wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="identity: expected 0 to 80 components, got 81"):
         small_model.truncated(81)
     with pytest.raises(ValueError, match=r"expected shape \[B, 12\], got \[1, 80\]"):

@@ -10,15 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from focus.cli import main
-from focus.data.images import write_image
-from focus.data.synthetic import SyntheticFaces, SyntheticSettings
-from focus.face import MorphableModel
-from focus.report.meshes import encode_meshes
-from focus.train import shipped_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -44,68 +38,23 @@ def command_lines(first: str) -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def photo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
-    """A folder with photo.jpg, two more in photos/, landmarks.csv of all, and the landmarks of the first."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a reader has drawn the example (a small one); its photos also stand in for those of results.md."""
     folder = tmp_path_factory.mktemp("readme")
-    (folder / "photos").mkdir()
-    faces = SyntheticFaces(MorphableModel.procedural("small"), 128, 7, SyntheticSettings(occluded_fraction=0))
-    batch = faces.batch(0, 3)
-    rows = []
-    names = ("photo.jpg", "photos/a.jpg", "photos/b.jpg")
-    for name, image, points in zip(names, batch.image, batch.landmarks, strict=True):
-        write_image(folder / name, image.permute(1, 2, 0).numpy())
-        rows.append(",".join([Path(name).name, *map(str, points.flatten().tolist())]))
-    (folder / "landmarks.csv").write_text("\n".join(rows) + "\n")
-    for name in ("my_masks", "true_masks", "rendered_faces"):
-        (folder / name).mkdir()
-        for stem, mask in zip("ab", batch.face_mask[1:, 0], strict=True):
-            write_image(folder / name / f"{stem}.png", mask.numpy())
-    (folder / "occluded.txt").write_text("a\n")
-    network = shipped_checkpoint()
-    assert network is not None
-    shutil.copy(network, folder / "network.safetensors")
-    assets = folder / "focus" / "assets"  # as seen from the folder of the repository
-    assets.mkdir(parents=True)
-    shutil.copy(network, assets)
-    write_now(folder)
-    return folder, batch.landmarks[0].numpy()
-
-
-def write_now(folder: Path) -> None:
-    """A scan and an image in the layout of the NoW challenge, dataset/, and a prediction of it, meshes/."""
-    model = MorphableModel.procedural("small")
-    assert model.landmarks7 is not None
-    mesh = encode_meshes(model.mean_shape.numpy(), model.faces.numpy(), model.mean_albedo.numpy())[".obj"]
-    points = model.mean_shape[model.landmarks7].numpy()
-    picked = "".join(f'<point x="{x}" y="{y}" z="{z}"/>' for x, y, z in points.tolist())
-    files = {
-        "dataset/imagepathsvalidation.txt": b"A/selfie/1.jpg",
-        "dataset/scans/A/1.obj": mesh,
-        "dataset/scans_lmks_onlypp/A/1.pp": f"<PickedPoints>{picked}</PickedPoints>".encode(),
-        "meshes/A/selfie/1.obj": mesh,
-    }
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    np.save(folder / "meshes/A/selfie/1.npy", points)
-    for name, suffix in (("iphone_pictures", "jpg"), ("detected_face", "npy")):
-        path = folder / "dataset" / "final_release_version" / name / "A" / "selfie" / f"1.{suffix}"
-        path.parent.mkdir(parents=True)
-        if suffix == "jpg":
-            shutil.copy(folder / "photo.jpg", path)
-        else:
-            np.save(path, np.array({"left": 20, "top": 20, "right": 108, "bottom": 108}, dtype=object))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        assert main(["example", "--out", "example", "--size", "128", "--frames", "2"]) == 0
+    shutil.copytree(folder / "example" / "photos", folder / "photos")
+    shutil.copy(folder / "example" / "landmarks.csv", folder)
+    return folder
 
 
 @pytest.mark.parametrize(("where", "code"), python_blocks(), ids=lambda value: value if len(value) < 40 else "")
-def test_python_blocks_run(
-    where: str, code: str, photo: tuple[Path, np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, landmarks = photo
+def test_python_blocks_run(where: str, code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     # The default of fit_photo is the full face at 224 pixels; here the small one says the same in a second.
     code = code.replace("MorphableModel.procedural()", 'MorphableModel.procedural("small")')
-    exec(compile(code, where, "exec"), {"landmarks": landmarks})
+    exec(compile(code, where, "exec"), {})
 
 
 def test_thresholds_in_the_table_are_those_of_the_block(capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,6 +75,9 @@ def test_readme_has_both_examples() -> None:
 
 QUICK = {
     "fit": ["--model", "procedural-small", "--coarse-steps", "1", "--fine-steps", "2"],
+    "example": ["--size", "128", "--frames", "2"],
+    "model": [],
+    "prepare": [],
     "train": ["--scale", "0.0005", "--data.validation", "2", "--data.distinct", "16", "--log.tensorboard", "off"],
     "reconstruct": [],
     "demo": ["--scale", "0.0005", "--test-faces", "8"],
@@ -162,9 +114,8 @@ QUICK = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_focus_commands_run(page: Path, photo: tuple[Path, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_focus_commands_run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of a page, one after the other in one folder: later ones use what earlier ones wrote."""
-    folder, _ = photo
     monkeypatch.chdir(folder)
     for _, line in (found for found in command_lines("focus") if found[0] == page.name):
         name, *arguments = shlex.split(line, comments=True)[1:]
@@ -205,9 +156,62 @@ def test_benchmark_commands_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("page", "line"), command_lines("make"))
 def test_make_targets_exist(page: str, line: str) -> None:
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.findall(r"^([a-z-]+):", makefile, re.MULTILINE)
+    variables = re.findall(r"^([A-Z_]+) \?=", makefile, re.MULTILINE)
     for word in shlex.split(line, comments=True)[1:]:
-        assert "=" in word or word in targets
+        assert word.partition("=")[0] in (variables if "=" in word else targets)
+
+
+NOT_RUN = {
+    "python3 -m venv ~/focus-environment": "scripts/new_environment.sh, which .ci/run uses, does it",
+    ". ~/focus-environment/bin/activate": "changes the shell that reads it",
+    "pip install .": "make test-plain installs the wheel that this would build",
+    "pip install focus-face": "the same, from an index",
+    "cd ..": "changes the shell that reads it",
+}
+"""Commands of the pages that no test runs, and why."""
+
+WORDS = ("focus", "make", "python", "python3", "pip", "git", "cd", ".", "bash", "sudo", "apt", "export", "conda")
+
+
+def shell_lines() -> list[str]:
+    """Every indented line of the pages that begins as a command does."""
+    lines = [line[4:] for page in PAGES for line in page.read_text().splitlines() if re.match(r" {4}\S", line)]
+    return [re.sub(r"\s+# .*", "", line) for line in lines if line.split()[0] in WORDS or re.match(r"[A-Z_]+=", line)]
+
+
+def test_every_command_is_run_or_has_a_reason() -> None:
+    run = re.compile(r"focus |python (scripts|benchmarks)/|make ")
+    assert {line for line in shell_lines() if not run.match(line)} == set(NOT_RUN)
+    stages = (ROOT / ".ci" / "run").read_text()
+    for line in shell_lines():
+        if line.startswith("make "):
+            assert re.search(rf"^stage {line.split()[1]}\b", stages, re.MULTILINE), line
+
+
+def test_the_blocks_of_the_readme_are_commands_or_the_citation() -> None:
+    for block in re.findall(r"(?:^ {4}.*\n)+", (ROOT / "README.md").read_text(), re.MULTILINE):
+        first = block.split()[0]
+        assert first in WORDS or first.startswith("@inproceedings"), block
+
+
+def _inline_commands() -> list[tuple[str, ...]]:
+    """Commands within sentences: (command, further words ...)."""
+    spans = {tuple(span.split()) for page in PAGES for span in re.findall(r"`focus ([a-z][^`]*)`", page.read_text())}
+    return sorted(spans)
+
+
+@pytest.mark.parametrize("words", _inline_commands(), ids=" ".join)
+def test_commands_within_sentences_exist(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """The command, what it is a choice of, and every option."""
+    name = words[: 2 if words[0] in ("evaluate", "experiment") else 1]
+    with pytest.raises(SystemExit) as end:
+        main([*(word for word in name if not word.startswith("-")), "--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    for option in (word for word in words if word.startswith("--")):
+        assert option in text
 
 
 def test_paths_in_pages_exist() -> None:

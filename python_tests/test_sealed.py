@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from focus.errors import FocusError
 from focus.eval.misfit import MisfitPrior
+from focus.report.results import read_sealed, write_sealed
 from focus.sealed import DamagedError, open_json, open_tensors, seal_json, seal_tensors
 from focus.train import Header, load_checkpoint, save_checkpoint
 from focus.train.config import Settings
@@ -103,6 +104,22 @@ def test_sealed_json_that_was_changed_is_refused() -> None:
         seal_json({"a": float("nan")})
 
 
+def test_sealed_files_of_results(tmp_path: Path) -> None:
+    path = write_sealed(tmp_path / "a.json", {"methods": {"a": 1.5}, "seed": 3})
+    assert read_sealed(path) == {"methods": {"a": 1.5}, "seed": 3}
+    good = path.read_bytes()
+    for bit in range(8 * len(good)):
+        changed = bytearray(good)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        with pytest.raises(FocusError, match="cannot be read as JSON"):
+            read_sealed(path)
+    path.write_text('{"seed": 3}\n')  # of before there were checksums
+    assert read_sealed(path) == {"seed": 3}
+    with pytest.raises(FocusError, match="no such file"):
+        read_sealed(tmp_path / "none.json")
+
+
 def test_tensors_that_nobody_writes_are_refused() -> None:
     sealed = seal_tensors({"a": torch.ones(2)}, "focus", {"x": 1})
     values, tensors = open_tensors(sealed, "focus")
@@ -168,7 +185,7 @@ def test_a_setting_of_another_type_is_named(tmp_path: Path) -> None:
 
 
 def test_checkpoints_of_before_are_read_as_far_as_they_were_protected(tmp_path: Path) -> None:
-    """Format 1: CRC-32 over the tensors alone, as FOCUS 0.1.0 wrote it."""
+    """Format 1: CRC-32 over the tensors alone."""
     from focus.train.checkpoint import _crc32
 
     tensors = {"reconstruction.weight": torch.ones(2, 3)}

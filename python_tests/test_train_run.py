@@ -25,7 +25,7 @@ from focus.train import PhotoSource, Settings, SyntheticSource, export, load_che
 from focus.train.config import DataSettings, FaceSettings, LogSettings, StageSettings
 from focus.train.log import RunLogger
 from focus.train.run import build_features, pick_device
-from focus.train.sources import load, split_photos
+from focus.train.sources import Batches
 
 SETTINGS = replace(
     Settings.preset("small"),
@@ -118,18 +118,12 @@ def test_processes_share_a_batch(photos: tuple[Path, Path]) -> None:
         sources((0, 3))[1].batch(0)
 
 
-def test_validation_photos_are_never_trained_on() -> None:
-    for count in (1, 4, 5, 13, 1000):
-        training, held_out = split_photos(count, 32, seed=0)
-        assert sorted(training + held_out) == list(range(count))
-        assert len(held_out) == min(32, count // 5)
-    assert split_photos(100, 32, seed=0) == split_photos(100, 32, seed=0) != split_photos(100, 32, seed=1)
-
-
 def test_workers_change_nothing() -> None:
     source = SyntheticSource(SyntheticFaces(SETTINGS.face.build(), 32, seed=0), 2)
     order = [(0, 3), (0, 1 << 40), (0, 4)]
-    for key, batch in zip(order, load([source], iter(order), workers=1), strict=True):
+    with Batches([source], lambda: iter(order), workers=1) as batches:
+        found = list(batches)
+    for key, batch in zip(order, found, strict=True):
         expected = source.batch(key[1])
         assert torch.equal(batch.image, expected.image)
         assert batch.names == expected.names

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any, get_args
 
+import numpy as np
 import pytest
 import tyro
 
+from focus import conform
 from focus.errors import FocusError
 from focus.losses import SegmentationWeights
+from focus.nets import EncoderSettings
 from focus.train import Settings, plan
 from focus.train.config import (
     DataSettings,
+    GuardSettings,
     LogSettings,
     OptimiserSettings,
     Rate,
@@ -22,6 +28,7 @@ from focus.train.config import (
     StageSettings,
 )
 from focus.train.methods import METHODS, Method
+from focus.train.ranges import RANGES
 from focus.train.schedule import SEGMENTATION_STREAM, rate_of, robust_sigma
 
 
@@ -200,3 +207,105 @@ def test_settings_work_on_the_command_line() -> None:
         ),
         network=replace(small.network, segmentation=replace(small.network.segmentation, filters=(4, 8))),
     )
+
+
+ODD = (float("nan"), float("inf"), float("-inf"), -1, 0, 1, 1e30, 2**31, 10**400, True, "3", None, [1], np.int64(3))
+
+
+def _fields(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Dotted name of every leaf of settings, its declared type, and its value."""
+    for item in fields(settings):
+        value, kind = getattr(settings, item.name), conform.hints(type(settings))[item.name]
+        if is_dataclass(value):
+            yield from _fields(value, f"{prefix}{item.name}.")
+        else:
+            yield f"{prefix}{item.name}", kind, value
+
+
+def _numeric(kind: Any) -> bool:
+    return bool({int, float} & {kind, *get_args(kind), *(part for part in get_args(kind) for part in get_args(part))})
+
+
+LEAVES = list(_fields(Settings()))
+NUMERIC = [name for name, kind, _ in LEAVES if _numeric(kind)]
+
+
+def _with(settings: Any, name: str, value: Any) -> Any:
+    """Settings with one leaf replaced, as a program does it."""
+    first, _, rest = name.partition(".")
+    return replace(settings, **{first: _with(getattr(settings, first), rest, value) if rest else value})
+
+
+def _as_json(name: str, value: Any) -> Settings:
+    content: dict[str, Any] = {}
+    inner = content
+    *groups, last = name.split(".")
+    for group in groups:
+        inner = inner.setdefault(group, {})
+    inner[last] = list(value) if isinstance(value, tuple) else value
+    return Settings.from_dict(json.loads(json.dumps(content, default=int)))
+
+
+def test_every_number_has_a_range() -> None:
+    literal = {"segmentation_weights.neighbor_power"}
+    assert set(NUMERIC) | literal == set(RANGES)
+    assert all(any(value in allowed for value in (0, 1, 16, 0.5)) for allowed in RANGES.values())
+
+
+@pytest.mark.parametrize("name", NUMERIC)
+def test_numbers_out_of_range_are_refused_by_name(name: str) -> None:
+    """Whatever is put into a field by a program or by JSON is taken as it stands, or refused with its name."""
+    standard = next(value for leaf, _, value in LEAVES if leaf == name)
+    for odd in ODD:
+        for value in [odd, (odd,) * len(standard)] if isinstance(standard, tuple) else [odd]:
+            for make in (lambda v: _with(Settings(), name, v), lambda v: _as_json(name, v)):
+                found, told = _outcome(make, value)
+                if found is None:
+                    assert name.split(".")[-1].split("_")[0] in told, (value, told)
+                    continue
+                numbers = _value(found, name)
+                for number in numbers if isinstance(numbers, tuple) else (numbers,):
+                    assert number is None or (type(number) in (int, float) and number in RANGES[name]), value
+
+
+def _outcome(make: Callable[[Any], Settings], value: Any) -> tuple[Settings | None, str]:
+    try:
+        return make(value), ""
+    except FocusError as error:
+        return None, str(error)
+
+
+def _value(settings: Any, name: str) -> Any:
+    for part in name.split("."):
+        settings = getattr(settings, part)
+    return settings
+
+
+@pytest.mark.parametrize("name", [name for name, _, _ in LEAVES if name not in NUMERIC])
+def test_values_of_another_type_are_refused(name: str) -> None:
+    for value in (3.5, object(), ["a", 3], {"a": 1}):
+        with pytest.raises(FocusError):
+            _with(Settings(), name, value)
+
+
+def test_numbers_of_numpy_and_texts_as_paths_are_taken() -> None:
+    settings = replace(
+        Settings(), batch_size=np.int32(4), start="a.safetensors", guard=GuardSettings(lowest=np.float32(0))
+    )
+    assert type(settings.batch_size) is int
+    assert type(settings.guard.lowest) is float
+    assert settings.start == Path("a.safetensors")
+    assert Settings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+
+
+def test_what_only_together_is_too_much_is_refused() -> None:
+    with pytest.raises(FocusError, match="below 2\\*\\*31, so that indices fit"):
+        replace(Settings(), image_size=8192, batch_size=64)
+    with pytest.raises(FocusError, match="stages"):
+        replace(Settings(), stages=StageSettings(initialise=2**31 - 1, joint=2**31 - 1))
+    with pytest.raises(FocusError, match="scale"):
+        Settings().scaled(1e300)
+    with pytest.raises(FocusError, match="stages"):
+        Settings().scaled(1e6)
+    with pytest.raises(FocusError, match="as many blocks as widths"):
+        EncoderSettings(blocks=(1, 2))

@@ -2,7 +2,10 @@
 // operators that call this module.
 #include <pybind11/pybind11.h>
 
+#include <string>
+
 #include "bindings/bind.h"
+#include "bindings/build_info.h"
 #include "common/simd.h"
 
 #if defined(FOCUS_WITH_CUDA) && !defined(FOCUS_EMULATE_CUDA)
@@ -30,6 +33,8 @@ PYBIND11_MODULE(FOCUS_MODULE_NAME, module) {
 #else
     module.attr("cuda_version") = pybind11::none();
 #endif
+    const std::string missing = FOCUS_CUDA_MISSING;
+    module.attr("cuda_missing") = missing.empty() ? pybind11::object(pybind11::none()) : pybind11::object(pybind11::str(missing));
     module.attr("cuda_architectures") = FOCUS_CUDA_ARCHITECTURES;
     module.attr("compiler") = __VERSION__;
     module.def("uses_avx2", [] { return focus::uses_avx2().load(); });

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from focus.cli.command import Command, Outcome
 
 COMMANDS = {
+    "example": "Draw example photos with landmarks, true masks, a clip and a face model: something to try things on.",
     "demo": "Train four methods live on synthetic faces, compare them, and write a report.",
     "train": "Train on synthetic faces or on your photos, all stages in one go.",
     "fit": "Reconstruct the faces of photos without a trained network.",

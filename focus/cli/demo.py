@@ -14,7 +14,7 @@ from focus.cli.command import Command, Outcome, parse_as, say, shown_progress
 from focus.demo import TEST_FACES, DemoResult, DemoSettings, run_demo
 from focus.errors import FocusError
 from focus.eval.claims import check_claims
-from focus.report.results import read_json, write_json, write_text
+from focus.report.results import read_sealed, write_json, write_text
 from focus.report.tables import average, findings_markdown, findings_table, markdown_table, terminal_table
 from focus.train.config import Settings
 
@@ -55,7 +55,7 @@ class Demo(Command):
         metrics = average([result.metrics["methods"] for result in results])
         findings = results[0].findings
         if len(results) > 1:
-            findings = check_claims([read_json(path) for path in outcome.written if path.name == "per_image.json"])
+            findings = check_claims([read_sealed(path) for path in outcome.written if path.name == "per_image.json"])
             text = f"{markdown_table(metrics)}\n{findings_markdown(findings)}"
             outcome.written.append(write_text(self.out / "results.md", text))
             details = {"seeds": list(seeds), "methods": metrics, "claims": [found.as_dict() for found in findings]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import platform
 import shutil
@@ -17,12 +16,13 @@ from typing import Any, Literal
 from rich.table import Table
 from rich.text import Text
 
+from focus._compiled import load
 from focus._version import __version__
 from focus.cli.command import Command, Outcome, parse_as
 from focus.errors import FocusError
 
 _PACKAGES = ("torch", "numpy", "pillow", "safetensors", "tyro", "rich", "imageio", "trimesh")
-_OPTIONAL = {"h5py": "bfm", "scipy": "bfm", "tensorboard": "train", "matplotlib": "report", "igl": "evaluate"}
+_OPTIONAL = {"h5py": "bfm", "scipy": "evaluate", "tensorboard": "train", "matplotlib": "report", "igl": "evaluate"}
 _TOLERANCE = 1e-4
 """Largest relative difference between an operator and its twin; sums of float32 in another order stay below 1e-5."""
 _ROOM = 2 << 30
@@ -84,11 +84,14 @@ def _compiled() -> list[Check]:
     try:
         import torch
 
-        compiled = importlib.import_module("focus._C")
+        compiled = load()
     except ImportError as error:
-        return [Check("compiled module", "bad", f"cannot be imported ({error}); reinstall focus-face")]
+        return [Check("compiled module", "bad", str(error))]
     architectures = str(compiled.cuda_architectures or "")
-    kernels = f"CUDA {compiled.cuda_version}, architectures {architectures}" if compiled.cuda_version else "CPU only"
+    if compiled.cuda_version:
+        kernels = f"CUDA {compiled.cuda_version}, architectures {architectures}"
+    else:
+        kernels = f"CPU only ({compiled.cuda_missing})"
     found = [Check("compiled module", "good", f"{kernels}; compiler {compiled.compiler}")]
     found.append(Check("torch's CUDA", "good", torch.version.cuda or "none: a CPU build"))
     if not torch.cuda.is_available():
@@ -97,7 +100,7 @@ def _compiled() -> list[Check]:
         properties = torch.cuda.get_device_properties(index)
         text = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, {properties.major}.{properties.minor}"
         if compiled.cuda_version is None:
-            text += "; this build has no CUDA kernels: install nvcc and build again"
+            text += f"; this build has no CUDA kernels ({compiled.cuda_missing}): mend that and build again"
         found.append(Check(f"graphics card {index}", "good" if compiled.cuda_version else "note", text))
     return found
 
@@ -106,7 +109,7 @@ def _operators() -> list[Check]:
     try:
         import torch
 
-        compiled = importlib.import_module("focus._C")
+        compiled = load()
     except ImportError:
         return []
     devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() and compiled.cuda_version else [])

@@ -39,6 +39,8 @@ class Train(Command):
     """CSV file with their landmarks."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
     """Go on with the run in the folder."""
+    accept_changed_data: tyro.conf.FlagCreatePairsOff[bool] = False
+    """With --resume: go on although photos, landmarks or weights that the run reads are others than before."""
     export: Path | None = None
     """At the end also write the networks that learnt alone, in half precision, to this file."""
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
@@ -50,7 +52,7 @@ class Train(Command):
         if not turns:
             raise FocusError("focus train: all stages have 0 iterations (--stages.*): there is nothing to do")
         say(f"preset {self.preset}, method {settings.method}, {turns[-1].end} iterations in {len(turns)} turns")
-        finished = train(settings, self.out, resume=self.resume)
+        finished = train(settings, self.out, resume=self.resume, accept_changed_data=self.accept_changed_data)
         written = sorted(
             path for path in self.out.rglob("*") if path.is_file() and not path.name.startswith((".", "events."))
         )

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from focus.conform import conform
 from focus.data.sampling import PATCH, stream
 from focus.errors import FocusError
 
@@ -34,6 +35,7 @@ class PatchSettings:
     """Width over height, from and to; drawn evenly on a logarithmic scale."""
 
     def __post_init__(self) -> None:
+        conform(self, "data.patches")
         if not 0 <= self.probability <= 1:
             raise FocusError(f"patches: probability: expected a number in [0, 1], got {self.probability}")
         if not 0 < self.area[0] <= self.area[1] <= 1:

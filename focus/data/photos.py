@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from focus import limits
 from focus.data.align import MINIMUM_SIZE, Alignment, estimate_alignment
 from focus.data.batches import FaceBatch
 from focus.data.conventions import check_landmarks
@@ -25,6 +27,7 @@ from focus.data.landmarks import (
     read_landmarks,
 )
 from focus.errors import FocusError
+from focus.files import read_input
 
 _CACHE_MARGIN = 1.25
 """Cached crops are this much wider than the network's, so that augmentation can move within real pixels."""
@@ -63,13 +66,17 @@ class PhotoItem:
     alignment: Alignment
     photo_size: tuple[int, int]
     """(height, width)."""
+    digest: str
+    """SHA-256 of the file, in hexadecimal."""
+    state: tuple[int, int] | None
+    """Size of the file in bytes and time of its last change in nanoseconds, when it was read first."""
 
 
 class PhotoFolder:
     """The photos of a landmark file, each decoded once, aligned and cropped.
 
     Crops stay in memory (a little more than S x S x 3 bytes each) up to `cache_bytes`; later ones are decoded again at
-    each use.
+    each use, if the file is still the same.
 
     Args:
         folder: where the photos are; names in the landmark file mean files in it (`resolve_photo`).
@@ -128,23 +135,30 @@ class PhotoFolder:
         Args:
             indices: positions in `items`.
             augment_seed: None for the plain crops; otherwise each photo gets its own random similarity, mirroring and
-                colour, which depend on this seed and the photo's index only.
+                colour, which depend on this seed and the photo's content only.
 
         Returns:
             A batch on the CPU with image, landmarks, landmark_weights and names; all truth is None.
+
+        Raises:
+            FocusError: a photo that is not kept in memory was changed or removed.
         """
         images, points, weights = [], [], []
         for index in indices:
             item = self.items[index]
             crop = self._crops[index]
             if crop is None:
+                if _state(item.path) != item.state:
+                    raise FocusError(f"{item.path}: was changed or removed while it was in use")
                 crop = _margin_alignment(item.alignment).crop_image(read_image(item.path))
             landmarks = item.alignment.to_crop(item.landmarks)
             weight = item.landmark_weights
             if augment_seed is None:
                 image = _without_margin(crop, self.image_size)
             else:
-                rng = np.random.Generator(np.random.Philox(key=np.array([augment_seed, index], dtype=np.uint64)))
+                rng = np.random.Generator(
+                    np.random.Philox(key=np.array([augment_seed, int(item.digest[:16], 16)], dtype=np.uint64))
+                )
                 image, landmarks, weight = augment(crop, landmarks, weight, self.image_size, self.augmentation, rng)
             images.append(torch.from_numpy(image))
             points.append(torch.from_numpy(landmarks.astype(np.float32)))
@@ -163,9 +177,21 @@ class PhotoFolder:
         photo = read_image(face.path)
         check_landmarks(values, photo, image_orientation(face.path), face.name)
         alignment = estimate_alignment(values if len(values) == 5 else five_from_68(values), self.image_size)
+        state = _state(face.path)
+        digest = hashlib.sha256(read_input(face.path, limits.IMAGE_FILE)).hexdigest()
         landmarks, weights = expand_to_68(values)
-        item = PhotoItem(face.name, face.photo, face.path, landmarks, weights, alignment, photo.shape[:2])
+        item = PhotoItem(
+            face.name, face.photo, face.path, landmarks, weights, alignment, photo.shape[:2], digest, state
+        )
         return item, photo
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def augment(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from focus.conform import conform
 from focus.data import sampling
 from focus.data.backgrounds import draw_background, draw_surroundings, hair_color
 from focus.data.batches import FaceBatch
@@ -48,6 +49,7 @@ class SyntheticSettings:
     """Error of hidden landmarks (about its root mean square), in face widths; correlated: detectors guess them."""
 
     def __post_init__(self) -> None:
+        conform(self, "data.synthetic")
         unknown = sorted(set(self.occluders) - set(OCCLUDERS))
         if unknown or not self.occluders:
             raise FocusError(

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from focus import limits
 from focus.data.batches import FaceBatch
 from focus.demo.jobs import ORDER, build_methods, draw_large, shown_in_rounds, test_set
 from focus.eval.benchmark import score
@@ -16,13 +15,12 @@ from focus.eval.claims import Finding
 from focus.eval.shape import fit_similarity
 from focus.experiment.provenance import machine
 from focus.face import Renderer
-from focus.files import read_text
-from focus.record import parse_json
 from focus.report.charts import Curve
 from focus.report.demo_page import DemoReport, Faces
 from focus.report.viewer import Mesh, viewer
 from focus.train.checkpoint import load_trained
 from focus.train.config import Settings
+from focus.train.log import read_log
 from focus.train.schedule import plan
 from focus.train.trainer import LAST
 
@@ -113,7 +111,7 @@ def _scores(training: Mapping[str, Settings], runs: Path) -> dict[str, list[Curv
     for name in ORDER:
         if name not in training:
             continue
-        lines = [line for line in read_log(runs / name) if line["kind"] == "validation"]
+        lines = [line for line in read_log(runs / name / "log.jsonl") if line["kind"] == "validation"]
         for key, title in titles.items():
             if name == "Oracle" and key == "outlier_iou":
                 continue  # its mask is given
@@ -129,7 +127,7 @@ def _losses(training: Mapping[str, Settings], runs: Path) -> dict[str, list[Curv
             name,
             [
                 (own_iterations(training[name], line["step"]), line["pixel"])
-                for line in read_log(runs / name)
+                for line in read_log(runs / name / "log.jsonl")
                 if line["kind"] == "joint/reconstruction" and "pixel" in line
             ],
             name.lower(),
@@ -137,7 +135,7 @@ def _losses(training: Mapping[str, Settings], runs: Path) -> dict[str, list[Curv
         for name in ORDER
         if name in training
     ]
-    lines = [line for line in read_log(runs / "FOCUS") if line["kind"] == "joint/segmentation"]
+    lines = [line for line in read_log(runs / "FOCUS" / "log.jsonl") if line["kind"] == "joint/segmentation"]
     terms = ("neighbor", "distance", "area", "preserve", "binary")
     segmentation = [
         Curve(
@@ -161,9 +159,3 @@ def own_iterations(settings: Settings, step: int, network: str = "reconstruction
     """How often a network has learnt when a run has done `step` iterations of both."""
     turns = plan(settings.stages, settings.method)
     return sum(min(max(step - turn.start, 0), turn.length) for turn in turns if turn.network == network)
-
-
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The lines of ``log.jsonl`` of a run."""
-    path = folder / "log.jsonl"
-    return [parse_json(line, path) for line in read_text(path, limits.LOG_FILE).splitlines()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import shutil
 import time
@@ -20,8 +21,9 @@ from focus.eval.benchmark import TEST_SEED_OFFSET, Evaluation
 from focus.eval.claims import Finding, check_claims
 from focus.experiment.provenance import commit
 from focus.experiment.training import short_schedule
+from focus.lock import only_one
 from focus.report.demo_page import demo_page, faces_sheet
-from focus.report.results import write_json, write_text
+from focus.report.results import write_sealed, write_text
 from focus.train.checkpoint import load_trained, shipped_checkpoint
 from focus.train.config import Settings
 from focus.train.run import pick_device
@@ -81,10 +83,19 @@ def run_demo(settings: DemoSettings, *, progress: Progress, message: Callable[[s
     started = time.monotonic()
     base = replace(settings.training or Settings.preset("small"), seed=settings.seed, threads=1, workers=0)
     pick_device(base.device)
+    with contextlib.ExitStack() as stack:
+        note = stack.enter_context(only_one(settings.out, "demo"))
+        if note:
+            message(note)
+        return _alone(settings, base, started, progress, message)
+
+
+def _alone(
+    settings: DemoSettings, base: Settings, started: float, progress: Progress, message: Callable[[str], None]
+) -> DemoResult:
     runs = settings.out / "training"
     initial = settings.initial or shipped_checkpoint()
     if initial is None:
-        settings.out.mkdir(parents=True, exist_ok=True)
         initial = _initialise(base, runs / "initial", progress, message)
     base = short_schedule(initial, settings.seed, base)
     start = load_trained(initial)  # fails here, before any work, where it does not fit
@@ -94,7 +105,6 @@ def run_demo(settings: DemoSettings, *, progress: Progress, message: Callable[[s
             f"{base.face} at {base.image_size} pixels. Use a checkpoint of the preset 'small'."
         )
     training = {name: replace(base, method=method) for name, method in TRAINED.items()}
-    settings.out.mkdir(parents=True, exist_ok=True)
     for name in training:
         _clear(runs / name)
     message(f"training {', '.join(training)} from {initial.name}, in {runs}")
@@ -114,8 +124,8 @@ def run_demo(settings: DemoSettings, *, progress: Progress, message: Callable[[s
     }
     findings = check_claims([evaluation.per_image()])
     written = [
-        write_json(settings.out / "metrics.json", metrics),
-        write_json(settings.out / "per_image.json", {"seed": settings.seed, **evaluation.per_image()}),
+        write_sealed(settings.out / "metrics.json", metrics),
+        write_sealed(settings.out / "per_image.json", {"seed": settings.seed, **evaluation.per_image()}),
     ]
     minutes = (time.monotonic() - started) / 60
     report = gather_report(metrics, findings, training, runs, initial, rounds, minutes)

@@ -1,7 +1,8 @@
 """Files of results that several runs append to, and what is read out of them.
 
 One line of JSON for each method, training seed and subset of the test set, with the values of every picture: what
-paired comparisons between methods of different runs need. Pictures are told apart by the digest of the test set.
+paired comparisons between methods of different runs need. Pictures are told apart by the digest of the test set. Each
+line ends with a checksum; lines of before checksums are read, too.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from focus import limits
 from focus.errors import FocusError
 from focus.eval.benchmark import HALVES, IMAGE_VALUES, Evaluation
 from focus.files import read_text, write_files
+from focus.sealed import DamagedError, open_any_json, seal_json
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def write_results(path: Path, results: Sequence[Result]) -> Path:
     Raises:
         FocusError: the file system refused; a file of before is untouched.
     """
-    text = "".join(json.dumps(asdict(result), allow_nan=False) + "\n" for result in results)
+    text = "".join(seal_json(asdict(result)) + "\n" for result in results)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_files({path: text.encode()})
@@ -191,6 +193,14 @@ def _parse(line: str, place: str) -> Result:
             "delete the line, or move the file away"
         ) from error
     _check(result, place)
+    try:  # last: what is wrong with a value tells more than that something was changed
+        unknown = sorted(open_any_json(line.encode()).keys() - {field.name for field in fields(Result)})
+        if unknown:
+            raise DamagedError(f"unknown: {', '.join(unknown)}")
+    except DamagedError as error:
+        raise FocusError(
+            f"{place}: {result.method}: damaged ({error}); delete the line, or move the file away"
+        ) from error
     return result
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +21,7 @@ from focus.experiment.provenance import commit, machine
 from focus.experiment.recipes import ABLATION, RECIPES, TABLE2
 from focus.experiment.runs import Run, Scores, TestSettings, run_of, train_and_score
 from focus.experiment.training import short_schedule, train_run
+from focus.lock import only_one
 from focus.report.experiment import ETAS, Pipelines, Sweep, pipelines_report, sweep_report
 from focus.report.files import write_together
 from focus.report.results import write_json
@@ -132,7 +131,10 @@ def run_experiment(
     # Before hours of training, not after them.
     require("scipy.stats", extra="evaluate", purpose="test differences")
     require("matplotlib.figure", extra="report", purpose="draw figures")
-    with _alone(settings.out):
+    with contextlib.ExitStack() as stack:
+        note = stack.enter_context(only_one(settings.out, "experiment", name="lock"))
+        if note:
+            message(note)
         base = _base(settings, progress, message)
         runs = list(_runs(settings, base))
         fresh = sum(not run.complete for run in runs)
@@ -157,29 +159,6 @@ def run_experiment(
             runs.sort(key=lambda run: (rows.index(run.name), run.settings.seed))
         scores = [found[_title(run)] for run in runs if _title(run) in found]
         return _report(settings, base, scores, failed, (time.monotonic() - started) / 60)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keeps a second experiment from training the same runs at the same time. The lock is the system's: it ends with
-    the process, however that ends.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # For reading and writing, since whoever opens a FIFO for writing alone waits for a reader.
-        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise FocusError(f"{folder}: cannot be written ({error.strerror or error}); choose another folder") from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise FocusError(
-                f"{folder}: another experiment is at work here; wait for it, or choose another folder"
-            ) from error
-        yield
-    finally:
-        os.close(handle)
 
 
 def _report(

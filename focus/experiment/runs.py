@@ -21,11 +21,12 @@ from focus.eval.testset import VERSION, benchmark_faces, digest
 from focus.experiment.provenance import commit
 from focus.experiment.training import mean_face_of, method_of, train_run
 from focus.files import digest_input
-from focus.report.results import read_json, write_json
+from focus.report.results import read_sealed, write_sealed
 from focus.train.checkpoint import Trained, load_trained
 from focus.train.config import Settings
+from focus.train.record import what_it_computes
 from focus.train.run import pick_device
-from focus.train.trainer import LAST, what_it_computes
+from focus.train.trainer import LAST
 
 FACES = Within(2, COUNT.high)
 """Of the test set."""
@@ -105,15 +106,29 @@ def run_of(
     Two runs share a folder where they compute the same: then one is made, under whatever name.
 
     Raises:
-        FocusError: the initial weights cannot be read.
+        FocusError: the initial weights, or other files that decide what is computed, cannot be read.
     """
-    start = None
-    if settings.start is not None:
-        start = digest_input(settings.start, limits.WEIGHTS_FILE)
-    content = {"start": start, **what_it_computes(settings)} if trained else {"start": start}
+    content: dict[str, Any] = {"start": _digest(settings.start, "initial weights")}
+    if trained:
+        content |= what_it_computes(settings)
+        # What lies there decides, not where: another file under the same name is another run.
+        content["arcface"] = _digest(settings.arcface, "arcface")
+        content["imagenet"] = _digest(settings.imagenet, "imagenet")
+        source = Path(settings.face.source)
+        if source.is_file():
+            content["face"] = {**content["face"], "source": _digest(source, "face model")}
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
     kind = settings.method if trained else "mean-face"
     return Run(name, settings, runs / f"{kind}-seed{settings.seed}-{key}", trained, point)
+
+
+def _digest(path: Path | None, what: str) -> str | None:
+    if path is None:
+        return None
+    try:
+        return digest_input(path, limits.WEIGHTS_FILE)
+    except FocusError as error:
+        raise FocusError(f"{path}: {what}: cannot be read ({error})") from error
 
 
 def train_and_score(report: parallel.Report, run: Run, test: TestSettings) -> Scores:
@@ -126,7 +141,7 @@ def train_and_score(report: parallel.Report, run: Run, test: TestSettings) -> Sc
     if run.trained and (_trained_by(run) is None or not run.complete):
         with _told_what_to_delete(run):
             train_run(report, run.settings, run.folder)
-        write_json(run.done, {"name": run.name, "settings": run.settings.to_dict(), "commit": commit()})
+        write_sealed(run.done, {"name": run.name, "settings": run.settings.to_dict(), "commit": commit()})
     with _told_what_to_delete(run):
         trained = load_trained(run.checkpoint, device=pick_device(run.settings.device))
     try:
@@ -138,7 +153,7 @@ def train_and_score(report: parallel.Report, run: Run, test: TestSettings) -> Sc
 def _trained_by(run: Run) -> str | None:
     """The commit that finished training it; None: nobody did, as far as can be read."""
     try:
-        found = read_json(run.done)["commit"]
+        found = read_sealed(run.done)["commit"]
     except (FocusError, KeyError, TypeError):
         return None
     return str(found)
@@ -163,7 +178,7 @@ def _files(run: Run, test: TestSettings) -> tuple[Path, Path]:
 def _read_scores(run: Run, trained: Trained, test: TestSettings) -> Scores:
     """Raises whatever damaged files make of themselves."""
     tables, pictures = _files(run, test)
-    content = read_json(tables)
+    content = read_sealed(tables)
     faces = benchmark_faces(trained.model, run.settings.image_size, test.subset)
     if content["digest"] != digest(faces, test.faces):
         raise ValueError("scores of another test set")
@@ -222,7 +237,7 @@ def _score(report: parallel.Report, run: Run, trained: Trained, test: TestSettin
     tables, pictures = _files(run, test)
     content = {"digest": mark, "commit": commit(), "metrics": evaluation.metrics()}
     write_results(pictures, results)
-    write_json(tables, content)  # last: what says that all of it is there
+    write_sealed(tables, content)  # last: what says that all of it is there
     return _scores_of(run, content, results)
 
 

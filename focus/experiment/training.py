@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +11,13 @@ from pathlib import Path
 from focus import parallel
 from focus.errors import FocusError
 from focus.eval.benchmark import Method, mean_face, whole_face
-from focus.train.checkpoint import Trained, load_checkpoint
-from focus.train.config import Settings
+from focus.train.checkpoint import Trained
+from focus.train.config import LogSettings, Settings
 from focus.train.log import RunLogger
 from focus.train.methods import mask_rule
-from focus.train.run import build_data, build_features, build_networks, pick_device
+from focus.train.run import train
 from focus.train.schedule import Turn
-from focus.train.trainer import LAST, Trainer
+from focus.train.trainer import Trainer
 
 DISTINCT_FACES = 4000
 """Training faces: drawing one costs as much as training on it, and a few rounds over this many do not wear them out."""
@@ -37,8 +39,8 @@ def short_schedule(initial: Path, seed: int, training: Settings | None = None) -
 class JobLogger(RunLogger):
     """Writes the files of a run, and tells progress to the process that shows it."""
 
-    def __init__(self, report: parallel.Report, folder: Path, settings: Settings, step: int = 0) -> None:
-        super().__init__(folder, replace(settings.log, pictures=0, tensorboard="off"), step=step)
+    def __init__(self, report: parallel.Report, folder: Path, settings: LogSettings, step: int = 0) -> None:
+        super().__init__(folder, replace(settings, pictures=0, tensorboard="off"), step=step)
         self._report = report
 
     def progress(self, step: int, total: int, text: str, seconds_left: float) -> None:
@@ -47,7 +49,7 @@ class JobLogger(RunLogger):
 
     def message(self, text: str) -> None:
         """Into a file of the run."""
-        with open(self.folder / "messages.txt", "a", encoding="utf-8") as file:
+        with contextlib.suppress(OSError), open(self.folder / "messages.txt", "a", encoding="utf-8") as file:
             file.write(text + "\n")
 
 
@@ -63,27 +65,9 @@ def train_run(
     Raises:
         FocusError: as `focus.train.train`, or a signal ended the run.
     """
-    last = folder / LAST
-    checkpoint = load_checkpoint(last) if last.exists() else None
-    model = settings.face.build()
-    with JobLogger(report, folder, settings, checkpoint.header.step if checkpoint else 0) as logger:
-        data, validation = build_data(settings, model, logger)
-        trainer = Trainer(
-            settings,
-            model,
-            build_networks(settings, model),
-            data,
-            build_features(settings, logger),
-            validation=validation,
-            folder=folder,
-            logger=logger,
-            device=pick_device(settings.device),
-            after_turn=after_turn,
-        )
-        if checkpoint:
-            trainer.resume(checkpoint)
-        if not trainer.run():
-            raise FocusError("stopped by a signal")
+    make_logger = functools.partial(JobLogger, report)
+    if not train(settings, folder, resume=True, after_turn=after_turn, make_logger=make_logger):
+        raise FocusError("stopped by a signal")
 
 
 def method_of(trained: Trained, name: str) -> Method:

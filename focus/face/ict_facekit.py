@@ -147,6 +147,11 @@ def _triangles(path: Path, mesh: Polygons) -> _Triangles:
     vertices, numbers = mesh.faces[wanted], mesh.texture_faces[wanted]
     if not len(mesh.texture) or (numbers < 0).any():
         return _Triangles(vertices, None)
+    if (numbers >= len(mesh.texture)).any() or not np.isfinite(mesh.texture).all():
+        raise FocusError(
+            f"{path}: damaged: polygons use texture coordinates that are not there (it has {len(mesh.texture)}) or are "
+            "not finite. Copy the folder again"
+        )
     # Each material has a square tile of its own beside the others: u from 0 to 1, from 1 to 2, ...
     of_corners = mesh.texture[numbers]
     tile = np.floor(of_corners.mean(axis=1, keepdims=True))

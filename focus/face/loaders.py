@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -23,7 +22,7 @@ from focus.face.ict_facekit import NEUTRAL
 from focus.face.model import LANDMARK_COUNT, ExpressionPrior, MorphableModel
 from focus.face.units import millimetres_per_unit
 from focus.files import check_input, read_input, write_files
-from focus.sealed import DamagedError, open_tensors, parse_object, seal_tensors
+from focus.sealed import DamagedError, open_tensors, parse_object, read_tensors, seal_tensors
 
 OWN_SUFFIXES = (".focusmodel", ".safetensors")
 _FORMAT = 2
@@ -180,12 +179,8 @@ def _read_format_1(path: Path, data: bytes) -> tuple[dict[str, Any], dict[str, T
             f"{path}: expected a FOCUS model (metadata {_KEY!r}), got format = {str(found)[:40]!r}; "
             "was it written by another program or version?"
         )
-    try:
-        tensors = safetensors.torch.load(data)
-    except Exception as error:  # safetensors raises many kinds for damaged files
-        raise DamagedError(str(error)[:200]) from error
     defaults = {"name": path.stem, "licence": "unknown", "expression_prior": "normal"}
-    return {key: metadata.get(key, default) for key, default in defaults.items()}, tensors
+    return {key: metadata.get(key, default) for key, default in defaults.items()}, read_tensors(data)
 
 
 def save_model(model: MorphableModel, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -190,7 +191,7 @@ class MorphableModel(torch.nn.Module):
             ("expression", expression, self.expression_count),
             ("albedo", albedo, self.albedo_count),
         ):
-            counts[key] = have if wanted is None else wanted
+            counts[key] = have if wanted is None else component_count(f"{self.name}: {key}", wanted)
             if not 0 <= counts[key] <= have:
                 raise FocusError(f"{self.name}: {key}: expected 0 to {have} components, got {wanted}")
         return self._replaced(
@@ -329,6 +330,17 @@ _ARRAYS = (
 )
 _FLOATS = ("mean_shape", "identity_basis", "expression_basis", "mean_albedo", "albedo_basis", "uv")
 _TEXTS = ("name", "licence", "expression_prior", "recipe", "notes")
+
+
+def component_count(what: str, value: object) -> int:
+    """A number of components, also one of numpy's; `FocusError` for all else than whole numbers from 0."""
+    try:
+        count = -1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        count = -1
+    if count < 0:
+        raise FocusError(f"{what}: expected 0 or more components, a whole number, got {value!r}")
+    return count
 
 
 def _combine(coefficients: Tensor, basis: Tensor, name: str) -> Tensor:

@@ -14,7 +14,7 @@ from focus import ops
 from focus.errors import FocusError
 from focus.face import template_albedo
 from focus.face import template_surface as surface
-from focus.face.model import MorphableModel
+from focus.face.model import MorphableModel, component_count
 from focus.face.procedural import template_landmarks
 from focus.face.template_mesh import EYEBALL, SKIN, Indices, TemplateMesh, build_mesh
 from focus.face.template_surface import Array, smoothstep
@@ -139,8 +139,9 @@ def paint_albedo(model: MorphableModel, components: int) -> tuple[Tensor, Tensor
             mesh.
 
     Raises:
-        FocusError: the landmarks are not those of a face: they lie in one plane.
+        FocusError: the landmarks are not those of a face: they lie in one plane; or no number of components.
     """
+    components = component_count("synthetic albedo", components)
     points = model.mean_shape.detach().cpu().numpy().astype(np.float64)
     faces = model.faces.cpu().numpy().astype(np.int64)
     landmarks = model.landmarks68.cpu().numpy()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from focus.conform import conform
 from focus.errors import FocusError
 from focus.nets.resnet import Block, Normalisation
 
@@ -69,6 +70,7 @@ class EncoderSettings:
     """The image is then divided by this."""
 
     def __post_init__(self) -> None:
+        conform(self, "network.encoder")
         for name in ("identity", "expression", "albedo"):
             for kind in ("count", "used"):
                 value = getattr(self, f"{name}_{kind}")
@@ -78,6 +80,11 @@ class EncoderSettings:
             value = getattr(self, name)
             if min(value if isinstance(value, tuple) else (value,), default=1) < 1:
                 raise FocusError(f"EncoderSettings.{name}: expected numbers >= 1, got {value}")
+        if not 0 < len(self.blocks) == len(self.widths) == len(self.strides):
+            raise FocusError(
+                "EncoderSettings: expected as many blocks as widths and strides, one for each stage, got "
+                f"{self.blocks}, {self.widths}, {self.strides}"
+            )
         if min(self.input_deviation) <= 0:
             raise FocusError(f"EncoderSettings.input_deviation: expected positive numbers, got {self.input_deviation}")
 
@@ -98,6 +105,7 @@ class SegmentationSettings:
     """Paste the render onto the photo outside the face, as the authors' 2023 release does, instead of onto black."""
 
     def __post_init__(self) -> None:
+        conform(self, "network.segmentation")
         if len(self.filters) < 2 or min(self.filters) < 1:
             raise FocusError(
                 f"SegmentationSettings.filters: expected at least two positive numbers, got {self.filters}"

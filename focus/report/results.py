@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -11,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from focus import limits
-from focus.files import read_text
+from focus.errors import FocusError
+from focus.files import read_input, read_text
 from focus.record import parse_json
 from focus.report.files import write_together
+from focus.sealed import DamagedError, open_any_json, seal_json
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -33,6 +36,24 @@ def read_json(path: Path) -> Any:
         FocusError: missing, unreadable or damaged.
     """
     return parse_json(read_text(path, limits.TEXT_FILE), path)
+
+
+def write_sealed(path: Path, value: Mapping[str, Any]) -> Path:
+    """As `write_json`, with a checksum as the last entry: for what later commands read back and compute with."""
+    return write_text(path, seal_json(plain(value), indent=1) + "\n")
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Reads a file of `write_sealed`, or of before there were checksums.
+
+    Raises:
+        FocusError: missing, damaged, or no JSON object.
+    """
+    data = read_input(path, limits.LOG_FILE)
+    try:
+        return open_any_json(data.removeprefix(codecs.BOM_UTF8))
+    except DamagedError as error:
+        raise FocusError(f"{path} cannot be read as JSON ({error})") from error
 
 
 def plain(value: Any) -> Any:

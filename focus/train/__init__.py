@@ -14,8 +14,9 @@ from focus.train.checkpoint import (
 from focus.train.config import Settings
 from focus.train.run import train
 from focus.train.schedule import Turn, plan
+from focus.train.scores import Prediction
 from focus.train.sources import DataSource, PhotoSource, SyntheticSource
-from focus.train.trainer import Prediction, Trainer
+from focus.train.trainer import Trainer
 
 __all__ = [
     "Checkpoint",

@@ -13,8 +13,9 @@ import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
+from focus.conform import conform, hints
 from focus.data.patches import PatchSettings
 from focus.data.sampling import PoseSettings
 from focus.data.synthetic import SyntheticSettings
@@ -23,10 +24,11 @@ from focus.face import MorphableModel
 from focus.losses import ROBUST_CUTOFF, ROBUST_SIGMA, ReconstructionWeights, SegmentationWeights
 from focus.nets import NetworkSettings
 from focus.train.methods import METHODS, Method, require_true_masks
+from focus.train.ranges import check_ranges
 
 Preset = Literal["paper", "official", "small"]
 Stage = Literal["initialise", "segmentation", "joint", "adapt"]
-T = TypeVar("T")
+_LARGEST_SCALE = 1e6
 
 
 @dataclass(frozen=True)
@@ -249,44 +251,27 @@ class Settings:
     """Processes that draw the next faces meanwhile (each with its own copy of cached photos); 0: none."""
 
     def __post_init__(self) -> None:
+        conform(self, "")
+        check_ranges(self)
         stages = self.stages
-        _check("image_size", self.image_size, self.image_size >= 16, "at least 16 pixels")
-        _check("batch_size", self.batch_size, self.batch_size >= 1, "at least 1")
-        _check("seed", self.seed, 0 <= self.seed < 1 << 32, "a number in [0, 2**32)")
-        for name in ("binary_ramp", "threads", "workers"):
-            _check(name, getattr(self, name), getattr(self, name) >= 0, "a number >= 0")
-        for item in fields(stages):
-            _check(f"stages.{item.name}", getattr(stages, item.name), getattr(stages, item.name) >= 0, "a number >= 0")
         _check(
             "stages.segmentation_in_cycle",
             stages.segmentation_in_cycle,
             0 < stages.segmentation_in_cycle < stages.cycle,
             f"between 1 and cycle - 1 = {stages.cycle - 1}, so that both networks get their turn",
         )
-        robust = self.robust
-        _check("robust.sigma", robust.sigma, 0 < robust.sigma <= robust.sigma_start, "0 < sigma <= sigma_start")
-        parts = (robust.plain, robust.anneal)
         _check(
-            "robust.plain, robust.anneal", parts, min(parts) >= 0 and sum(parts) <= 1, "fractions of together at most 1"
+            "stages", "more", sum(getattr(stages, item.name) for item in fields(stages)) < 1 << 31, "below 2**31 in all"
         )
-        _check("robust.cutoff", robust.cutoff, 0 < robust.cutoff < math.inf, "a finite number > 0")
+        robust = self.robust
+        _check("robust.sigma", robust.sigma, robust.sigma <= robust.sigma_start, "0 < sigma <= sigma_start")
+        parts = (robust.plain, robust.anneal)
+        _check("robust.plain, robust.anneal", parts, sum(parts) <= 1, "fractions of together at most 1")
         window = self.segmentation_weights.neighbor_window
-        _check("segmentation_weights.neighbor_window", window, window in range(1, 16, 2), "an odd number in 1 to 15")
-        optimiser = self.optimiser
-        clip = optimiser.gradient_clip
-        _check("optimiser.gradient_clip", clip, clip is None or clip > 0, "a number > 0, or none")
-        for name in ("initialise", "segmentation", "joint_reconstruction", "joint_segmentation"):
-            rate = getattr(optimiser, name)
-            _check(f"optimiser.{name}.start", rate.start, 0 <= rate.start < math.inf, "a finite number >= 0")
-            _check(f"optimiser.{name}.decay_every", rate.decay_every, rate.decay_every >= 1, "at least 1")
-            _check(f"optimiser.{name}.warm_up", rate.warm_up, rate.warm_up >= 0, "a number >= 0")
-        _check("guard.window", self.guard.window, self.guard.window >= 1, "at least 1")
-        _check("log.pictures", self.log.pictures, self.log.pictures >= 0, "a number >= 0")
-        for name in ("every", "checkpoint_every", "validate_every"):
-            _check(f"log.{name}", getattr(self.log, name), getattr(self.log, name) >= 1, "at least 1")
+        _check("segmentation_weights.neighbor_window", window, window % 2 == 1, "an odd number in 1 to 15")
+        values = 3 * self.batch_size * self.image_size**2
+        _check("batch_size * image_size**2 * 3", values, values < 1 << 31, "below 2**31, so that indices fit")
         data = self.data
-        _check("data.validation", data.validation, data.validation >= 0, "a number >= 0")
-        _check("data.distinct", data.distinct, data.distinct is None or data.distinct >= 1, "at least 1, or none")
         for photos, landmarks in (("photos", "landmarks"), ("adapt_photos", "adapt_landmarks")):
             if (getattr(data, photos) is None) != (getattr(data, landmarks) is None):
                 raise FocusError(f"settings: data.{photos} and data.{landmarks} belong together: give both or neither")
@@ -314,7 +299,7 @@ class Settings:
 
     def scaled(self, factor: float) -> Settings:
         """The same run, shorter or longer: all iterations (stages, cycle, decays, ramps) times `factor`."""
-        _check("scale", factor, 0 < factor < math.inf, "a finite number > 0")
+        _check("scale", factor, 0 < factor <= _LARGEST_SCALE, f"a finite number > 0, at most {_LARGEST_SCALE:g}")
 
         def times(count: int) -> int:
             return max(1, round(count * factor)) if count else 0
@@ -406,11 +391,10 @@ def _decode(kind: Any, value: Any, name: str) -> Any:
     if is_dataclass(kind):
         if not isinstance(value, Mapping):
             raise FocusError(f"{name}: expected a group of settings, got {value!r}")
-        hints = typing.get_type_hints(kind)
         unknown = sorted(set(value) - {item.name for item in fields(kind)})
         if unknown:
             raise FocusError(f"{name}: unknown: {', '.join(unknown)}; were they written by a newer version of FOCUS?")
-        arguments = {key: _decode(hints[key], part, f"{name}.{key}") for key, part in value.items()}
+        arguments = {key: _decode(hints(kind)[key], part, f"{name}.{key}") for key, part in value.items()}
         return kind(**arguments)  # type: ignore[operator]
     origin, choices = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
@@ -421,12 +405,12 @@ def _decode(kind: Any, value: Any, name: str) -> Any:
         if len(kinds) == len(value):
             return tuple(_decode(part, item, name) for part, item in zip(kinds, value, strict=True))
     elif origin is Literal:
-        if value in choices:
+        if any(type(value) is type(choice) and value == choice for choice in choices):
             return value
     elif kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) < 1e300 else math.inf  # which is refused by name
     elif kind is Path and isinstance(value, str):
         return Path(value)
-    elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+    elif origin is None and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value
     raise FocusError(f"{name}: expected {getattr(kind, '__name__', kind)}, got {value!r}")

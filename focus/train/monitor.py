@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -141,19 +142,31 @@ class MaskGuard:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[threading.Event]:
-    """Inside, Ctrl-C and SIGTERM set the event and do no more; a second Ctrl-C interrupts as usual."""
+    """Inside, Ctrl-C, SIGTERM and the end of the terminal set the event and do no more; a third Ctrl-C interrupts.
+
+    Signals that the caller ignores (nohup, background jobs of a shell) stay ignored.
+    """
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stopped  # Python handles signals in the main thread only.
         return
+    interrupts = 0
 
     def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupts
         stopped.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        interrupts += number == signal.SIGINT
+        if number == signal.SIGINT and interrupts == 2:
+            with contextlib.suppress(OSError):  # no stream of Python: one of them may be in the middle of a line
+                os.write(2, b"the checkpoint is written after this iteration; once more Ctrl-C ends at once, without\n")
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    handled = [number for number, handler in previous.items() if handler not in (signal.SIG_IGN, None)]
+    for number in handled:
+        signal.signal(number, handle)
     try:
         yield stopped
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number in handled:
+            signal.signal(number, previous[number])

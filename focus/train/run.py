@@ -15,13 +15,15 @@ from focus.data.photos import PhotoFolder
 from focus.data.synthetic import SyntheticFaces, SyntheticPool
 from focus.errors import FocusError
 from focus.face import MorphableModel
+from focus.lock import only_one
 from focus.nets import ArcFaceFeatures, FeatureExtractor, FilterBank
-from focus.train.checkpoint import Networks, load_checkpoint
-from focus.train.config import Settings
+from focus.train.checkpoint import Checkpoint, Networks, load_checkpoint
+from focus.train.config import LogSettings, Settings
 from focus.train.distributed import place, process_group
 from focus.train.log import Logger, RunLogger, SilentLogger
+from focus.train.record import Inputs, notes_on, require_same_run
 from focus.train.schedule import Turn
-from focus.train.sources import DataSource, PhotoSource, SyntheticSource, split_photos
+from focus.train.sources import DataSource, PhotoSource, SyntheticSource, out_of_memory
 from focus.train.trainer import LAST, Trainer
 
 VALIDATION_SEED_OFFSET = 1 << 32
@@ -33,66 +35,106 @@ def train(
     folder: Path,
     *,
     resume: bool = False,
+    accept_changed_data: bool = False,
     after_turn: Callable[[Trainer, Turn], None] | None = None,
+    make_logger: Callable[[Path, LogSettings, int], RunLogger] | None = None,
 ) -> bool:
     """Trains in `folder`: checkpoints, ``log.jsonl``, curves and validation pictures go there.
 
     Args:
         settings: the run.
-        folder: made if need be. If it holds a run already, `resume` must be set.
+        folder: made if need be. If it holds a run already, `resume` must be set. One process at a time works in it.
         resume: go on with the run in `folder`, if there is one.
+        accept_changed_data: go on although photos, landmarks or weights that the run reads are others than before.
+            Photos that were held out for validation stay so.
         after_turn: see `Trainer`.
+        make_logger: from folder, settings and the iteration to go on from; None: `RunLogger`.
 
     Returns:
         False if a signal ended the run before its end.
 
     Raises:
-        FocusError: the folder holds another run, a file cannot be used, masks collapsed, a number is not finite.
+        FocusError: the folder holds another run, or another process is training in it; a file cannot be used; the data
+            are others than before; masks collapsed; a number is not finite; memory ran out.
     """
-    last = folder / LAST
-    if last.exists() and not resume:
-        raise FocusError(f"{folder} already holds a run ({LAST}): resume it, or name another folder")
-    checkpoint = load_checkpoint(last) if last.exists() else None
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    step = checkpoint.header.step if checkpoint else 0
     with contextlib.ExitStack() as stack:
         device = stack.enter_context(process_group(pick_device(settings.device)))
         first = place()[0] == 0
-        logger: Logger = stack.enter_context(RunLogger(folder, settings.log, step=step)) if first else SilentLogger()
-        model = settings.face.build()
-        data, validation = build_data(settings, model, logger)
-        adaptation, adaptation_validation = None, None
-        if settings.stages.adapt and settings.data.adapt_photos and settings.data.adapt_landmarks:
-            adaptation, adaptation_validation = photo_source(
-                settings, settings.data.adapt_photos, settings.data.adapt_landmarks, logger
-            )
-        networks = build_networks(settings, model)
-        if device.type == "cuda" and place()[1] > 1:
-            convert: Callable[[nn.Module], Any] = nn.SyncBatchNorm.convert_sync_batchnorm
-            networks = Networks(convert(networks.reconstruction), convert(networks.segmentation))
-        trainer = Trainer(
-            settings,
-            model,
-            networks,
-            data,
-            build_features(settings, logger),
-            adaptation=adaptation,
-            validation=validation,
-            adaptation_validation=adaptation_validation,
-            folder=folder,
-            logger=logger,
-            device=device,
-            after_turn=after_turn,
+        unlocked = stack.enter_context(only_one(folder, "training")) if first else None
+        last = folder / LAST
+        if last.exists() and not resume:
+            raise FocusError(f"{folder} already holds a run ({LAST}): resume it, or name another folder")
+        checkpoint = load_checkpoint(last) if last.exists() else None
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        step = checkpoint.header.step if checkpoint else 0
+        logger: Logger = SilentLogger()
+        if first:
+            logger = stack.enter_context((make_logger or _run_logger)(folder, settings.log, step))
+        if unlocked:
+            logger.message(unlocked)
+        try:
+            trainer = _build(settings, folder, checkpoint, accept_changed_data, logger, device, after_turn)
+            return trainer.run()
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            raise FocusError(f"not enough memory ({str(error).splitlines()[0]})") from error
+
+
+def _run_logger(folder: Path, settings: LogSettings, step: int) -> RunLogger:
+    return RunLogger(folder, settings, step=step)
+
+
+def _build(
+    settings: Settings,
+    folder: Path,
+    checkpoint: Checkpoint | None,
+    accept_changed_data: bool,
+    logger: Logger,
+    device: torch.device,
+    after_turn: Callable[[Trainer, Turn], None] | None,
+) -> Trainer:
+    inputs = Inputs(checkpoint, folder, accept_changed_data)
+    if checkpoint:
+        require_same_run(checkpoint, settings)  # before it is said that the data of another run have changed
+        inputs.notes += notes_on(checkpoint, settings, device)
+    inputs.file("arcface", settings.arcface)
+    model = settings.face.build()
+    data, validation = build_data(settings, model, logger, inputs)
+    adaptation, adaptation_validation = None, None
+    if settings.stages.adapt and settings.data.adapt_photos and settings.data.adapt_landmarks:
+        adaptation, adaptation_validation = photo_source(
+            settings, "adapt_photos", settings.data.adapt_photos, settings.data.adapt_landmarks, logger, inputs
         )
-        if not trainer.plan:
-            raise FocusError(
-                f"settings: stages: nothing to do for the method {settings.method!r}: its stages are all 0"
-            )
-        if checkpoint:
-            trainer.resume(checkpoint)
-            logger.message(f"going on after iteration {trainer.step} of {trainer.total}")
-        return trainer.run()
+    networks = build_networks(settings, model)
+    if device.type == "cuda" and place()[1] > 1:
+        convert: Callable[[nn.Module], Any] = nn.SyncBatchNorm.convert_sync_batchnorm
+        networks = Networks(convert(networks.reconstruction), convert(networks.segmentation))
+    trainer = Trainer(
+        settings,
+        model,
+        networks,
+        data,
+        build_features(settings, logger),
+        adaptation=adaptation,
+        validation=validation,
+        adaptation_validation=adaptation_validation,
+        folder=folder,
+        logger=logger,
+        device=device,
+        after_turn=after_turn,
+        data_digests=inputs.digests,
+    )
+    if not trainer.plan:
+        raise FocusError(f"settings: stages: nothing to do for the method {settings.method!r}: its stages are all 0")
+    if checkpoint:
+        trainer.resume(checkpoint)
+        for note in inputs.notes:
+            logger.message(note)
+        logger.message(f"going on after iteration {trainer.step} of {trainer.total}")
+    inputs.save()
+    return trainer
 
 
 def build_networks(settings: Settings, model: MorphableModel) -> Networks:
@@ -115,11 +157,20 @@ def build_features(settings: Settings, logger: Logger) -> FeatureExtractor:
     return features
 
 
-def build_data(settings: Settings, model: MorphableModel, logger: Logger) -> tuple[DataSource, FaceBatch | None]:
-    """Training faces and validation faces."""
+def build_data(
+    settings: Settings, model: MorphableModel, logger: Logger, inputs: Inputs | None = None
+) -> tuple[DataSource, FaceBatch | None]:
+    """Training faces and validation faces.
+
+    Args:
+        settings: of the run.
+        model: of synthetic faces.
+        logger: is told what photos there are.
+        inputs: takes down what is read, and compares it with what was read before.
+    """
     data = settings.data
     if data.photos is not None and data.landmarks is not None:
-        return photo_source(settings, data.photos, data.landmarks, logger)
+        return photo_source(settings, "photos", data.photos, data.landmarks, logger, inputs or Inputs())
     faces = SyntheticFaces(model, settings.image_size, settings.seed, data.synthetic)
     held_out = SyntheticFaces(model, settings.image_size, settings.seed + VALIDATION_SEED_OFFSET, data.synthetic)
     pool = SyntheticPool(faces, data.distinct) if data.distinct else faces
@@ -128,11 +179,12 @@ def build_data(settings: Settings, model: MorphableModel, logger: Logger) -> tup
 
 
 def photo_source(
-    settings: Settings, folder: Path, landmarks: Path, logger: Logger
+    settings: Settings, name: str, folder: Path, landmarks: Path, logger: Logger, inputs: Inputs
 ) -> tuple[DataSource, FaceBatch | None]:
-    """Training photos and validation photos of a folder."""
+    """Training photos and validation photos of a folder, which the setting `name` names."""
     photos = PhotoFolder(folder, landmarks, settings.image_size)
-    training, held_out = split_photos(len(photos), settings.data.validation, settings.seed)
+    record = inputs.photos(name, photos, validation=settings.data.validation, seed=settings.seed)
+    training, held_out = record.indices(held_out=False), record.indices(held_out=True)
     logger.message(
         f"{folder}: {len(photos)} photos, {len(training)} to train with and {len(held_out)} for validation; "
         f"{len(photos.skipped)} skipped"

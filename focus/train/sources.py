@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import multiprocessing.connection
 import signal
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from multiprocessing.process import BaseProcess
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset
 
+from focus import parallel
 from focus.data.batches import FaceBatch
 from focus.data.photos import PhotoFolder
 from focus.data.synthetic import SyntheticFaces, SyntheticPool
 from focus.errors import FocusError
-
-_VALIDATION_SHARE = 0.2
 
 
 class DataSource(Protocol):
@@ -49,7 +53,7 @@ class PhotoSource:
 
     Args:
         photos: the folder.
-        indices: which of its photos.
+        indices: which of its photos; their order is part of the seed of all orders.
         batch_size: photos per batch; it may exceed their number.
         seed: of order and changes.
         augment: change the photos at random.
@@ -88,46 +92,176 @@ class PhotoSource:
         return parts[0] if len(parts) == 1 else FaceBatch.cat(parts)
 
 
-def load(sources: Sequence[DataSource], order: Iterable[tuple[int, int]], *, workers: int = 0) -> Iterator[FaceBatch]:
-    """Batches in a given order, drawn ahead of their use where there are workers.
+class WorkersLostError(Exception):
+    """Processes that draw faces died, twice in short order; the message is the bare reason."""
+
+
+class Batches:
+    """Batches in a given order, drawn ahead of their use where there are workers. To be closed, or used in `with`.
+
+    Workers ignore what a terminal or a scheduler sends to all processes of a group, since the process that trains
+    answers it and ends them; they die with it, however it dies. When one of them dies alone, all are started anew.
 
     Args:
         sources: for workers, they must be picklable.
-        order: (number of the source, number of the batch).
+        order: gives (number of the source, number of the batch) of what is left to draw, at any time.
         workers: processes that draw; 0: the caller's.
+        told: called with one line when workers are started anew.
     """
-    return iter(
-        DataLoader(
-            _Batches(sources),
+
+    def __init__(
+        self,
+        sources: Sequence[DataSource],
+        order: Callable[[], Iterable[tuple[int, int]]],
+        *,
+        workers: int = 0,
+        told: Callable[[str], None] | None = None,
+    ) -> None:
+        self._sources, self._order, self._count, self._told = sources, order, workers, told
+        self._since_restart = _FEWEST_BETWEEN_RESTARTS
+        self._workers: list[BaseProcess] = []
+        self._on_child: Any = None
+        self._iterator: Iterator[FaceBatch | _Refusal] = iter(())
+        self._start()
+
+    def __iter__(self) -> Batches:
+        return self
+
+    def __next__(self) -> FaceBatch:
+        while True:
+            try:
+                found = next(self._iterator)
+                break
+            except (RuntimeError, OSError, EOFError) as error:
+                reason = self._lost()
+                if reason is None:
+                    raise
+                if self._since_restart < _FEWEST_BETWEEN_RESTARTS:
+                    raise WorkersLostError(reason) from error
+            if self._told is not None:
+                self._told(f"{reason}: the data workers are started anew")
+            self.close()
+            self._start()
+            self._since_restart = 0
+        self._since_restart += 1
+        if isinstance(found, _Refusal):
+            raise found.error
+        return found
+
+    def __enter__(self) -> Batches:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _start(self) -> None:
+        before = set(multiprocessing.active_children())
+        handled = self._count > 0 and threading.current_thread() is threading.main_thread()
+        self._on_child = signal.getsignal(signal.SIGCHLD) if handled else None
+        loader = DataLoader(
+            _Drawn(self._sources),
             batch_size=None,
-            sampler=order,
-            num_workers=workers,
-            worker_init_fn=_ignore_interrupts,
+            sampler=self._order(),
+            num_workers=self._count,
+            worker_init_fn=_begin_worker,
             # Fresh interpreters: a fork after torch has started its threads can hang.
-            multiprocessing_context="spawn" if workers else None,
+            multiprocessing_context="spawn" if self._count else None,
         )
-    )
+        # Blocked signals stay blocked in new processes: none reaches a worker before it can ignore them.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_GROUPS if self._count else ())
+        try:
+            self._iterator = iter(loader)
+        except OSError as error:
+            raise FocusError(
+                f"settings: workers: {self._count} processes cannot be started ({error.strerror or error}); use fewer"
+            ) from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            self._workers = [child for child in multiprocessing.active_children() if child not in before]
+            if handled:
+                # torch would raise the death of a worker wherever the main thread is, in the middle of an iteration
+                # for example. Without its handler `next` raises it.
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+    def _lost(self) -> str | None:
+        """Which workers have died, in words; None if none has."""
+        multiprocessing.connection.wait(
+            [worker.sentinel for worker in self._workers], timeout=1.0 if self._workers else 0
+        )
+        dead = [worker for worker in self._workers if worker.exitcode not in (None, 0)]
+        if not dead:
+            return None
+        code = dead[0].exitcode or 0
+        try:
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        except ValueError:
+            how = f"was killed by signal {-code}"
+        return f"a data worker (process {dead[0].pid}) {how}"
+
+    def close(self) -> None:
+        """Ends the workers."""
+        self._iterator = iter(())
+        for worker in self._workers:
+            if worker.is_alive():
+                worker.kill()
+            worker.join()
+        self._workers = []
+        if self._on_child is not None:
+            signal.signal(signal.SIGCHLD, self._on_child)
+            self._on_child = None
 
 
-class _Batches(Dataset[FaceBatch]):
+_OF_GROUPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_FEWEST_BETWEEN_RESTARTS = 100
+"""Batches. Workers that die more often than this find no memory, or have another lasting reason."""
+
+
+class _Refusal:
+    """An error of a worker that its user can mend. Raised in the worker, it would come with a traceback as its text."""
+
+    def __init__(self, error: FocusError | MemoryError) -> None:
+        self.error = error
+
+
+class _Drawn(Dataset["FaceBatch | _Refusal"]):
     def __init__(self, sources: Sequence[DataSource]) -> None:
         self.sources = sources
 
-    def __getitem__(self, key: tuple[int, int]) -> FaceBatch:
+    def __getitem__(self, key: tuple[int, int]) -> FaceBatch | _Refusal:
         source, number = key
-        return self.sources[source].batch(number)
+        try:
+            return self.sources[source].batch(number)
+        except (FocusError, MemoryError) as error:
+            return _Refusal(error)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            return _Refusal(MemoryError(str(error).splitlines()[0]))
 
 
-def _ignore_interrupts(worker: int) -> None:
-    """Ctrl-C reaches all processes of a terminal; the one that trains answers it and then ends the others."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _begin_worker(worker: int) -> None:
+    for number in _OF_GROUPS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_GROUPS)
+    parallel.end_with_parent(signal.SIGKILL)
 
 
-def split_photos(count: int, validation: int, seed: int) -> tuple[list[int], list[int]]:
-    """Indices of the photos for training and for validation: at most `validation`, and at most a fifth of `count`."""
-    held_out = min(validation, int(count * _VALIDATION_SHARE))
-    order = _generator(seed, 0).permutation(count)
-    return sorted(order[held_out:].tolist()), sorted(order[:held_out].tolist())
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch, numpy or Python says that memory ran out."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS_OF_NO_MEMORY)
+    )
+
+
+_SIGNS_OF_NO_MEMORY = (
+    "can't allocate memory",  # torch's allocator of the CPU
+    "not enough memory",
+    "out of memory",  # CUDA's own libraries
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "unable to mmap",  # tensors of workers, in shared memory
+    "unable to allocate shared memory",
+    "No space left on device",  # shared memory, too
+)
 
 
 def _positions(step: int, batch_size: int, part: tuple[int, int]) -> tuple[int, int]:

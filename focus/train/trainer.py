@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,6 @@ from focus import losses
 from focus.data.batches import FaceBatch
 from focus.data.patches import patched
 from focus.errors import FocusError
-from focus.eval import appearance_rmse, mask_scores, outlier_iou, shape_error
 from focus.face import FaceParameters, MorphableModel, Renderer, Rendering
 from focus.nets import FeatureExtractor
 from focus.report.panels import reconstruction_sheet
@@ -25,24 +25,22 @@ from focus.train.distributed import average_gradients, place, total
 from focus.train.log import Logger, SilentLogger
 from focus.train.methods import METHODS, Method, mask_rule, require_true_masks
 from focus.train.monitor import MaskGuard, Window, empty_images, stop_on_signals
+from focus.train.record import machine, require_same_run
 from focus.train.schedule import Network, Turn, plan, rate_of, robust_sigma
-from focus.train.sources import DataSource, load
+from focus.train.scores import Prediction, share, true_scores
+from focus.train.sources import Batches, DataSource, WorkersLostError, out_of_memory
+from focus.train.state import optimiser_state, restore_optimisers
 
 LAST = "last.safetensors"
 """The checkpoint from which the run of a folder goes on."""
 
-_WHERE_AND_WHAT_FOR = ("log", "guard", "device", "threads", "workers", "start")
-"""Settings that change nothing about what a run computes."""
+
+class StoppedError(FocusError):
+    """A run that must not go on, or that has already saved what it could."""
 
 
-@dataclass
-class Prediction:
-    """What the networks say about a batch."""
-
-    parameters: FaceParameters
-    rendering: Rendering
-    mask: Tensor
-    """``[B, 1, S, S]`` in [0, 1]: the visible face, inside the rendered one."""
+class NotSavedError(FocusError):
+    """A checkpoint that cannot be written."""
 
 
 class Trainer:
@@ -61,6 +59,7 @@ class Trainer:
         logger: is told how it goes; None: nobody.
         device: where to compute.
         after_turn: called with the trainer and the turn at the end of each turn.
+        data_digests: what was read, for the checkpoint.
     """
 
     def __init__(
@@ -78,6 +77,7 @@ class Trainer:
         logger: Logger | None = None,
         device: torch.device | str = "cpu",
         after_turn: Callable[[Trainer, Turn], None] | None = None,
+        data_digests: Mapping[str, str] | None = None,
     ) -> None:
         self.settings, self.data, self.adaptation = settings, data, adaptation or data
         self._traits = METHODS[settings.method]
@@ -94,10 +94,15 @@ class Trainer:
         self.process, self.processes = place()
         self.step = 0
         """Iterations done."""
-        self.validated: dict[str, Any] = {}
+        self.validated: dict[str, dict[str, float]] = {}
         self.optimisers: dict[Network, torch.optim.Optimizer] = {}
         self._fingerprint = model.fingerprint()
+        self._data_digests = dict(data_digests or {})
         self._stage = ""
+        self._whole = True
+        """Whether the weights are those of a number of whole iterations; False while an optimiser is at work."""
+        self._undo: list[tuple[Tensor, Tensor]] = []
+        """Buffers (statistics of BatchNorm) and their values before the iteration that is under way."""
         self._window = Window()
         self._guard: MaskGuard | None = None
         self._pace: dict[tuple[str, str], float] = {}
@@ -109,32 +114,67 @@ class Trainer:
             False if a signal (Ctrl-C, SIGTERM) ended the run before; `resume` goes on with its checkpoint.
 
         Raises:
-            FocusError: the masks collapsed, or a number is not finite. The last good checkpoint is still there.
+            FocusError: the masks collapsed, or a number is not finite: the last good checkpoint is still there. Memory
+                ran out, data workers died, or the data are gone: the iterations done are saved.
         """
         log = self.settings.log
-        with stop_on_signals() as stopped:
-            batches = self._batches()
+        told = self.logger.message
+        sources = (self.data, self.adaptation)
+        with stop_on_signals() as stopped, Batches(
+            sources, self._order, workers=self.settings.workers, told=told
+        ) as batches:  # fmt: skip
             for turn in self.plan:
                 if turn.end <= self.step:
                     continue
                 self._begin(turn)
                 while self.step < turn.end:
-                    self._window.start()
-                    self._iterate(turn, next(batches).to(self.device))
-                    finished, stopping = self.step == turn.end, self._agree(stopped.is_set())
-                    saving = finished or stopping or self.step % log.checkpoint_every == 0
-                    if saving or self.step % log.every == 0:
-                        self._report(turn)  # Before saving: it ends the run where the numbers make no sense.
-                    if finished or self.step % log.validate_every == 0:
-                        self._validate(turn)
-                    if saving:
-                        self._save(turn)
+                    with self._saved_if_it_fails(turn):
+                        self._window.start()
+                        self._iterate(turn, next(batches).to(self.device))
+                        finished, stopping = self.step == turn.end, self._agree(stopped.is_set())
+                        saving = finished or stopping or self.step % log.checkpoint_every == 0
+                        if saving or self.step % log.every == 0:
+                            self._report(turn)  # Before saving: it ends the run where the numbers make no sense.
+                        if finished or self.step % log.validate_every == 0:
+                            self._validate(turn)
+                        if saving:
+                            self._save(turn)
                     if stopping and self.step < self.total:
-                        self.logger.message(f"stopped by a signal after iteration {self.step} of {self.total}")
+                        told(f"stopped by a signal after iteration {self.step} of {self.total}")
                         return False
                 if self.after_turn is not None:
                     self.after_turn(self, turn)
         return True
+
+    @contextlib.contextmanager
+    def _saved_if_it_fails(self, turn: Turn) -> Iterator[None]:
+        """Where something fails inside, the iterations done are saved first; what a user can mend is told so."""
+        try:
+            yield
+        except (StoppedError, NotSavedError):
+            raise
+        except Exception as error:
+            reason = str(error)
+            if isinstance(error, WorkersLostError):
+                reason += ": so did others shortly before. The machine may be out of memory: use fewer workers"
+            elif out_of_memory(error):
+                first = reason.splitlines()[0] if reason else type(error).__name__
+                reason = f"not enough memory ({first}): end other programs or use fewer workers"
+            elif not isinstance(error, FocusError):
+                self._rescue(turn)  # a fault of ours, or a process that went away: its traceback is wanted
+                raise
+            raise StoppedError(
+                f"training stopped after iteration {self.step}: {reason.rstrip('.')}.{self._rescue(turn)}"
+            ) from error
+
+    def _rescue(self, turn: Turn) -> str:
+        """Saves what is done, if it is whole, and says what is kept."""
+        with contextlib.suppress(FocusError, RuntimeError, MemoryError):  # as well as it goes
+            if self._whole and self.step:
+                for buffer, before in self._undo:
+                    buffer.copy_(before)
+                self._save(turn)
+        return self._kept()
 
     def _begin(self, turn: Turn) -> None:
         """The network of this turn learns, the other one is frozen."""
@@ -156,19 +196,20 @@ class Trainer:
             return torch.optim.Adam(network.parameters())
         return torch.optim.Adadelta(network.parameters())
 
-    def _batches(self) -> Iterator[FaceBatch]:
-        """The batches of the rest of the plan."""
-        order = (
+    def _order(self) -> Iterator[tuple[int, int]]:
+        """(number of the source, number of the batch) for the rest of the plan."""
+        return (
             (int(turn.stage == "adapt"), turn.batch(step))
+            for done in (self.step,)  # as it is now, not when the last one is asked for
             for turn in self.plan
-            for step in range(max(turn.start, self.step), turn.end)
+            for step in range(max(turn.start, done), turn.end)
         )
-        return load((self.data, self.adaptation), order, workers=self.settings.workers)
 
     def _iterate(self, turn: Turn, batch: FaceBatch) -> None:
         settings, iteration = self.settings, turn.iteration(self.step)
         # Random numbers (dropout) follow from the iteration: no state of a generator to keep.
         torch.manual_seed((settings.seed << 32) + self.step * self.processes + self.process)
+        self._undo = [(buffer, buffer.clone()) for buffer in self.networks.of(turn.network).buffers()]
         if turn.stage == "initialise":
             loss, terms = self._initialisation_loss(batch, iteration / turn.total)
         elif turn.stage == "segmentation" or (turn.network == "segmentation" and self._traits.true_masks):
@@ -188,7 +229,9 @@ class Trainer:
         average_gradients(parameters)
         if settings.optimiser.gradient_clip is not None:
             nn.utils.clip_grad_norm_(parameters, settings.optimiser.gradient_clip)
+        self._whole = False
         optimiser.step()
+        self._whole, self._undo = True, []
         self.step += 1
         self._window.add({"loss": loss.detach(), **terms})
         if self._guard is not None and "mask" in terms:
@@ -371,33 +414,34 @@ class Trainer:
         face = found.rendering.mask
         loss, scores = self._loss_of(batch, found.parameters, found.rendering, sigma=self.settings.robust.sigma)
         scores |= {"loss": loss, "mask": share(found.mask, face), "empty": empty_images(found.mask, face)}
-        if batch.visible_mask is not None:
-            scores["f1"] = mask_scores(found.mask, batch.visible_mask, face).f1.mean()
-            scores["outlier_iou"] = outlier_iou(found.mask, batch.visible_mask, face).mean()
-        if batch.unoccluded is not None and batch.face_mask is not None:
-            scores["appearance_rmse"] = appearance_rmse(found.rendering.image, batch.unoccluded, batch.face_mask).mean()
-        if batch.neutral_vertices is not None:
-            neutral = self.model.neutral_shape(found.parameters.identity)
-            scores["shape_error_mm"] = shape_error(neutral, batch.neutral_vertices).mean()
+        scores |= true_scores(batch, found, self.model)
         values = {"step": self.step, **{name: float(value) for name, value in scores.items()}}
         self.logger.scalars(self.step, "validation", values)
-        self.validated["last"] = values
-        if values["loss"] <= self.validated.get("best", values)["loss"]:
-            self.validated["best"] = values
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        if "loss" in finite:
+            self.validated["last"] = finite
+            if finite["loss"] <= self.validated.get("best", finite)["loss"]:
+                self.validated["best"] = finite
         count = self.settings.log.pictures
         if count:
             sheet = reconstruction_sheet(batch, found.rendering, found.mask, count)
             self.logger.picture(self.step, f"{turn.stage}_{turn.network}", sheet)
 
     def _save(self, turn: Turn) -> None:
-        """Writes the checkpoint of the run and, at the end of a stage, one that keeps its name."""
+        """Writes the checkpoint of the run and, at the end of a stage, before it, one that keeps its name."""
         if self.folder is None or self.process:
             return
         header, tensors = self.state()
         self._require_finite(tensors.values())
-        save_checkpoint(self.folder / LAST, header, tensors)
-        if not any(other.stage == turn.stage and other.end > self.step for other in self.plan):
-            save_checkpoint(self.folder / f"{turn.stage}.safetensors", header, tensors)
+        try:
+            if not any(other.stage == turn.stage and other.end > self.step for other in self.plan):
+                save_checkpoint(self._stage_file(turn), header, tensors)
+            save_checkpoint(self.folder / LAST, header, tensors)
+        except FocusError as error:
+            raise NotSavedError(str(error)) from error
+
+    def _stage_file(self, turn: Turn) -> Path:
+        return (self.folder or Path()) / f"{turn.stage}.safetensors"
 
     def _require_finite(self, weights: Iterable[Tensor]) -> None:
         if not all(bool(torch.isfinite(value).all()) for value in weights):
@@ -407,27 +451,17 @@ class Trainer:
             )
 
     def _stop(self, reason: str) -> NoReturn:
-        kept = (
-            f" The last good checkpoint is {self.folder / LAST}."
-            if self.folder and (self.folder / LAST).exists()
-            else ""
-        )
-        raise FocusError(f"training stopped after iteration {self.step}: {reason}{kept}")
+        raise StoppedError(f"training stopped after iteration {self.step}: {reason}{self._kept()}")
+
+    def _kept(self) -> str:
+        there = self.folder is not None and (self.folder / LAST).exists()
+        return f" The last good checkpoint is {self.folder / LAST}." if self.folder and there else ""
 
     def state(self) -> tuple[Header, dict[str, Tensor]]:
         """Everything that the run needs to go on, for `save_checkpoint`."""
-        tensors: dict[str, Tensor] = {}
-        numbers: dict[str, dict[str, float]] = {}
+        tensors, numbers = optimiser_state(self.optimisers)
         for name, network in self.networks.items():
             tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
-        for name, optimiser in self.optimisers.items():
-            numbers[name] = {}
-            for index, entries in optimiser.state_dict()["state"].items():
-                for key, value in entries.items():
-                    if isinstance(value, Tensor):
-                        tensors[f"optimiser.{name}.{key}.{index}"] = value
-                    else:
-                        numbers[name][f"{key}.{index}"] = value
         header = Header(
             settings=self.settings.to_dict(),
             model_name=self.model.name,
@@ -435,57 +469,30 @@ class Trainer:
             step=self.step,
             optimiser=numbers,
             validation=self.validated,
+            data=self._data_digests,
+            machine=machine(self.device),
         )
         return header, tensors
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Goes on where `checkpoint` was written: on the CPU, `run` then computes the same bits as without the break.
 
+        Where the run ended between the two checkpoints of the end of a stage, the second is written now.
+
         Raises:
-            FocusError: it is for inference only, of another face model, or of a run with other settings.
+            FocusError: it is for inference only, of another face model, or of a run with other settings; its state does
+                not fit.
         """
         header = checkpoint.header
-        if header.kind != "training":
-            raise FocusError(
-                f"{checkpoint.path}: made for inference, without the state of a run. Start a new run from its weights "
-                "(settings.start)."
-            )
+        require_same_run(checkpoint, self.settings)
         checkpoint.check_model(self.model)
-        changed = sorted(_differences(what_it_computes(self.settings), what_it_computes(checkpoint.settings)))
-        if changed:
-            raise FocusError(
-                f"{checkpoint.path}: written by a run with other settings ({', '.join(changed)}). Resume with the same "
-                "ones, or start a new run from its weights (settings.start)."
-            )
+        if header.step > self.total:
+            raise FocusError(f"{checkpoint.path}: step: expected at most {self.total} iterations, got {header.step}")
         checkpoint.load_networks(self.networks)
-        self.step, self.validated = header.step, dict(header.validation)
+        self.step, self.validated = header.step, {name: dict(values) for name, values in header.validation.items()}
         begun = [turn for turn in self.plan if turn.start < self.step]
         if begun:
             self._begin(begun[-1])
-            for name, optimiser in self.optimisers.items():
-                state: dict[int, dict[str, Any]] = {}
-                entries = {**checkpoint.state(f"optimiser.{name}"), **header.optimiser.get(name, {})}
-                for entry, value in entries.items():
-                    key, index = entry.rsplit(".", 1)
-                    state.setdefault(int(index), {})[key] = value
-                optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-
-
-def share(mask: Tensor, face: Tensor) -> Tensor:
-    """Mean of a mask inside the rendered faces of the batch; no gradient."""
-    return ((mask * face).sum() / face.sum().clamp(min=1)).detach()
-
-
-def what_it_computes(settings: Settings) -> dict[str, Any]:
-    """The settings that decide what a run computes."""
-    return {name: value for name, value in settings.to_dict().items() if name not in _WHERE_AND_WHAT_FOR}
-
-
-def _differences(first: dict[str, Any], second: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Names of the settings that differ."""
-    for name in first.keys() | second.keys():
-        a, b = first.get(name), second.get(name)
-        if isinstance(a, dict) and isinstance(b, dict):
-            yield from _differences(a, b, f"{prefix}{name}.")
-        elif a != b:
-            yield prefix + name
+            restore_optimisers(self.optimisers, checkpoint)
+            if begun[-1].end == self.step and self.folder is not None and not self._stage_file(begun[-1]).exists():
+                self._save(begun[-1])

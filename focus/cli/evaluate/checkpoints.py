@@ -18,7 +18,7 @@ from focus.eval import evaluate
 from focus.experiment.recipes import title_of
 from focus.experiment.training import method_of
 from focus.report.files import check_folder
-from focus.report.results import write_json
+from focus.report.results import write_sealed
 from focus.report.tables import terminal_table
 from focus.train import Trained, load_trained
 from focus.train.run import pick_device
@@ -63,8 +63,8 @@ class Checkpoints(Command):
         outcome.details = {"seed": self.seed, "methods": metrics}
         if self.out is not None:
             outcome.written = [
-                write_json(self.out / "metrics.json", outcome.details),
-                write_json(self.out / "per_image.json", {"seed": self.seed, **result.per_image()}),
+                write_sealed(self.out / "metrics.json", outcome.details),
+                write_sealed(self.out / "per_image.json", {"seed": self.seed, **result.per_image()}),
             ]
         return outcome
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from focus.cli.command import Command, Outcome, parse_as
 from focus.errors import FocusError
 from focus.eval.claims import check_claims
-from focus.report.results import read_json, write_json, write_text
+from focus.report.results import read_sealed, write_json, write_text
 from focus.report.tables import average, findings_markdown, findings_table, markdown_table, terminal_table
 
 _RUN_FILES = ("metrics.json", "per_image.json")
@@ -31,7 +31,7 @@ class Runs(Command):
         """Averages the tables, and draws intervals over images and runs."""
         if not self.runs:
             raise FocusError("focus evaluate runs: expected at least one folder of focus demo, got none")
-        tables, images = ([read_json(folder / name) for folder in self.runs] for name in _RUN_FILES)
+        tables, images = ([read_sealed(folder / name) for folder in self.runs] for name in _RUN_FILES)
         try:
             metrics, findings = average([table["methods"] for table in tables]), check_claims(images)
         except (KeyError, TypeError, IndexError, AttributeError) as error:

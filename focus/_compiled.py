@@ -1,0 +1,89 @@
+"""The compiled module `focus._C`, or why there is none and what to do about it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.machinery
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from focus.errors import FocusError
+
+_NAME = "focus._C"
+_PACKAGE = Path(__file__).resolve().parent
+
+
+class CompiledModuleError(ImportError, FocusError):
+    """`focus._C` cannot be imported; the message says why, and what to do."""
+
+
+def load() -> ModuleType:
+    """Imports `focus._C`.
+
+    Raises:
+        CompiledModuleError: it is missing, was built for another Python, or cannot be loaded.
+    """
+    try:
+        return importlib.import_module(_NAME)
+    except ModuleNotFoundError as error:
+        if error.name != _NAME:
+            raise
+        raise CompiledModuleError(explain_absence(_PACKAGE, sys.path), name=_NAME) from None
+    except ImportError as error:
+        raise CompiledModuleError(_explain_failure(error), name=_NAME, path=error.path) from error
+
+
+def explain_absence(package: Path, search_path: list[str]) -> str:
+    """Why a folder of the package has no compiled module for this Python, and what to do.
+
+    Args:
+        package: the folder ``focus`` that was imported.
+        search_path: where an installed one may be, as `sys.path`.
+    """
+    python = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+    is_source = (package.parent / "CMakeLists.txt").is_file() and (package.parent / "csrc").is_dir()
+    others = sorted(path.name for path in package.glob("_C.*") if path.suffix in (".so", ".pyd"))
+    message = f"focus was imported from {package}"
+    if is_source:
+        message += ", the folder of its sources, which has no compiled module"
+    else:
+        message += ", and its compiled module is missing"
+    if others:
+        wanted = f"_C{importlib.machinery.EXTENSION_SUFFIXES[0]}"
+        message += f" for {python} (expected {wanted}, found {', '.join(others)}: built for another Python or machine)"
+    elsewhere = _installed_elsewhere(package, search_path) if is_source else None
+    if elsewhere is not None:
+        leave = "start Python in another folder, or as `python -P` (from 3.11 on), or use the command `focus`"
+        return f"{message}. A whole one is installed in {elsewhere}: {leave}"
+    if is_source:
+        install = "`python -m pip install .` here and start Python in another folder"
+        return f"{message}. Install it: {install}, or `python -m pip install -e .` to work on the sources"
+    return f"{message}. Install it with this Python: `python -m pip install --force-reinstall focus-face`"
+
+
+def _installed_elsewhere(package: Path, search_path: list[str]) -> Path | None:
+    """The first folder of the search path, other than that of `package`, with a focus that this Python can load."""
+    for entry in map(Path, search_path):
+        folder = entry / "focus"
+        names = (f"_C{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES)
+        if folder.resolve() != package and any((folder / name).is_file() for name in names):
+            return folder
+    return None
+
+
+def _explain_failure(error: ImportError) -> str:
+    """What the loader said, and what it usually means."""
+    words = str(error)
+    if "GLIBC" in words or "CXXABI" in words:
+        cure = (
+            "the system libraries here are older than those that it was built with: build it on this machine (`python "
+            "-m pip install .` in a folder of its sources), or install newer ones (conda: libstdcxx-ng)"
+        )
+    elif "cannot open shared object file" in words:
+        cure = f"install the library that provides {words.split(':')[0]}, or build focus-face on this machine"
+    else:
+        cure = (
+            "the file is damaged or was built for another machine: `python -m pip install --force-reinstall focus-face`"
+        )
+    return f"{error.path or _NAME}: the compiled module of focus cannot be loaded ({words}); {cure}"

@@ -1,0 +1,143 @@
+"""What the build does about nvcc: works, is not there, or is there and does not work (`cmake/Cuda.cmake`)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = f"""
+cmake_minimum_required(VERSION 3.24)
+project(try LANGUAGES CXX)
+set(FOCUS_CUDA AUTO CACHE STRING "")
+set(FOCUS_CUDA_ARCHITECTURES "80-real;90" CACHE STRING "")
+include({(ROOT / "cmake" / "Cuda.cmake").as_posix()})
+configure_file({(ROOT / "csrc" / "bindings" / "build_info.h.in").as_posix()} build_info.h @ONLY)
+message(STATUS "with: ${{FOCUS_WITH_CUDA}}, missing: ${{FOCUS_CUDA_MISSING}}")
+"""
+BROKEN = {
+    "host compiler": "/usr/include/crt/host_config.h:137:2: error: #error -- unsupported GNU version!",
+    "architecture": "nvcc fatal   : Unsupported gpu architecture 'compute_80'",
+    "its own words": 'cicc: "quoted"; (in brackets) $HOME ${HOME} @HOME@ [x',
+    "libraries": "nvcc: error while loading shared libraries: libnvcc-internal.so: cannot open shared object file",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A project that includes Cuda.cmake, and a folder `bin` that is all of the PATH."""
+    for name in ("cmake", "ninja", "g++"):
+        if shutil.which(name) is None:
+            pytest.skip(f"no {name}")
+    (tmp_path / "CMakeLists.txt").write_text(PROJECT)
+    (tmp_path / "bin").mkdir()
+    for name in ("cmake", "ninja", "g++", "as", "ld", "sh", "cat"):
+        (tmp_path / "bin" / name).symlink_to(str(shutil.which(name)))
+    return tmp_path
+
+
+def write_nvcc(folder: Path, words: str, name: str = "bin/nvcc") -> Path:
+    """A compiler that says something and fails."""
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{words}\nEND\nexit 3\n")
+    path.chmod(0o755)
+    return path
+
+
+def configure(folder: Path, cuda: str, **environment: str) -> tuple[int, str]:
+    """Exit code of cmake, and all that it printed."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CUDA")}
+    cmake = [str(folder / "bin" / "cmake"), "-S", str(folder), "-B", str(folder / "build"), "-G", "Ninja"]
+    done = subprocess.run(
+        # Without the folders that CMake searches in addition to the PATH: a machine may have nvcc there.
+        [
+            *cmake,
+            f"-DFOCUS_CUDA={cuda}",
+            f"-DCMAKE_CXX_COMPILER={folder / 'bin' / 'g++'}",
+            "-DCMAKE_FIND_USE_CMAKE_SYSTEM_PATH=OFF",
+        ],
+        env={**kept, "PATH": str(folder / "bin"), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+def decision(output: str) -> str:
+    (line,) = (line for line in output.splitlines() if line.startswith("-- with: "))
+    return line
+
+
+@pytest.mark.parametrize("words", BROKEN.values(), ids=BROKEN)
+def test_a_broken_nvcc_is_shown_and_left_out(words: str, folder: Path) -> None:
+    nvcc = write_nvcc(folder, words)
+    status, output = configure(folder, "AUTO")
+    assert status == 0, output
+    assert words in output
+    assert decision(output) == f"-- with: FALSE, missing: {nvcc} does not work here: {words}"
+    assert output.count("CUDA kernels: none (") == 1
+    assert f"{nvcc} does not work here: {words}" in (folder / "build" / "build_info.h").read_text()
+
+
+@pytest.mark.parametrize("words", BROKEN.values(), ids=BROKEN)
+def test_where_cuda_is_required_it_ends_with_the_words_of_nvcc(words: str, folder: Path) -> None:
+    write_nvcc(folder, words)
+    status, output = configure(folder, "ON")
+    assert status != 0
+    assert words.split()[-1] in output
+    assert "FOCUS_CUDA=ON, but" in output
+    assert "CUDAHOSTCXX" in output
+
+
+def test_an_nvcc_that_fails_without_a_word(folder: Path) -> None:
+    nvcc = folder / "bin" / "nvcc"
+    nvcc.write_text("#!/bin/sh\nexit 7\n")
+    nvcc.chmod(0o755)
+    status, output = configure(folder, "AUTO")
+    assert status == 0, output
+    assert decision(output).endswith(f"{nvcc} does not work here: exit status 7")
+
+
+def test_cudacxx_goes_first_and_may_be_wrong(folder: Path) -> None:
+    write_nvcc(folder, "not asked")
+    other = write_nvcc(folder, "asked", "other/nvcc")
+    assert "does not work here: asked" in decision(configure(folder, "AUTO", CUDACXX=str(other))[1])
+    status, output = configure(folder, "AUTO", CUDACXX="/nowhere/nvcc")
+    assert status == 0, output
+    assert "/nowhere/nvcc does not work here: " in decision(output)
+    assert configure(folder, "ON", CUDACXX="/nowhere/nvcc")[0] != 0
+
+
+def test_no_nvcc(folder: Path) -> None:
+    status, output = configure(folder, "AUTO")
+    assert status == 0, output
+    assert decision(output) == "-- with: FALSE, missing: no nvcc was found"
+    assert "Warning" not in output
+    status, output = configure(folder, "ON")
+    assert status != 0
+    assert "no nvcc was found" in output
+
+
+def test_off_asks_nobody(folder: Path) -> None:
+    write_nvcc(folder, "not asked")
+    status, output = configure(folder, "OFF")
+    assert status == 0, output
+    assert "not asked" not in output
+    assert decision(output) == "-- with: FALSE, missing: FOCUS_CUDA=OFF"
+
+
+@pytest.mark.slow
+def test_an_nvcc_that_works_is_used(folder: Path) -> None:
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        pytest.skip("no nvcc")
+    status, output = configure(folder, "ON", PATH=os.environ["PATH"])
+    assert status == 0, output
+    assert decision(output) == "-- with: TRUE, missing: "
