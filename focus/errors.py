@@ -12,7 +12,7 @@ class FocusError(ValueError):
 
 
 class FocusWarning(UserWarning):
-    """Something in a user's input was put right, and the user should know how."""
+    """Something in a user's input was put right, and the user should know how; or only they can tell whether it is."""
 
 
 _NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "bad_alloc")

@@ -85,11 +85,11 @@ def pixel(target: Tensor, reconstruction: Tensor, visible: Tensor) -> Tensor:
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return value
     count = visible.sum()
-    local = torch.stack((value * count.clamp(min=1), count))
+    local = torch.stack((value * _at_least_one(count), count))
     total = local.detach().clone()
     torch.distributed.all_reduce(total)
     error, count = (total + (local - local.detach())).unbind()
-    value = error / count.clamp(min=1)
+    value = error / _at_least_one(count)
     return value.detach() + (value - value.detach()) * torch.distributed.get_world_size()
 
 
@@ -198,7 +198,7 @@ def preserve(full_map: Tensor, masked_map: Tensor, support: Tensor, face_support
 
 def area(face: Tensor, mask: Tensor) -> Tensor:
     """L_area = mean over images of sum_x R (1 - M) / max(sum_x R, 1): how much of the face is called hidden."""
-    return ((face * (1 - mask)).sum(dim=(1, 2, 3)) / face.sum(dim=(1, 2, 3)).clamp(min=1)).mean()
+    return ((face * (1 - mask)).sum(dim=(1, 2, 3)) / _at_least_one(face.sum(dim=(1, 2, 3)))).mean()
 
 
 def binary(visible: Tensor) -> Tensor:
@@ -215,7 +215,7 @@ def mask_cross_entropy(logits: Tensor, expected: Tensor, face: Tensor) -> Tensor
         face: ``[B, 1, H, W]``, R.
     """
     entropy = F.binary_cross_entropy_with_logits(logits, expected, reduction="none")
-    return ((face * entropy).sum(dim=(1, 2, 3)) / face.sum(dim=(1, 2, 3)).clamp(min=1)).mean()
+    return ((face * entropy).sum(dim=(1, 2, 3)) / _at_least_one(face.sum(dim=(1, 2, 3)))).mean()
 
 
 def reconstruction_loss(
@@ -363,6 +363,14 @@ def hiding_threshold(
     if weights.neighbor == 0:
         return math.inf
     return float((price / weights.neighbor) ** (1 / weights.neighbor_power))
+
+
+def _at_least_one(count: Tensor) -> Tensor:
+    """max(count, 1), with the gradient of the count where it is 1, as `ops.masked_photometric_loss` has it.
+
+    That of torch's clamp is not the same there in all versions.
+    """
+    return torch.where(count < 1, 1, count)
 
 
 class _WeightedSum:

@@ -248,8 +248,8 @@ def _corners(
         polygon = int(np.searchsorted(np.cumsum(sizes), corner, side="right"))
         raise lines.error(
             lines.face_lines[polygon],
-            f"a polygon of vertex {vertices[corner]}, which is not there ({before[corner, 0]} before it, "
-            f"{vertex_count} in the file, numbered from 1); the file is cut short or damaged",
+            f"a face names vertex {vertices[corner]} (numbered from 1) of {vertex_count}, {before[corner, 0]} of them "
+            "before it; the file is cut short or damaged",
         )
     texture_numbers = _from_zero(texture, before[:, 1])
     absent = (texture_numbers < -1) | (texture_numbers >= texture_count)

@@ -3,6 +3,7 @@
     python fuzz/fuzz_files.py --seconds 600                     # each reader for ten minutes, one after another
     python fuzz/fuzz_files.py --reader mat --seed 7 --inputs 5000
     python fuzz/fuzz_files.py --reader mat --again build/fuzz/files/mat-7-123.mat
+    python fuzz/fuzz_files.py --reader mat --guided --seconds 600   # by atheris, which pip installs
 
 Small valid files are mutated: bits, interesting numbers of 8 to 64 bits in both byte orders, cuts, slices that move
 or repeat; half of the changes hit the first or last bytes, where the structure is. Every input is read in a forked
@@ -36,6 +37,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+
+if "--guided" in sys.argv:
+    import atheris
+
+    with atheris.instrument_imports(include=["focus"]):
+        import focus.cli  # the names below come from modules that note which of their branches were taken
+        import focus.eval.now.pickles
+        import focus.face.loaders  # noqa: F401
 
 from focus.errors import FocusError, FocusWarning
 
@@ -235,6 +244,130 @@ def _ict_indices(path: Path) -> object:
     return read_indices(path)
 
 
+# --- Tables and meshes ------------------------------------------------------------------------------------------------
+
+POINTS = np.random.default_rng(2).normal(size=(7, 3)).round(3)
+
+
+def _table(separator: str, encoding: str) -> Callable[[], bytes]:
+    def make() -> bytes:
+        numbers = [f"{20 + 0.5 * i:.1f}" for i in range(136)]
+        numbers = [number.replace(".", ",") for number in numbers] if separator == ";" else numbers
+        rows = [separator.join([name, *numbers[:count]]) for name, count in (("a.jpg", 136), ('"b c.jpg"', 10))]
+        return ("\r\n".join([separator.join(["file", "x", "y"]), *rows]) + "\r\n").encode(encoding)
+
+    return make
+
+
+def _read_table(path: Path) -> object:
+    from focus.data.landmarks import find_faces, read_landmarks
+
+    return find_faces(path.parent, read_landmarks(path).rows)
+
+
+_MESH_POSITIONS = [f"{x} {y} {0.5 * x}" for x in range(4) for y in range(4)]
+_POLYGONS = [[i, i + 1, i + 5, i + 4] for i in (0, 1, 2, 4, 5, 6)] + [[8, 9, 12], [9, 10, 14, 13, 12]]
+
+
+def _obj() -> bytes:
+    lines = ["# a mesh", "mtllib a.mtl", *(f"v {position} 0.1 0.2 0.3" for position in _MESH_POSITIONS), "vt 0 0.5"]
+    lines += ["usemtl skin", *("f " + " ".join(f"{v + 1}/1//" for v in polygon) for polygon in _POLYGONS[:4])]
+    lines = [line.replace("//", "") for line in lines]
+    lines += ["f " + " \\\n ".join(str(v - 16) for v in polygon) for polygon in _POLYGONS[4:]]
+    return "\n".join(lines).encode()
+
+
+def _ply(kind: str, polygons: list[list[int]]) -> Callable[[], bytes]:
+    def make() -> bytes:
+        header = (
+            f"ply\nformat {kind} 1.0\ncomment none\nelement vertex 16\nproperty float x\nproperty float y\n"
+            "property float z\nproperty uchar red\nproperty list uchar short more\nelement face "
+            f"{len(polygons)}\nproperty list uchar int vertex_indices\nend_header\n"
+        ).encode()
+        if kind == "ascii":
+            rows = [f"{position} 7 2 1 1" for position in _MESH_POSITIONS]
+            rows += [" ".join(map(str, [len(polygon), *polygon])) for polygon in polygons]
+            return header + "\n".join(rows).encode()
+        order = "<" if "little" in kind else ">"
+        vertices = [
+            np.array([float(word) for word in position.split()], f"{order}f4").tobytes()
+            + bytes([7, 2])
+            + np.array([1, 1], f"{order}i2").tobytes()
+            for position in _MESH_POSITIONS
+        ]
+        faces = [bytes([len(polygon)]) + np.array(polygon, f"{order}i4").tobytes() for polygon in polygons]
+        return header + b"".join(vertices + faces)
+
+    return make
+
+
+def _read_mesh(path: Path) -> object:
+    from focus.eval.now.files import read_mesh
+
+    mesh = read_mesh(path)
+    if not (np.isfinite(mesh.vertices).all() and 0 <= mesh.faces.min() <= mesh.faces.max() < len(mesh.vertices)):
+        raise AssertionError("a mesh that cannot be used was accepted")
+    return mesh
+
+
+def _picked_points() -> bytes:
+    points = "".join(
+        f'<point x="{x}" y="{y}" z="{z}" active="1" name="{i}"/>\n' for i, (x, y, z) in enumerate(POINTS.tolist())
+    )
+    return f"<!DOCTYPE PickedPoints>\n<PickedPoints>\n{points}</PickedPoints>\n".encode()
+
+
+def _read_picked_points(path: Path) -> object:
+    from focus.eval.now.files import read_picked_points
+
+    return read_picked_points(path)
+
+
+def _landmarks(kind: str) -> Callable[[], bytes]:
+    def make() -> bytes:
+        file = io.BytesIO()
+        if kind == "npy":
+            np.save(file, POINTS.astype(">f4"))
+        else:
+            np.savetxt(file, POINTS, delimiter=",")
+        return file.getvalue()
+
+    return make
+
+
+def _read_landmarks(path: Path) -> object:
+    from focus.eval.now.files import read_landmarks
+
+    points = read_landmarks(path)
+    if points.shape != (7, 3) or not np.isfinite(points).all():
+        raise AssertionError("landmarks that cannot be used were accepted")
+    return points
+
+
+def _image_list(path: Path) -> object:
+    from focus.eval.now import read_image_list
+
+    return read_image_list(path)
+
+
+def _names(path: Path) -> object:
+    from focus.eval.masked_photos import read_names
+
+    return read_names(path)
+
+
+def _mask(path: Path) -> object:
+    from focus.eval.mask_files import read_mask
+
+    return read_mask(path)
+
+
+def _grey_png() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.arange(576, dtype=np.uint16).astype(np.uint8).reshape(24, 24)).save(file, "PNG")
+    return file.getvalue()
+
+
 Image.init()
 READERS: dict[str, Reader] = {
     "npz": Reader(_npz, ".npz", _model),
@@ -269,6 +402,19 @@ READERS: dict[str, Reader] = {
     "weights-legacy": Reader(_weights("legacy"), ".pth", _read_weights),
     "box-plain": Reader(_plain_box, ".npy", _read_box),
     **{f"box-{protocol}": Reader(_box(protocol), ".npy", _read_box) for protocol in (0, 2, 4, 5)},
+    "landmarks-commas": Reader(_table(",", "utf-8-sig"), ".csv", _read_table),
+    "landmarks-semicolons": Reader(_table(";", "utf-8"), ".csv", _read_table),
+    "landmarks-tabs": Reader(_table("\t", "utf-16"), ".csv", _read_table),
+    "obj": Reader(_obj, ".obj", _read_mesh),
+    "ply-ascii": Reader(_ply("ascii", _POLYGONS), ".ply", _read_mesh),
+    "ply-little": Reader(_ply("binary_little_endian", _POLYGONS[:6]), ".ply", _read_mesh),
+    "ply-big": Reader(_ply("binary_big_endian", _POLYGONS), ".ply", _read_mesh),
+    "picked-points": Reader(_picked_points, ".pp", _read_picked_points),
+    "now-landmarks-npy": Reader(_landmarks("npy"), ".npy", _read_landmarks),
+    "now-landmarks-text": Reader(_landmarks("txt"), ".txt", _read_landmarks),
+    "now-images": Reader(lambda: b"A/selfie/1.jpg\nx/B/selfie/2.jpg\r\n", ".txt", _image_list),
+    "names": Reader(lambda: b"a.jpg\nsub/b\n", ".txt", _names),
+    "mask": Reader(_grey_png, ".png", _mask),
 }
 """Name -> what makes a valid file, its suffix, what reads it."""
 
@@ -419,6 +565,29 @@ def fuzz(name: str, *, seed: int, keep: Path, inputs: int | None = None, seconds
     return counts
 
 
+def guide(name: str, *, keep: Path, seconds: float) -> None:
+    """Hands a reader what atheris makes up, in this process, and ends it: with the first finding, or when time is over.
+
+    Finds its way into our own parsers. Of libraries in C it sees nothing, and a crash of theirs ends it, too.
+    """
+    reader = READERS[name]
+    keep.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="focus-fuzz-") as place:
+        corpus, path = Path(place) / "corpus", Path(place) / f"input{reader.suffix}"
+        corpus.mkdir()
+        (corpus / "valid").write_bytes(reader.valid())
+
+        def one(data: bytes) -> None:
+            path.write_bytes(data)
+            outcome, details = attempt(reader, path)
+            if outcome == "finding":
+                raise AssertionError(details)
+
+        options = [f"-max_total_time={seconds:.0f}", f"-artifact_prefix={keep}/{name}-", "-max_len=20000"]
+        atheris.Setup([sys.argv[0], *options, str(corpus)], one)
+        atheris.Fuzz()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reader", action="append", choices=READERS, help="which one; may be repeated; default: all")
@@ -427,6 +596,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path("build/fuzz/files"), help="folder of findings")
     parser.add_argument("--again", type=Path, help="read this input alone, in this process")
+    parser.add_argument("--guided", action="store_true", help="by atheris, guided by coverage; needs one reader")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("error")  # what a file says is no cause for a warning of a library
@@ -436,6 +606,10 @@ def main() -> int:
             parser.error("--again needs one --reader")
         print(*attempt(READERS[options.reader[0]], options.again))
         return 0
+    if options.guided:
+        if len(options.reader or ()) != 1:
+            parser.error("--guided needs one --reader")
+        guide(options.reader[0], keep=options.keep, seconds=options.seconds or 60.0)
     found = 0
     for name in options.reader or READERS:
         inputs = READERS[name].short if options.seconds is None and options.inputs is None else options.inputs

@@ -145,6 +145,22 @@ def test_prepare(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert np.abs(first - second).mean() < 3
 
 
+def test_two_faces_of_a_photo_are_prepared_and_fitted(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = (photos / "landmarks.csv").read_text().splitlines()[0].split(",")
+    moved = [first[0], *(str(float(number) + 2) for number in first[1:])]
+    table = tmp_path / "two.csv"
+    table.write_text(";".join(first) + "\n" + ";".join(moved) + "\n")
+    source = ["--landmarks", table, "--out"]
+    answer = run(["prepare", photos, *source, tmp_path / "crops", "--image-size", 48], capsys)
+    assert {Path(path).name for path in answer["written"]} >= {"p0_face1.png", "p0_face2.png"}
+    quick = ["--image-size", 48, "--coarse-steps", 0, "--fine-steps", 1, "--model", "procedural-small"]
+    run(["fit", photos / "p0.png", *quick, *source, tmp_path / "fit"], capsys)
+    for stem in ("p0_face1", "p0_face2"):
+        check_results(tmp_path / "fit", stem)
+
+
 def test_train_resume_evaluate_reconstruct(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, exported = tmp_path / "run", tmp_path / "networks.safetensors"
     source = ["--photos", photos, "--landmarks", photos / "landmarks.csv"]

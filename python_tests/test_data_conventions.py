@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from focus.data import PhotoFolder, five_from_68
 from focus.data.conventions import _INNER_POINTS, _shown_from_stored, check_landmarks, check_order
 from focus.data.images import image_orientation, read_image
-from focus.errors import FocusError
+from focus.errors import FocusError, FocusWarning
 from focus.face import MorphableModel
 from focus.fit.crop import open_photo
 
@@ -143,7 +143,7 @@ def test_where_pixels_tell_nothing_the_user_is_asked() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_landmarks(lying, flat)
-    with pytest.warns(UserWarning, match=r"a\.jpg: landmarks of a face that lies .* orientation 8.* is this right\?"):
+    with pytest.warns(FocusWarning, match=r"a\.jpg: landmarks of a face that lies .* orientation 8.* is this right\?"):
         check_landmarks(lying, flat, 8, "a.jpg")
 
 

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from focus.data.landmarks import MIRRORED_LANDMARKS, expand_to_68, five_from_68, read_landmarks, resolve_photo
+from focus.data.landmarks import (
+    MIRRORED_LANDMARKS,
+    Face,
+    Skip,
+    expand_to_68,
+    find_faces,
+    five_from_68,
+    read_landmarks,
+    resolve_photo,
+)
 from focus.errors import FocusError
 
 
@@ -67,12 +81,12 @@ def test_nothing_usable_is_an_error_that_names_the_first_reason(tmp_path: Path) 
         read_landmarks(_write(tmp_path / "l.csv", _row("x.jpg", 67)))
     with pytest.raises(FocusError, match="has no rows"):
         read_landmarks(_write(tmp_path / "empty.csv", ""))
-    with pytest.raises(FocusError, match="no such file"):
+    with pytest.raises(FocusError, match="no such landmark file"):
         read_landmarks(tmp_path / "missing.csv")
     (tmp_path / "binary.csv").write_bytes(bytes(range(128, 256)))
-    with pytest.raises(FocusError, match=r"binary\.csv: is no text in UTF-8"):
+    with pytest.raises(FocusError, match=r"binary\.csv: cannot be read as a CSV text"):
         read_landmarks(tmp_path / "binary.csv")
-    with pytest.raises(FocusError, match="is a folder"):
+    with pytest.raises(FocusError, match=r"cannot be read as a CSV text file: is a folder"):
         read_landmarks(tmp_path)
 
 
@@ -133,3 +147,146 @@ def test_five_points_expand_and_come_back() -> None:
     assert weights.tolist() == [1.0] * 68
     with pytest.raises(FocusError, match=r"\[7, 2\]"):
         expand_to_68(np.zeros((7, 2)))
+
+
+def _numbers(count: int = 68, start: float = 0.25) -> list[str]:
+    return [f"{start + value:.2f}" for value in range(2 * count)]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("decimal", [".", ","])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("first", ["", "header", "hint"])
+@pytest.mark.parametrize("count", [68, 5])
+def test_tables_of_any_spreadsheet(
+    tmp_path: Path, separator: str, decimal: str, encoding: str, first: str, count: int
+) -> None:
+    if separator == decimal:
+        return  # not written by any
+    start = {"": "", "header": separator.join(["file", *("xy" * count)]) + "\r\n", "hint": f"sep={separator}\r\n"}[
+        first
+    ]
+    rows = [
+        separator.join([name, *(cell.replace(".", decimal) for cell in _numbers(count))]) for name in ("é.jpg", "b")
+    ]
+    path = tmp_path / "l.csv"
+    path.write_bytes((start + "\r\n".join(rows) + separator * 3 + "\r\n").encode(encoding))
+    table = read_landmarks(path)
+    assert [row.name for row in table.rows] == ["é.jpg", "b"]
+    assert table.points["b"].ravel().tolist() == [float(number) for number in _numbers(count)]
+    assert table.skipped == []
+
+
+def test_what_a_separator_or_a_comma_means_is_never_guessed(tmp_path: Path) -> None:
+    path = tmp_path / "l.csv"
+    path.write_text("a.jpg;" + ";".join(f"1,{100 + i}" for i in range(10)) + "\n")
+    with pytest.raises(FocusError, match=r"numbers such as 1,100 between semicolons: .* decimals or of thousands"):
+        read_landmarks(path)
+    path.write_text("a.jpg " + " ".join(_numbers()) + "\n")
+    with pytest.raises(FocusError, match="no separator; expected commas, semicolons or tabs"):
+        read_landmarks(path)
+    path.write_text("a.jpg," + ",".join(_numbers(5)) + "\n" + "b.jpg;" + ";".join(_numbers(5)) + "\n")
+    table = read_landmarks(path)
+    assert [row.name for row in table.rows] == ["a.jpg"]
+    (skip,) = table.skipped
+    assert "with commas between them" in skip.reason
+    assert len(skip.name) <= 80
+    path.write_text("a.jpg;" + ";".join([*_numbers(5)[:-1], "1_0"]) + "\n")
+    with pytest.raises(FocusError, match="'1_0' is not a number"):
+        read_landmarks(path)
+
+
+def test_messages_never_quote_a_whole_row(tmp_path: Path) -> None:
+    path = tmp_path / "l.csv"
+    for separator in (" ", "|", ":", ";;"):
+        path.write_text(separator.join(["a.jpg", *_numbers()]) + "\n")
+        with pytest.raises(FocusError) as caught:
+            read_landmarks(path)
+        assert len(str(caught.value)) < 400 + len(str(path))
+
+
+def test_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "l.csv"
+    numbers = ",".join(_numbers(5))
+    path.write_text(f'"one, two.jpg",{numbers}\n"say ""a"".jpg",{numbers}\n5" tall.jpg,{numbers}\n')
+    assert [row.name for row in read_landmarks(path).rows] == ["one, two.jpg", 'say "a".jpg', '5" tall.jpg']
+    path.write_text(f'a.jpg,{numbers}\n"b.jpg,{numbers}\nc.jpg,{numbers}\n')
+    with pytest.raises(FocusError, match=r"cannot be read as a table with commas .* \(row 2"):
+        read_landmarks(path)
+
+
+def test_several_faces_of_a_photo(tmp_path: Path) -> None:
+    path = _write(tmp_path / "l.csv", _row("a.jpg", 5), _row("b.jpg"), _row("a.jpg", 5, 400), _row("./a.jpg", 5))
+    table = read_landmarks(path)
+    assert [row.name for row in table.rows] == ["a.jpg", "b.jpg", "a.jpg", "./a.jpg"]
+    assert table.points["a.jpg"][0, 0] == 0
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    *faces, skip = find_faces(tmp_path, table.rows)
+    assert skip == Skip("./a.jpg", "another row has the same photo and the same points")
+    assert all(isinstance(face, Face) for face in faces)
+    assert [face.name for face in faces] == ["a.jpg, face 1", "b.jpg", "a.jpg, face 2"]
+    assert [face[1] for face in faces] == ["a.jpg", "b.jpg", "a.jpg"]
+    assert [face[3][0, 0] for face in faces] == [0, 0, 400]
+
+
+@pytest.mark.parametrize(("written", "stored"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_either_form_of_accents_names_a_file(written: str, stored: str, tmp_path: Path) -> None:
+    name = "Zoë/Ångström.jpg"
+    (tmp_path / unicodedata.normalize(stored, "Zoë")).mkdir()
+    file = tmp_path / unicodedata.normalize(stored, name)
+    file.write_bytes(b"x")
+    assert resolve_photo(tmp_path, unicodedata.normalize(written, name)).samefile(file)
+    both = tmp_path / unicodedata.normalize(written, name)
+    both.parent.mkdir(exist_ok=True)
+    both.write_bytes(b"y")
+    assert resolve_photo(tmp_path, unicodedata.normalize(written, name)).samefile(both)
+
+
+def test_names_as_other_systems_write_them(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    (folder / "sub").mkdir(parents=True)
+    file = folder / "sub" / "a b.jpg"
+    file.write_bytes(b"x")
+    for name in ("sub/a b.jpg", "./sub/a b.jpg", "sub//a b.jpg", "sub\\a b.jpg", ".\\sub\\a b.jpg", str(file)):
+        assert resolve_photo(folder, name).samefile(file), name
+    (folder / "c\\d.jpg").write_bytes(b"x")
+    assert resolve_photo(folder, "c\\d.jpg").name == "c\\d.jpg"
+
+
+def test_folders_of_links_are_folders_of_photos(tmp_path: Path) -> None:
+    """As caches of hubs and version control of data lay them out."""
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "0a1b").write_bytes(b"x")
+    folder = tmp_path / "snapshots" / "main"
+    (folder / "train").mkdir(parents=True)
+    (folder / "train" / "a.jpg").symlink_to("../../../blobs/0a1b")
+    (folder / "b.jpg").symlink_to(tmp_path / "blobs" / "0a1b")
+    (folder / "gone.jpg").symlink_to("../../blobs/none")
+    (folder / "loop.jpg").symlink_to("loop.jpg")
+    for name in ("train/a.jpg", "b.jpg"):
+        assert resolve_photo(folder, name) == (tmp_path / "blobs" / "0a1b").resolve()
+    with pytest.raises(FocusError, match="its link leads to no file"):
+        resolve_photo(folder, "gone.jpg")
+    with pytest.raises(FocusError, match=r"link leads to no file|not a usable file name"):
+        resolve_photo(folder, "loop.jpg")
+    (tmp_path / "link").symlink_to(folder)
+    assert resolve_photo(tmp_path / "link", "b.jpg").name == "0a1b"
+
+
+def test_what_is_no_ordinary_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FocusError, match="FIFO"):
+        read_landmarks(tmp_path / "pipe")
+    with pytest.raises(FocusError, match="no ordinary file"):
+        resolve_photo(tmp_path, "pipe")
+    with pytest.raises(FocusError, match="character device"):
+        read_landmarks("/dev/zero")
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_table_or_an_error(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    path.write_bytes(data)
+    with contextlib.suppress(FocusError):
+        read_landmarks(path)

@@ -53,7 +53,7 @@ def test_good_photos_are_used_and_bad_ones_are_listed(folder: Path) -> None:
     photos = PhotoFolder(folder, folder / "l.csv", 64)
     assert [item.name for item in photos.items] == ["a.png", "b.png"]
     reasons = dict(photos.skipped)
-    assert list(reasons) == ["short.png", "../a.png", "missing.png", "c.png", "text.png"]
+    assert list(reasons) == ["short.png", "../a.png", "c.png", "missing.png", "text.png"]
     assert "leaves the photo folder" in reasons["../a.png"]
     assert "damaged or truncated" in reasons["c.png"]
 
@@ -69,6 +69,18 @@ def test_good_photos_are_used_and_bad_ones_are_listed(folder: Path) -> None:
 
     uncached = PhotoFolder(folder, folder / "l.csv", 64, cache_bytes=0)
     assert torch.equal(uncached.batch([1, 0]).image, batch.image)
+
+
+def test_all_faces_of_a_photo_are_used(folder: Path) -> None:
+    points = _face_points()
+    rows = [_row("a.png", points), _row("b.png", points), _row("a.png", points + 20), _row("a.png", points)]
+    (folder / "l.csv").write_text("\n".join(rows))
+    photos = PhotoFolder(folder, folder / "l.csv", 64)
+    assert [item.name for item in photos.items] == ["a.png, face 1", "b.png", "a.png, face 2"]
+    assert [item.photo for item in photos.items] == ["a.png", "b.png", "a.png"]
+    assert not torch.equal(*photos.batch([0, 2]).image)
+    (skip,) = photos.skipped
+    assert "second row of the same face" in skip.reason
 
 
 def test_nothing_usable_is_an_error(folder: Path) -> None:

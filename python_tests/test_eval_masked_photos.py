@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,20 @@ def test_the_digest_names_photos_masks_and_landmarks(photos: Path) -> None:
     assert len(digests) == 5
 
 
+def test_accents_and_several_faces_find_their_masks(photos: Path) -> None:
+    """A table and masks as macOS writes names, photos as Linux does; the faces of a photo share its mask."""
+    composed, apart = (unicodedata.normalize(form, "\xe9") for form in ("NFC", "NFD"))
+    for folder, name in (("photos", f"{composed}.png"), ("truth", f"{apart}_mask.png")):
+        (photos / folder / "a.png").rename(photos / folder / name)
+    table = photos / "landmarks.csv"
+    rows = table.read_text().replace("a.png", f"{apart}.png").splitlines()
+    table.write_text("\n".join([*rows, ",".join([f"{apart}.png", *map(str, (POINTS + 20).flatten())])]))
+    found = load(photos, [composed])
+    assert found.names == (f"{apart}.png, face 1", "b.png", "c.jpg", "d.png", f"{apart}.png, face 2")
+    assert found.occluded == (True, False, False, False, True)
+    assert found.skipped == []
+
+
 def test_photos_without_a_usable_mask_are_left_out_by_name(photos: Path) -> None:
     (photos / "truth" / "a.png").unlink()
     (photos / "truth" / "b.png").write_bytes(b"")
@@ -139,10 +154,10 @@ def test_what_is_ambiguous_or_unknown_is_refused(photos: Path, tmp_path: Path) -
     with pytest.raises(FocusError, match=r"a\.png and a\.jpg would share the mask"):
         load(photos)
     names = tmp_path / "names.txt"
-    with pytest.raises(FocusError, match="no such file"):
+    with pytest.raises(FocusError, match="no such file; expected names of photos"):
         read_names(names)
     names.write_bytes(b"\xff\xfe\xfa")
-    with pytest.raises(FocusError, match="is no text in UTF-8"):
+    with pytest.raises(FocusError, match="cannot be read as text"):
         read_names(names)
     names.write_text("\n \n")
     with pytest.raises(FocusError, match="found none"):

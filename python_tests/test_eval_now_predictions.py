@@ -214,7 +214,7 @@ def test_predictions_that_cannot_begin_are_refused(
         (["--photos", photos, "--boxes", tmp_path / "none"], "no such folder of face boxes"),
         (["--photos", photos, "--passes", 0], "--passes: expected at least 1"),
         (["--photos", photos, "--out", dataset / "detected_face"], "would replace the face boxes"),
-        (["--photos", photos, "--landmarks", tmp_path / "none.csv"], "none.csv: no such file"),
+        (["--photos", photos, "--landmarks", tmp_path / "none.csv"], "no such landmark file"),
     ):
         assert message in run([*base, *options], capsys, REFUSED)["error"]
     (tmp_path / "list.txt").write_text("A/selfie/damaged.jpg\n")

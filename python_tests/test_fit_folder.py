@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -81,6 +83,9 @@ def dull(model: MorphableModel) -> Callable[..., Reconstruction]:
         (["a.jpg", "A.jpg"], ["a_jpg", "A_jpg_2"]),
         (["a_jpg.png", "a.jpg", "a.png"], ["a_jpg", "a_jpg_2", "a_png"]),
         (["a", "a.jpg"], ["a", "a_jpg"]),
+        (["a.jpg", "b.jpg", "a.jpg"], ["a_face1", "b", "a_face2"]),
+        (["a.jpg", "a.png", "a.jpg"], ["a_jpg_face1", "a_png", "a_jpg_face2"]),
+        (["a.jpg", "a.jpg", "a_face1.jpg"], ["a_face1_2", "a_face2", "a_face1"]),
     ],
 )
 def test_stems_differ(photos: list[str], stems: list[str]) -> None:
@@ -140,6 +145,81 @@ def test_the_row_that_names_most_of_the_path_is_used(
 
     reconstruct_photos([tmp_path / "x/a.png", tmp_path / "y/a.png"], csv, tmp_path / "out", watch, 2)  # type: ignore[arg-type]
     np.testing.assert_allclose(seen, [points + 1, points])
+
+
+def test_a_photo_with_several_rows_has_several_faces(
+    dull: Callable[..., Reconstruction], points: NDArray[np.float64], tmp_path: Path
+) -> None:
+    write_photo(tmp_path / "a.png")
+    csv = write_landmarks(tmp_path / "points.csv", {"a.png": points, "./a.png": points + 1, "x": points})
+    text = csv.read_text()
+    csv.write_text(text + text.splitlines()[0] + "\n")
+    for photos in ([tmp_path / "a.png"], [tmp_path], [tmp_path, tmp_path / "a.png"]):
+        seen: list[float] = []
+
+        def watch(image: Path, landmarks: NDArray[np.float64], seen: list[float] = seen, **options: object) -> object:
+            seen.append(float(landmarks[0, 0]))
+            return dull(image, landmarks, **options)
+
+        report = reconstruct_photos(photos, csv, tmp_path / "out", watch, 2)  # type: ignore[arg-type]
+        assert seen == [points[0, 0], points[0, 0] + 1]
+        assert [file.files[0].stem for file in report.written] == ["a_face1", "a_face2"]
+        assert any("second row of the same face" in skip.reason for skip in report.skipped)
+
+
+@pytest.mark.parametrize("written", ["NFC", "NFD"])
+@pytest.mark.parametrize("stored", ["NFC", "NFD"])
+def test_names_match_in_either_form_of_accents(
+    dull: Callable[..., Reconstruction], points: NDArray[np.float64], written: str, stored: str, tmp_path: Path
+) -> None:
+    photo = tmp_path / "photos" / unicodedata.normalize(stored, "Zoë/Ångström.png")
+    write_photo(photo)
+    csv = write_landmarks(tmp_path / "points.csv", {unicodedata.normalize(written, "Zoë\\Ångström.png"): points})
+    for photos in ([tmp_path / "photos"], [photo]):
+        report = reconstruct_photos(photos, csv, tmp_path / "out", dull, 2)
+        assert (len(report.written), report.skipped) == (1, [])
+
+
+def test_rows_may_have_whole_paths(
+    dull: Callable[..., Reconstruction],
+    points: NDArray[np.float64],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_photo(tmp_path / "photos" / "a.png")
+    monkeypatch.chdir(tmp_path)
+    csv = write_landmarks(tmp_path / "points.csv", {str(tmp_path / "photos" / "a.png"): points})
+    for photo in (Path("photos"), Path("photos/a.png"), tmp_path / "photos", Path("photos/../photos/a.png")):
+        report = reconstruct_photos([photo], csv, tmp_path / "out", dull, 2)
+        assert (len(report.written), report.skipped) == (1, [])
+
+
+@pytest.mark.parametrize("as_folder", [True, False])
+def test_the_work_to_find_rows_grows_with_their_number(
+    dull: Callable[..., Reconstruction], points: NDArray[np.float64], as_folder: bool, tmp_path: Path
+) -> None:
+    def calls(count: int) -> int:
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        photos = [folder / f"bad{i}.png" for i in range(count)]
+        for photo in photos:
+            photo.touch()
+        csv = write_landmarks(tmp_path / f"{count}.csv", {photo.name: points[:5] for photo in photos})
+        total = 0
+
+        def count_call(*_: object) -> None:
+            nonlocal total
+            total += 1
+
+        sys.setprofile(count_call)
+        try:
+            report = reconstruct_photos([folder] if as_folder else photos, csv, tmp_path / "out", dull, 1)
+        finally:
+            sys.setprofile(None)
+        assert len(report.skipped) == count
+        return total
+
+    assert calls(120) < 4 * calls(40)
 
 
 def test_results_never_replace_a_photo(

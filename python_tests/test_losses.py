@@ -479,3 +479,18 @@ def test_paper_and_official_weights() -> None:
     assert ReconstructionWeights() == ReconstructionWeights(0.5, 0.5, 0.25, 5e-4, 0.1, 0.06)
     assert SegmentationWeights() == SegmentationWeights(15, 3, 0.5, 2.5, 10, 3, 1, False)
     assert SegmentationWeights.official() == SegmentationWeights(15, 3, 0.5, 0.25, 10, 5, 1, True)
+
+
+def test_counts_at_their_floor_have_the_gradient_of_the_count() -> None:
+    """At max(count, 1) = count = 1, as the kernels have it, in whatever version of torch."""
+    face = row(0.5, 0.5, 0).requires_grad_()
+    mask, logits = row(0.25, 0.5, 1), row(0.2, -0.3, 0)
+    entropy = F.binary_cross_entropy_with_logits(logits, mask, reduction="none")
+    for value, parts in (
+        (losses.area(face, mask), 1 - mask),
+        (losses.mask_cross_entropy(logits, mask, face), entropy),
+    ):
+        (gradient,) = torch.autograd.grad(value, face)
+        torch.testing.assert_close(gradient, parts - value.detach())
+    (gradient,) = torch.autograd.grad(losses.area(face * 0.9, mask), face)
+    torch.testing.assert_close(gradient, 0.9 * (1 - mask))  # below, the floor is a constant

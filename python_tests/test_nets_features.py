@@ -200,3 +200,15 @@ def test_arcface_file_of_another_network_is_refused(tmp_path: Path) -> None:
     torch.save({"conv1.weight": torch.zeros(64, 3, 3, 3), "head.weight": torch.zeros(1)}, path)
     with pytest.raises(ValueError, match=r"does not fit IResNet: .* missing: .*; 1 unexpected: head.weight"):
         ArcFaceFeatures.load(path)
+
+
+def test_where_the_grey_is_zero_it_still_has_its_gradient() -> None:
+    """As a little above 0, in whatever version of torch: renders may have colours below 0 that cancel."""
+    images = torch.tensor([0.5, 0.0, -0.5]).view(1, 3, 1, 1).repeat(1, 1, 16, 16)
+    gradients = []
+    for brightness in (0.0, 1e-7):
+        leaf = (images + brightness).requires_grad_()
+        colors = FilterBank().feature_map(leaf)[:, 24:]
+        gradients.append(torch.autograd.grad(colors.sum(), leaf)[0])
+    assert float(gradients[0].abs().max()) > 1
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-3, atol=1e-3)

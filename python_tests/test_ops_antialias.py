@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from focus import ops
@@ -216,6 +218,21 @@ def _stretched(factor: float) -> tuple[torch.Tensor, ...]:
     return image, vertices, faces, ops.rasterize(vertices, faces, (12, 14)).face_index
 
 
+def _dust(seed: int) -> tuple[torch.Tensor, ...]:
+    """Squares of 0.1 to 1.2 pixels, most of them round the centre of a pixel, on 12 x 14 pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    count = 30
+    centers = torch.rand(count, 2, generator=generator) * torch.tensor([12.0, 10]) + 0.5
+    centers = centers.round() + 0.3 * (torch.rand(count, 2, generator=generator) - 0.5)
+    sides = 0.1 + 1.1 * torch.rand(count, 1, 2, generator=generator)
+    corners = torch.tensor([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])
+    depth = 5 + torch.rand(count, 1, 1, generator=generator).expand(count, 4, 1)
+    vertices = torch.cat([centers[:, None] + sides * corners, depth], -1).reshape(1, -1, 3)
+    faces = (torch.arange(count)[:, None, None] * 4 + QUAD).reshape(-1, 3).int()
+    index = ops.rasterize(vertices, faces, (12, 14)).face_index
+    return torch.rand(1, 2, 12, 14, generator=generator), vertices, faces, index
+
+
 def test_a_face_without_area_is_no_outline() -> None:
     """Vertex 2 lies on the edge from 0 to 1 of the face on the left; the face of the three fills the crack."""
     points = [(4.3, -9.0), (4.3, 19.0), (4.3, 5.0), (-20.0, 5.0), (30.0, 5.0)]
@@ -271,6 +288,7 @@ def test_the_same_bits_for_every_thread_count() -> None:
     [
         *(lambda: _scene(1, torch.float32), lambda: _dense(0), lambda: _dense(1), _damaged),
         *(lambda: _stretched(1.0), lambda: _stretched(30.0), lambda: _stretched(1e5)),
+        *(lambda: _dust(0), lambda: _dust(1)),
     ],
 )
 def test_every_implementation_agrees_with_the_twin(
@@ -289,6 +307,7 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(lambda i, v: ops.antialias(i, v, faces, index[:1]), inputs)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # opcheck's own
 def test_opcheck_and_compile() -> None:
     image, vertices, faces, index = _scene(2, torch.float32)
     topology = ops.Topology(faces, 8)
@@ -297,6 +316,62 @@ def test_opcheck_and_compile() -> None:
     torch.library.opcheck(torch.ops.focus.antialias.default, inputs)
     compiled = torch.compile(lambda i, v: ops.antialias(i, v, topology, index), fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(image, vertices), ops.antialias(image, vertices, topology, index))
+
+
+@pytest.mark.parametrize("side", [0.01, 0.2, 0.4, 0.499, 0.5, 0.501, 0.7, 0.99, 1.0, 1.3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_coverage_of_a_square_that_shrinks_below_a_pixel_stays_in_range(side: float, dtype: torch.dtype) -> None:
+    """Each side leaves a part of the pixel; when they would leave less than nothing, nothing is left."""
+    vertices = _square(4 - side / 2, 4 - side / 2, side).to(dtype)
+    coverage = _coverage(vertices, QUAD, (9, 9))[0, 0]
+    assert float(coverage.min()) >= 0
+    assert float(coverage.max()) <= 1
+    expected = max(0.0, 1 - 4 * max(0.0, 0.5 - side / 2))
+    assert float(coverage[4, 4]) == pytest.approx(expected, abs=1e-6)
+
+
+@given(st.integers(0, 10_000), st.sampled_from([torch.float32, torch.float64]))
+@settings(max_examples=60, deadline=None)
+def test_values_stay_between_those_of_the_image(seed: int, dtype: torch.dtype) -> None:
+    """Each is a mean of a pixel and its neighbours; a mask stays in [0, 1]."""
+    image, vertices, faces, index = (t.to(dtype) if t.is_floating_point() else t for t in _dust(seed))
+    mask = (index >= 0)[:, None].to(dtype)
+    blended = ops.antialias(torch.cat([image, mask, torch.ones_like(mask)], 1), vertices, faces, index)
+    around = torch.nn.functional.pad(image, (1, 1, 1, 1), mode="replicate")
+    middle, before, after = slice(1, -1), slice(None, -2), slice(2, None)
+    places = ((middle, middle), (middle, before), (middle, after), (before, middle), (after, middle))
+    cross = torch.stack([around[..., rows, columns] for rows, columns in places])
+    assert bool((blended[:, :2] >= cross.amin(0)).all())
+    assert bool((blended[:, :2] <= cross.amax(0)).all())
+    assert float(blended[:, 2].min()) >= 0
+    assert float(blended[:, 2].max()) <= 1
+    assert torch.equal(blended[:, 3], torch.ones_like(blended[:, 3]))
+
+
+def test_a_pixel_that_is_all_of_its_neighbours_has_their_gradients() -> None:
+    """0.3 of each of four make 1.2: they count a quarter each, and nothing of the pixel is left."""
+    image = torch.arange(81.0, dtype=torch.float64).square().view(1, 1, 9, 9).requires_grad_()
+    vertices = _square(3.8, 3.8, 0.4).requires_grad_()
+    index = ops.rasterize(vertices.detach(), QUAD, (9, 9)).face_index
+    value = ops.antialias(image, vertices, QUAD, index)[0, 0, 4, 4]
+    neighbors = image[0, 0, [3, 5, 4, 4], [4, 4, 3, 5]].detach()
+    assert value.item() == pytest.approx(neighbors.mean().item())
+    of_image, of_vertices = torch.autograd.grad(value, (image, vertices))
+    assert of_image[0, 0, 4, 4].item() == pytest.approx(0, abs=1e-12)
+    assert of_image[0, 0, [3, 5, 4, 4], [4, 4, 3, 5]].tolist() == pytest.approx([0.25] * 4)
+    # Pulling the left side in gives more to the pixel on the left.
+    left = of_vertices[0, [0, 3], 0].sum().item()
+    assert left == pytest.approx((neighbors[2] - neighbors.mean()).item() / 1.2, rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_gradients_where_shares_overflow(seed: int) -> None:
+    image, vertices, faces, index = _dust(seed)
+    inputs = (image[:, :1].double().requires_grad_(), vertices.double().requires_grad_())
+    assert torch.autograd.gradcheck(lambda i, v: ops.antialias(i, v, faces, index), inputs)
+    results = [_both(op, *(i.detach() for i in inputs), faces, index) for op in (ops.antialias, reference.antialias)]
+    for ours, twin in zip(*results, strict=True):
+        torch.testing.assert_close(ours, twin, rtol=1e-11, atol=1e-11)
 
 
 def test_misuse_is_named() -> None:

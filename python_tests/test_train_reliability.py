@@ -344,6 +344,27 @@ def test_photos_that_change_under_a_run_are_named(tmp_path: Path, model: Morphab
     assert str(caught.value) == f"{tmp_path / '1.png'}: was changed or removed while it was in use"
 
 
+def test_a_full_shared_memory_is_told(model: MorphableModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    from focus.train import sources
+
+    drawn = sources._Drawn([SyntheticSource(SyntheticFaces(model, 32, seed=0), 2)])
+    assert not drawn[0, 0].image.is_shared()  # type: ignore[union-attr]
+    monkeypatch.setattr(sources, "get_worker_info", lambda: "a worker")
+    found = drawn[0, 0]
+    assert isinstance(found, FaceBatch)
+    assert found.parameters is not None
+    assert found.image.is_shared()
+    assert found.parameters.identity.is_shared()
+
+    def full(tensor: torch.Tensor) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    refusal = drawn[0, 0]
+    assert isinstance(refusal, sources._Refusal)
+    assert out_of_memory(refusal.error)
+
+
 def test_words_that_mean_no_memory() -> None:
     assert out_of_memory(NO_MEMORY)
     assert not out_of_memory(RuntimeError("shape mismatch"))

@@ -12,8 +12,11 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import tyro
+from hypothesis import given
+from hypothesis import strategies as st
 
 from focus import conform
+from focus.cli import main
 from focus.errors import FocusError
 from focus.losses import SegmentationWeights
 from focus.nets import EncoderSettings
@@ -309,3 +312,42 @@ def test_what_only_together_is_too_much_is_refused() -> None:
         Settings().scaled(1e6)
     with pytest.raises(FocusError, match="as many blocks as widths"):
         EncoderSettings(blocks=(1, 2))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda part: st.lists(part, max_size=4) | st.dictionaries(st.text(max_size=3), part, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.sampled_from([*(name for name, _, _ in LEAVES), *(item.name for item in fields(Settings))]), JSON)
+def test_whatever_json_says_is_taken_or_refused(name: str, value: Any) -> None:
+    found, told = _outcome(lambda content: _as_json(name, content), value)
+    assert (found is None) == bool(told)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--workers", "1000000"], "workers"),
+        (["--threads", "-1"], "threads"),
+        (["--batch-size", "0"], "batch_size"),
+        (["--batch-size", "1000000000"], "batch_size"),
+        (["--scale", "nan"], "scale"),
+        (["--scale", "0"], "scale"),
+        (["--scale", "inf"], "scale"),
+        (["--scale", "1e300"], "scale"),
+        (["--optimiser.initialise.start", "nan"], "optimiser.initialise.start"),
+        (["--robust.sigma", "-1"], "robust.sigma"),
+        (["--data.distinct", "99999999999"], "data.distinct"),
+    ],
+)
+def test_absurd_options_are_refused_before_work_starts(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--out", str(tmp_path / "run"), *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()

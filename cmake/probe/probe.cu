@@ -2,9 +2,9 @@
 
 #include <vector>
 
-__global__ void probe(float *value) { *value += 1.0f; }
+__global__ void probe(float* value) { *value += 1.0f; }
 
-int launch(std::vector<float *> values) {
+int launch(std::vector<float*> values) {
     probe<<<1, 1>>>(values[0]);
     return cudaGetLastError();
 }

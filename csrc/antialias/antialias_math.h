@@ -187,14 +187,22 @@ FOCUS_HD bool has_pair(P const& p, int x, int y, int axis) {
 struct Blend {
     double in[4];   // share of the neighbour's colour in this pixel
     double out[4];  // share of this pixel's colour in the neighbour's
+    // The shares of the neighbours' colours, each at most 1/2, may come to more than the whole pixel, round something narrower than one:
+    // then they are taken as weights, and nothing of the pixel's own colour is left.
+    double sum;  // of `in`
+
+    FOCUS_HD bool is_full() const { return sum > 1.0; }
+    FOCUS_HD double scale() const { return is_full() ? 1.0 / sum : 1.0; }
 };
 
 FOCUS_HD int64_t neighbor_offset(int n, int64_t width) { return (n < 2 ? 1 : width) * (n % 2 ? 1 : -1); }
 
+// The number of its pairs that an edge passes between.
 template <typename P>
-FOCUS_HD bool find_blend(P const& p, int64_t b, int x, int y, Blend* blend) {
+FOCUS_HD int find_blend(P const& p, int64_t b, int x, int y, Blend* blend) {
     int64_t const width = p.edges.size[3];
-    bool any = false;
+    int count = 0;
+    blend->sum = 0.0;
     for (int n = 0; n < 4; ++n) {
         int const axis = n / 2, own = n % 2;  // own: this pixel is the first of the pair
         int const px = axis == 0 && !own ? x - 1 : x, py = axis == 1 && !own ? y - 1 : y;
@@ -206,9 +214,25 @@ FOCUS_HD bool find_blend(P const& p, int64_t b, int x, int y, Blend* blend) {
         double const forward = share > 0.0 ? share : 0.0, backward = share < 0.0 ? -share : 0.0;
         blend->in[n] = own ? backward : forward;
         blend->out[n] = own ? forward : backward;
-        any = true;
+        blend->sum += blend->in[n];
+        ++count;
     }
-    return any;
+    return count;
+}
+
+// One channel of a pixel, the i-th number of the image: between the least and the greatest of those that it is made of.
+template <typename P>
+FOCUS_HD double blended_value(P const& p, Blend const& blend, int64_t i, int64_t width) {
+    double const own = p.image.data[i], scale = blend.scale();
+    double value = own, least = own, greatest = own;
+    for (int n = 0; n < 4; ++n) {
+        if (!(blend.in[n] > 0.0)) continue;
+        double const other = p.image.data[i + neighbor_offset(n, width)];
+        value += scale * blend.in[n] * (other - own);
+        least = other < least ? other : least;
+        greatest = other > greatest ? other : greatest;
+    }
+    return value < least ? least : value > greatest ? greatest : value;  // outside by rounding only
 }
 
 // One pixel of all channels.
@@ -216,14 +240,10 @@ template <typename T>
 FOCUS_HD void antialias_pixel(AntialiasParameters<T> const& p, int64_t b, int x, int y) {
     int64_t const width = p.face_index.size[2], area = p.face_index.stride(), channels = p.image.size[1];
     Blend blend;
-    bool const any = find_blend(p, b, x, y, &blend);
+    bool const any = find_blend(p, b, x, y, &blend) > 0;
     for (int64_t c = 0; c < channels; ++c) {
         int64_t const i = (b * channels + c) * area + y * width + x;
-        double value = p.image.data[i];
-        for (int n = 0; any && n < 4; ++n) {
-            if (blend.in[n] > 0.0) value += blend.in[n] * (double(p.image.data[i + neighbor_offset(n, width)]) - p.image.data[i]);
-        }
-        p.values.data[i] = static_cast<T>(value);
+        p.values.data[i] = any ? static_cast<T>(blended_value(p, blend, i, width)) : p.image.data[i];
     }
 }
 
@@ -231,32 +251,48 @@ template <typename T>
 FOCUS_HD void antialias_image_gradient(AntialiasBackwardParameters<T> const& p, int64_t b, int x, int y) {
     int64_t const width = p.edges.size[3], area = p.edges.size[1] * width, channels = p.image.size[1];
     Blend blend;
-    bool const any = find_blend(p, b, x, y, &blend);
+    bool const any = find_blend(p, b, x, y, &blend) > 0;
+    double const scale = blend.scale();
+    for (int n = 0; any && n < 4; ++n) {
+        if (!(blend.out[n] > 0.0)) continue;
+        int const step = n % 2 ? 1 : -1;
+        Blend neighbor;
+        find_blend(p, b, n < 2 ? x + step : x, n < 2 ? y : y + step, &neighbor);
+        blend.out[n] *= neighbor.scale();
+    }
     for (int64_t c = 0; c < channels; ++c) {
         int64_t const i = (b * channels + c) * area + y * width + x;
         double grad = p.grad_values.data[i];
         for (int n = 0; any && n < 4; ++n) {
-            if (blend.in[n] > 0.0) grad -= blend.in[n] * p.grad_values.data[i];
+            if (blend.in[n] > 0.0) grad -= scale * blend.in[n] * p.grad_values.data[i];
             if (blend.out[n] > 0.0) grad += blend.out[n] * p.grad_values.data[i + neighbor_offset(n, width)];
         }
         p.grad_image.data[i] = static_cast<T>(grad);
     }
 }
 
-// d L / d (x, y) of the corners of the face that owns an edge, from one pair, added to grad[2 * corner + axis]. Whichever pixel changed,
-// d L / d share = sum_c g_c (first_c - second_c) with g the gradient of that pixel's value.
+// d L / d (x, y) of the corners of the face that owns an edge, from one pair, added to grad[2 * corner + axis]. With X the pixel that
+// changed, N the other and g the gradient of X's value, d L / d |share| = sum_c g_c (N_c - X_c), with X_c the value after the blend and
+// all of it over the sum of shares where that is more than 1.
 template <typename T>
 FOCUS_HD void add_crossing_gradient(AntialiasBackwardParameters<T> const& p, int64_t b, int32_t edge, int x, int y, int axis,
                                     double* grad) {
     if (!has_pair(p, x, y, axis)) return;
     int64_t const width = p.edges.size[3], area = p.edges.size[1] * width, channels = p.image.size[1];
     Crossing const crossing = locate_crossing(p, b, edge, x, y, axis);
+    bool const second_changed = crossing.share > 0.0;
     int64_t const first = b * channels * area + y * width + x, second = first + (axis == 0 ? 1 : width);
+    int64_t const changed = second_changed ? second : first, other = second_changed ? first : second;
+    Blend blend;
+    find_blend(p, b, second_changed && axis == 0 ? x + 1 : x, second_changed && axis == 1 ? y + 1 : y, &blend);
     double grad_share = 0.0;
     for (int64_t c = 0; c < channels; ++c) {
-        double const difference = double(p.image.data[first + c * area]) - p.image.data[second + c * area];
-        grad_share += p.grad_values.data[(crossing.share > 0.0 ? second : first) + c * area] * difference;
+        int64_t const i = changed + c * area;
+        double const from = blend.is_full() ? blended_value(p, blend, i, width) : double(p.image.data[i]);
+        double const difference = p.image.data[other + c * area] - from;
+        grad_share += p.grad_values.data[i] * (second_changed ? difference : -difference);
     }
+    grad_share *= blend.scale();
     for (int end = 0; end < 2; ++end) {
         for (int i = 0; i < 2; ++i) grad[2 * crossing.corner[end] + i] += grad_share * crossing.grad[end][i];
     }

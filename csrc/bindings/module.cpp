@@ -33,7 +33,7 @@ PYBIND11_MODULE(FOCUS_MODULE_NAME, module) {
 #else
     module.attr("cuda_version") = pybind11::none();
 #endif
-    const std::string missing = FOCUS_CUDA_MISSING;
+    std::string const missing = FOCUS_CUDA_MISSING;
     module.attr("cuda_missing") = missing.empty() ? pybind11::object(pybind11::none()) : pybind11::object(pybind11::str(missing));
     module.attr("cuda_architectures") = FOCUS_CUDA_ARCHITECTURES;
     module.attr("compiler") = __VERSION__;

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focus.data.landmarks import LANDMARK_COUNT, MIRRORED_LANDMARKS, five_from_68
-from focus.errors import FocusError
+from focus.errors import FocusError, FocusWarning
 
 Array = NDArray[np.float64]
 
@@ -63,7 +63,7 @@ def check_landmarks(points: Array, photo: NDArray[np.uint8], orientation: int = 
             stored. The message says how they can be mended.
 
     Warns:
-        UserWarning: a face that lies on its side in the photo as shown, and stands in the photo as stored, where the
+        FocusWarning: a face that lies on its side in the photo as shown, and stands in the photo as stored, where the
             pixels do not tell which is right.
     """
     if orientation != 1:
@@ -153,6 +153,7 @@ def _check_orientation(points: Array, photo: NDArray[np.uint8], orientation: int
                 warnings.warn(
                     f"{name}: landmarks of a face that lies on its side, and would stand in the photo as stored "
                     f"({evidence}); is this right? If not: {cure}",
+                    FocusWarning,
                     stacklevel=3,
                 )
             return

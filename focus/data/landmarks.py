@@ -88,7 +88,13 @@ def read_landmarks(path: str | Path) -> LandmarkTable:
         FocusError: the file cannot be read as text or as a table, or no row is usable.
     """
     path = Path(path)
-    text = read_text(path, limits.TABLE_FILE)
+    if not os.path.lexists(path):
+        raise FocusError(f"{path}: no such landmark file")
+    try:
+        text = read_text(path, limits.TABLE_FILE)
+    except FocusError as error:
+        detail = str(error).removeprefix(f"{path}: ")
+        raise FocusError(f"{path}: cannot be read as a CSV text file: {detail}") from error
     rows: list[LandmarkRow] = []
     skipped: list[Skip] = []
     seen: set[tuple[str, bytes]] = set()
@@ -133,28 +139,31 @@ class Face(NamedTuple):
     """[68, 2] or [5, 2] pixels of the photo."""
 
 
-def find_faces(folder: Path, rows: Iterable[LandmarkRow], skipped: list[Skip]) -> list[Face]:
-    """The faces of a folder of photos; rows of other photos, and those that repeat another, are added to `skipped`."""
-    found: list[tuple[str, Path, NDArray[np.float64]]] = []
+def find_faces(folder: Path, rows: Iterable[LandmarkRow]) -> list[Face | Skip]:
+    """For each row of a landmark table the face in a folder of photos, or why there is none."""
+    found: list[tuple[str, Path, NDArray[np.float64]] | Skip] = []
     seen: set[tuple[Path, bytes]] = set()
     for row in rows:
         try:
             path = resolve_photo(folder, row.name)
         except FocusError as error:
-            skipped.append(Skip(_short(row.name), str(error)))
+            found.append(Skip(_short(row.name), str(error)))
             continue
         if (path, row.points.tobytes()) in seen:
-            skipped.append(Skip(_short(row.name), "another row has the same photo and the same points"))
+            found.append(Skip(_short(row.name), "another row has the same photo and the same points"))
             continue
         seen.add((path, row.points.tobytes()))
         found.append((_relative(folder, row.name).as_posix(), path, row.points))
-    count = Counter(path for _, path, _ in found)
+    count = Counter(entry[1] for entry in found if not isinstance(entry, Skip))
     number: Counter[Path] = Counter()
-    faces = []
-    for photo, path, points in found:
+    faces: list[Face | Skip] = []
+    for entry in found:
+        if isinstance(entry, Skip):
+            faces.append(entry)
+            continue
+        photo, path, points = entry
         number[path] += 1
-        name = f"{photo}, face {number[path]}" if count[path] > 1 else photo
-        faces.append(Face(name, photo, path, points))
+        faces.append(Face(f"{photo}, face {number[path]}" if count[path] > 1 else photo, photo, path, points))
     return faces
 
 

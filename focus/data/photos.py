@@ -109,7 +109,10 @@ class PhotoFolder:
         self.items: list[PhotoItem] = []
         self._crops: list[NDArray[np.uint8] | None] = []
         cached = 0
-        for face in find_faces(self.folder, rows, self.skipped):
+        for face in find_faces(self.folder, rows):
+            if isinstance(face, Skip):
+                self.skipped.append(face)
+                continue
             try:
                 item, photo = self._open(face)
                 crop = _margin_alignment(item.alignment).crop_image(photo)

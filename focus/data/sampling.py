@@ -163,7 +163,7 @@ class FaceSampler:
         parts = directional_lighting(
             torch.from_numpy(np.array(directions)),
             torch.from_numpy(np.array(colors)),
-            torch.zeros(count, 3, dtype=torch.float64),
+            torch.zeros(count, 3, dtype=torch.float64, device="cpu"),
         ).sum(dim=0)
         lighting: NDArray[np.float64] = parts.numpy()
         lighting[:, 0] += ambient / _CONSTANT_HARMONIC
@@ -195,6 +195,6 @@ def _tint(rng: np.random.Generator) -> NDArray[np.float64]:
 
 _CONSTANT_HARMONIC = 0.5 / np.sqrt(np.pi)
 _FRONT_HARMONICS: NDArray[np.float64] = harmonics(
-    torch.tensor([[0, 0, -1], [0.6, 0, -0.8], [-0.6, 0, -0.8], [0, 0.6, -0.8], [0, -0.6, -0.8]], dtype=torch.float64)
+    torch.from_numpy(np.array([[0, 0, -1], [0.6, 0, -0.8], [-0.6, 0, -0.8], [0, 0.6, -0.8], [0, -0.6, -0.8]]))
 ).numpy()
 """[5, 9] harmonics of directions that a face shows to the camera."""

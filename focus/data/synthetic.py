@@ -272,7 +272,7 @@ def _assemble(faces: SyntheticFaces, indices: Sequence[int], samples: list[Sampl
     return FaceBatch(
         image=images("image"),
         landmarks=stack("landmarks"),
-        landmark_weights=torch.ones(len(samples), 68),
+        landmark_weights=torch.ones(len(samples), 68, dtype=torch.float32, device="cpu"),
         visible_mask=stack("visible_mask")[:, None].float(),
         face_mask=stack("face_mask")[:, None].float(),
         unoccluded=images("unoccluded"),

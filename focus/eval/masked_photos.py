@@ -214,9 +214,16 @@ def read_names(path: Path) -> list[str]:
     Raises:
         FocusError: missing, no text, or without a name.
     """
-    names = [line.strip() for line in read_text(path, limits.TEXT_FILE).splitlines() if line.strip()]
+    expected = "expected names of photos, one in a line"
+    try:
+        lines = read_text(path, limits.TEXT_FILE).splitlines()
+    except FocusError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        detail = reason if reason == "no such file" else f"cannot be read as text ({reason})"
+        raise FocusError(f"{path}: {detail}; {expected}") from error
+    names = [line.strip() for line in lines if line.strip()]
     if not names:
-        raise FocusError(f"{path}: expected names of photos, one in a line, found none")
+        raise FocusError(f"{path}: {expected}, found none")
     return names
 
 

@@ -161,7 +161,7 @@ def estimate_misfit(
     if count < 1:
         raise FocusError(f"misfit prior: expected at least one face, got {count}")
     model = faces.model
-    total = torch.zeros(model.vertex_count, 3, dtype=torch.float64)
+    total = torch.zeros(model.vertex_count, 3, dtype=torch.float64, device="cpu")
     for start in range(0, count, batch_size):
         batch = faces.batch(start, min(batch_size, count - start))
         parameters = reconstruct(batch.image.to(device)).to("cpu")

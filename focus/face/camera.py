@@ -6,6 +6,8 @@ right, y down, z away from the camera. Both in millimetres. Pixel centres lie at
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -61,8 +63,8 @@ class Camera:
         principal: (S - 1) / 2 in x and in y, pixels: the centre of the image.
     """
 
-    def __init__(self, image_size: int) -> None:
-        if not isinstance(image_size, (int, np.integer)) or image_size < 1:
+    def __init__(self, image_size: int | np.integer[Any]) -> None:
+        if isinstance(image_size, bool) or not isinstance(image_size, (int, np.integer)) or image_size < 1:
             raise ValueError(f"Camera: image_size: expected a positive whole number of pixels, got {image_size!r}")
         self.image_size = int(image_size)
         self.focal = FOCAL_FACTOR * self.image_size / 2

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from focus.face.camera import rotation_matrix
 from focus.face.model import LANDMARK_COUNT, MorphableModel
+from focus.isolation import own_state
 
 JAW_COUNT = 17
 _NOSE, _MOUTH_CORNERS = slice(27, 36), (48, 54)
@@ -32,6 +33,7 @@ class LandmarkLocator:
         outward: ``[17, 3]``, unit vectors in model space from the middle of the face through each jaw landmark.
     """
 
+    @own_state(grad=False)
     def __init__(self, model: MorphableModel) -> None:
         self._landmarks = model.landmarks68
         mean = model.mean_shape.double()
@@ -67,7 +69,7 @@ class LandmarkLocator:
         along = (crossing[:, :2] - center) @ direction
         reach = relative[jaw] @ direction
         kept = (crossing[:, 2] > mean[jaw, 2]) & (along < reach) & (along > _INNERMOST * reach)
-        start = torch.tensor([[jaw, jaw]], device=edges.device)
+        start = edges.new_tensor([[jaw, jaw]])
         return torch.cat([start, edges[kept]]), torch.cat([fraction.new_zeros(1), fraction[kept]])
 
     def locate(self, vertices: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,7 +92,7 @@ class LandmarkLocator:
             screen = torch.einsum("bij,bkcj->bkci", matrices, candidates)
             outward = torch.einsum("bij,kj->bki", matrices, self.outward.to(vertices))
             best = torch.einsum("bkci,bki->bkc", screen, outward).argmax(dim=2)  # [B, 17]
-            rows = torch.arange(JAW_COUNT, device=best.device)
+            rows = torch.arange(JAW_COUNT, dtype=torch.int64, device=best.device)
             fixed = self._landmarks[JAW_COUNT:].to(best.device)[:, None].expand(-1, 2)
             all_ends = torch.cat([ends[rows, best], fixed.expand(len(best), -1, -1)], dim=1)
             all_fractions = torch.nn.functional.pad(fractions[rows, best], (0, LANDMARK_COUNT - JAW_COUNT))

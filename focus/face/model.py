@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from focus.errors import FocusError
+from focus.isolation import own_state, trainable
 
 if TYPE_CHECKING:
     from focus import ops
@@ -95,15 +96,28 @@ class MorphableModel(torch.nn.Module):
             ("albedo_basis", albedo_basis),
             ("uv", uv),
         ):
-            self.register_buffer(key, None if value is None else value.detach().to(torch.float32).contiguous())
-        self.register_buffer("faces", faces.detach().to(torch.int32).contiguous())
-        self.register_buffer("landmarks68", landmarks68.detach().to(torch.int64).contiguous())
-        self.register_buffer(
-            "landmarks7", None if landmarks7 is None else landmarks7.detach().to(torch.int64).contiguous()
-        )
-        self._topology: ops.Topology | None = None
+            self._keep(key, value, torch.float32)
+        self._keep("faces", faces, torch.int32)
+        self._keep("landmarks68", landmarks68, torch.int64)
+        self._keep("landmarks7", landmarks7, torch.int64)
+        self._topology: tuple[Tensor, int, ops.Topology] | None = None  # of which faces, in which version
         self._check()
         self._recipe_digest = None if recipe is None else self._digest_of_floats()
+
+    def _keep(self, key: str, value: Tensor | None, dtype: torch.dtype) -> None:
+        with own_state(grad=False):
+            kept = None if value is None else trainable(value.detach()).to(dtype).contiguous()
+        self.register_buffer(key, kept)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MorphableModel:
+        # What `to`, `double` and the like end in: the arrays stay usable for training in inference mode too.
+        with torch.inference_mode(False):
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: versions of tensors mean nothing there."""
+        return {**self.__dict__, "_topology": None}
 
     def _check(self) -> None:
         """Raises `ValueError` where the arrays do not fit together."""
@@ -162,12 +176,31 @@ class MorphableModel(torch.nn.Module):
 
     @property
     def topology(self) -> ops.Topology:
-        """The checked faces with their vertex-to-face lists, on the model's device; built on first use."""
-        if self._topology is None or self._topology.faces.device != self.faces.device:
-            from focus import ops
+        """The checked faces with their vertex-to-face lists, on the model's device; built on first use, and anew where
+        the faces have changed since.
 
-            self._topology = ops.Topology(self.faces, self.vertex_count)
-        return self._topology
+        Not noticed are edits in place of faces on CUDA through ``faces.data``, which torch does not count, and those
+        between two calls of a compiled function.
+        """
+        from focus import ops
+        from focus.ops.topology import can_be_kept
+
+        if self._topology is not None and _unchanged(self.faces, *self._topology):
+            return self._topology[2]
+        topology = ops.Topology(self.faces, self.vertex_count)
+        if can_be_kept(topology.faces) and can_be_kept(self.faces):
+            self._topology = self.faces, _version(self.faces), topology
+        return topology
+
+    def versions(self) -> tuple[tuple[Tensor | None, int], ...]:
+        """The arrays as they are now, each with the count of its edits, for `has_changed`."""
+        arrays = (getattr(self, key) for key in _ARRAYS)
+        return tuple((value, 0 if value is None else _version(value)) for value in arrays)
+
+    def has_changed(self, since: tuple[tuple[Tensor | None, int], ...]) -> bool:
+        """Whether an array was replaced, moved or edited since `versions` were taken."""
+        now = self.versions()
+        return any(a is not b or i != j for (a, i), (b, j) in zip(now, since, strict=True))
 
     def neutral_shape(self, identity: Tensor) -> Tensor:
         """The face without expression: ``[B, Ki]`` to ``[B, V, 3]`` mm."""
@@ -212,7 +245,8 @@ class MorphableModel(torch.nn.Module):
         """
         from focus.face.painted_albedo import PAINT_VERSION, paint_albedo
 
-        mean_albedo, albedo_basis = paint_albedo(self, components)
+        with own_state(grad=False):
+            mean_albedo, albedo_basis = paint_albedo(self, components)
         return self._replaced(
             mean_albedo=mean_albedo,
             albedo_basis=albedo_basis,
@@ -289,7 +323,8 @@ class MorphableModel(torch.nn.Module):
         """
         from focus.face.loaders import load_model
 
-        return load_model(Path(path), landmarks68)
+        with own_state(grad=False):
+            return load_model(Path(path), landmarks68)
 
     @staticmethod
     def procedural(
@@ -308,13 +343,28 @@ class MorphableModel(torch.nn.Module):
 
         if detail not in ("small", "full"):
             raise FocusError(f"procedural: detail: expected 'small' or 'full', got {detail!r}")
-        return build_procedural_model(detail).truncated(identity, expression, albedo)
+        with own_state(grad=False):
+            return build_procedural_model(detail).truncated(identity, expression, albedo)
 
     def extra_repr(self) -> str:
         return (
             f"{self.name!r}, vertices={self.vertex_count}, faces={self.faces.shape[0]}, "
             f"identity={self.identity_count}, expression={self.expression_count}, albedo={self.albedo_count}"
         )
+
+
+def _version(tensor: Tensor) -> int:
+    """Which grows with every edit in place; torch does not count those of tensors made in inference mode."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _unchanged(faces: Tensor, known: Tensor, version: int, topology: ops.Topology) -> bool:
+    if torch.compiler.is_compiling():
+        return known is faces
+    if known is not faces or topology.faces.device != faces.device or _version(faces) != version:
+        return False
+    # On CUDA to compare them would be to wait for them.
+    return (faces.is_cuda and not faces.is_inference()) or torch.equal(topology.faces, faces.int())
 
 
 _ARRAYS = (

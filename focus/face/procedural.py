@@ -133,8 +133,9 @@ def build_procedural_model(detail: Detail = "full") -> MorphableModel:
         detail: "full", about 33,000 vertices, or "small", about 2,500. The same coefficients mean the same face in
             both.
     """
+    # Copies: what somebody does to a model must not be in the next one.
     arrays: dict[str, Any] = {
-        key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in _arrays(detail).items()
+        key: torch.from_numpy(np.array(value, order="C")) for key, value in _arrays(detail).items()
     }
     return MorphableModel(
         **arrays,

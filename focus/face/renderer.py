@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,6 +83,9 @@ def draw(
 class Renderer(torch.nn.Module):
     """Draws faces of a morphable model with the camera of FOCUS.
 
+    The model is no part of what a network with a renderer in it saves (``state_dict``, 85 MB for the procedural face)
+    or lists, but moves with it (``to``, ``double``) and is copied and pickled with it.
+
     Args:
         model: the face; shared, not copied.
         image_size: S, pixels.
@@ -89,11 +94,33 @@ class Renderer(torch.nn.Module):
             the face alone, wherever the mask is not 0: ``mask * image`` is the picture before a black background.
     """
 
+    model: MorphableModel
+
     def __init__(self, model: MorphableModel, image_size: int, *, antialias: bool = False) -> None:
         super().__init__()
         self.antialias = antialias
         self.model = model
         self.camera = Camera(image_size)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "model":
+            object.__setattr__(self, name, value)  # past the lists of torch.nn.Module
+        else:
+            super().__setattr__(name, value)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Renderer:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if recurse:
+            self.model._apply(fn)
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Files of before, with the model in them.
+        arrays = {key: value for key, value in state_dict.items() if key.startswith(f"{prefix}model.")}
+        others = {key: value for key, value in state_dict.items() if key not in arrays}
+        super()._load_from_state_dict(others, prefix, *args)
+        if arrays:
+            self.model._load_from_state_dict(arrays, f"{prefix}model.", *args)
 
     def forward(
         self, parameters: FaceParameters, *, vertices: Tensor | None = None, albedo: Tensor | None = None
@@ -117,6 +144,7 @@ class Renderer(torch.nn.Module):
         image, mask, face_index = draw(screen_vertices, colors, topology, size)
         if self.antialias:
             both = ops.antialias(torch.cat([image, mask], 1), screen_vertices, topology, face_index)
-            image, mask = both[:, :3] / both[:, 3:].clamp(min=_LEAST_SHARE), both[:, 3:]
+            image, mask = both[:, :3], both[:, 3:]
+            image = image / torch.where(mask < _LEAST_SHARE, _LEAST_SHARE, mask)  # clamp, but for ties in its gradient
         landmarks = screen_vertices[:, self.model.landmarks68, :2]
         return Rendering(image, mask, vertices, screen_vertices, normals, colors, landmarks, face_index)

@@ -285,7 +285,10 @@ def _find_landmarks(
     for photo in photos:
         if photo.is_dir():
             inside: dict[Path, dict[bytes, tuple[Path, NDArray[np.float64]]]] = {}
-            for face in find_faces(photo, rows, skipped):
+            for face in find_faces(photo, rows):
+                if isinstance(face, Skip):
+                    skipped.append(face)
+                    continue
                 place = photo / face.photo
                 faces = inside.setdefault(face.path, {})
                 first = next(iter(faces.values()), None)

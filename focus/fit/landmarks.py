@@ -37,13 +37,13 @@ class LandmarkObservation:
         """Takes 68 iBUG points, or 5: the eye centres (means of the eye corners), nose tip and mouth corners."""
         points = points.double()
         if len(points) == 5:
-            selection = torch.zeros(5, 68, dtype=torch.float64)
+            selection = torch.zeros(5, 68, dtype=torch.float64, device="cpu")
             for row, indices in enumerate(((36, 39), (42, 45), (30,), (48,), (54,))):
                 selection[row, list(indices)] = 1 / len(indices)
-            return cls(points, selection, torch.full((5,), sigma, dtype=torch.float64))
-        deviation = torch.full((68,), sigma, dtype=torch.float64)
+            return cls(points, selection, torch.full((5,), sigma, dtype=torch.float64, device="cpu"))
+        deviation = torch.full((68,), sigma, dtype=torch.float64, device="cpu")
         deviation[:JAW_COUNT] = jaw_sigma
-        return cls(points, torch.eye(68, dtype=torch.float64), deviation)
+        return cls(points, torch.eye(68, dtype=torch.float64, device="cpu"), deviation)
 
     def resized(self, size: int, new_size: int) -> LandmarkObservation:
         """The same in the pixels of a crop of another size; pixel centres are at integers in both."""
@@ -109,7 +109,9 @@ class LandmarkFit:
         expression_sigma: float,
     ) -> None:
         self.model, self.locator, self.camera, self.observation = model, locator, camera, observation
-        precision = torch.ones(_POSE_COUNT + model.identity_count + model.expression_count, dtype=torch.float64)
+        precision = torch.ones(
+            _POSE_COUNT + model.identity_count + model.expression_count, dtype=torch.float64, device="cpu"
+        )
         precision[:_POSE_COUNT] = 0
         precision[_POSE_COUNT + model.identity_count :] = expression_sigma**-2
         self.precision = precision
@@ -199,14 +201,14 @@ class LandmarkFit:
         points, placed = self._place(unknowns, basis)
         rotation = rotation_matrix(unknowns[None, :3])[0]
         # Exact: the matrix is a constant plus a sine and a cosine in each angle.
-        quarter = torch.pi / 2 * torch.eye(3, dtype=unknowns.dtype)
+        quarter = torch.pi / 2 * torch.eye(3, dtype=unknowns.dtype, device=unknowns.device)
         turned = (
             rotation_matrix(unknowns[:3] + quarter) - rotation_matrix(unknowns[:3] - quarter)
         ) / 2  # [angle, 3, 3]
         moved = torch.cat(  # of the landmarks in camera space, [68, 3, K]
             [
                 torch.einsum("aij,pj->pia", turned, points),
-                torch.eye(3, dtype=points.dtype).expand(len(points), -1, -1),
+                torch.eye(3, dtype=points.dtype, device=points.device).expand(len(points), -1, -1),
                 torch.einsum("ij,kpj->pik", rotation, basis[1]),
             ],
             dim=2,

@@ -18,6 +18,7 @@ from focus.fit.landmarks import LandmarkFit, LandmarkObservation, initial_pose
 from focus.fit.photometric import PhotometricFit
 from focus.fit.region import crop_model, face_region
 from focus.fit.settings import FitSettings
+from focus.isolation import own_state
 from focus.reconstruction import Reconstruction
 
 _SIZE_OF_SIGMAS = 224
@@ -38,7 +39,8 @@ class PhotoFitter:
     with an estimate of the pixels that are not the face. What counts as noise there shrinks as the fit improves.
 
     Args:
-        model: any; a model without albedo gets a synthetic one (`MorphableModel.with_gaussian_process_albedo`).
+        model: any, also one that changes from photo to photo; a model without albedo gets a synthetic one
+            (`MorphableModel.with_gaussian_process_albedo`).
         settings: see `FitSettings`.
 
     Attributes:
@@ -55,6 +57,13 @@ class PhotoFitter:
                 f"a file), got {type(model).__name__}"
             )
         self.settings = settings or FitSettings()
+        self._given = model
+        with own_state(grad=True):
+            self._prepare()
+
+    def _prepare(self) -> None:
+        model = self._given
+        self._versions = model.versions()
         self.model = model if model.albedo_count else model.with_gaussian_process_albedo()
         self.region = face_region(self.model)
         self._cropped = crop_model(self.model, self.region)
@@ -74,6 +83,18 @@ class PhotoFitter:
         notify: Callable[[], None] = lambda: None,
     ) -> Reconstruction:
         """Fits one photo; see `fit_photo`."""
+        with own_state(grad=True):
+            if self._given.has_changed(self._versions):
+                self._prepare()
+            return self._fit(image, landmarks, name, notify)
+
+    def _fit(
+        self,
+        image: NDArray[np.uint8] | str | Path,
+        landmarks: NDArray[np.floating] | Sequence[Sequence[float]],
+        name: str | None,
+        notify: Callable[[], None],
+    ) -> Reconstruction:
         settings, size = self.settings, self.settings.image_size
         source = open_photo(image, landmarks, size, name)
         target = source.crop[None].to(self.model.mean_shape.device)

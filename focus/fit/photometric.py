@@ -156,7 +156,7 @@ class PhotometricFit:
         # Blend shapes that close an open mouth push the lower lip through the upper one where it is not open. With five
         # landmarks nothing but the colours would be against it, and they may like it.
         gap = lip_and_lid_gaps(self.model, rendering.vertices)
-        overlap = ((self._gap.clamp(max=0) - gap - _OVERLAP).clamp(min=0) / _OVERLAP_SIGMA).square().sum()
+        overlap = (F.relu(self._gap.clamp(max=0) - gap - _OVERLAP) / _OVERLAP_SIGMA).square().sum()
         expression = parameters.expression / self.expression_sigma
         prior = sum(value.square().sum() for value in (parameters.identity, expression, parameters.albedo))
         return self.settings.pixel_weight * pixel + landmark + 0.5 * (prior + overlap)

@@ -49,7 +49,8 @@ def estimate_similarity(source: Tensor, target: Tensor) -> Tensor:
     target = target.expand_as(source)
     source_mean, target_mean = source.mean(dim=1), target.mean(dim=1)
     s, t = source - source_mean[:, None], target - target_mean[:, None]
-    power = s.square().sum(dim=(1, 2)).clamp(min=_SMALLEST_SPREAD)
+    power = s.square().sum(dim=(1, 2))
+    power = torch.where(power < _SMALLEST_SPREAD, _SMALLEST_SPREAD, power)
     real = (s * t).sum(dim=(1, 2)) / power
     imaginary = (s[..., 0] * t[..., 1] - s[..., 1] * t[..., 0]).sum(dim=1) / power
     linear = torch.stack((real, -imaginary, imaginary, real), dim=-1).view(-1, 2, 2)

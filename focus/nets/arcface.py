@@ -84,7 +84,7 @@ class ArcFaceFeatures(nn.Module):
         super().__init__()
         self.network = network.requires_grad_(False)
         self.description = description
-        template = template_points(ARCFACE_SIZE, like=torch.zeros(()))
+        template = template_points(ARCFACE_SIZE, like=torch.zeros((), dtype=torch.float32, device="cpu"))
         self.register_buffer("template", template, persistent=False)  # [5, 2]
         self.train(False)
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from focus.isolation import own_state
 from focus.nets.alignment import align_faces, template_points
 
 
@@ -75,18 +76,19 @@ class FilterBank(nn.Module):
     template: Tensor
     embedding_window: Tensor
 
+    @own_state(grad=False)
     def __init__(self) -> None:
         super().__init__()
-        angles = 2 * math.pi * torch.arange(self.DIRECTIONS) / self.DIRECTIONS
+        angles = 2 * math.pi * torch.arange(self.DIRECTIONS, dtype=torch.float32, device="cpu") / self.DIRECTIONS
         directions = torch.stack((angles.cos(), angles.sin()))[:, :, None, None]
         self.register_buffer("directions", directions, persistent=False)  # [2, 8, 1, 1]
-        opponents = torch.tensor([[1.0, -1.0, 0.0], [0.5, 0.5, -1.0]])
+        opponents = angles.new_tensor([[1.0, -1.0, 0.0], [0.5, 0.5, -1.0]])
         self.register_buffer("opponents", opponents, persistent=False)  # [2, 3]
         side = self.ALIGNED_SIZE // 2
         template = template_points(self.ALIGNED_SIZE, like=angles)
         self.register_buffer("template", template, persistent=False)  # [5, 2]
         center = (template.mean(dim=0) - 0.5) / 2
-        axis = torch.arange(side)
+        axis = torch.arange(side, dtype=angles.dtype, device=angles.device)
         squared = (axis[None, :] - center[0]).square() + (axis[:, None] - center[1]).square()
         window = torch.exp(-squared / (2 * (0.3 * side) ** 2))
         self.register_buffer("embedding_window", window, persistent=False)  # [32, 32]
@@ -104,7 +106,9 @@ class FilterBank(nn.Module):
             average = F.avg_pool2d(images, factor)
             color = torch.einsum("oc,bchw->bohw", self.opponents, average)
             # Renders may be slightly negative where spherical harmonics undershoot.
-            ratio = color / (average.mean(dim=1, keepdim=True).clamp(min=0) + self._FLOOR)
+            gray = average.mean(dim=1, keepdim=True)
+            # Not clamp: what its gradient is at 0, in all that is black, differs between versions of torch.
+            ratio = color / (torch.where(gray < 0, 0, gray) + self._FLOOR)
             parts.append(_resample(torch.cat((F.relu(ratio), F.relu(-ratio)), dim=1), size))
         return torch.cat(parts, dim=1)
 

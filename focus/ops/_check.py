@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import math
+import os
 from collections.abc import Collection
+from typing import TypeVar, cast
 
+import numpy as np
 import torch
+
+Choice = TypeVar("Choice")
 
 FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -18,9 +25,8 @@ def floating(op: str, name: str, value: object, shape: tuple[int | str, ...]) ->
     """
     tensor = tensor_of(op, name, value, shape)
     if tensor.dtype not in FLOATING:
-        raise TypeError(
-            f"focus.ops.{op}: {name} expected a floating dtype, got {tensor.dtype}; convert it with .float()"
-        )
+        cure = "take its .real or .abs()" if tensor.dtype.is_complex else "convert it with .float()"
+        raise TypeError(f"focus.ops.{op}: {name} expected a floating dtype, got {tensor.dtype}; {cure}")
     return tensor
 
 
@@ -28,21 +34,89 @@ def tensor_of(op: str, name: str, value: object, shape: tuple[int | str, ...]) -
     """As `floating`, for any dtype."""
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"focus.ops.{op}: {name} expected a torch.Tensor, got {type(value).__name__}")
+    if value.layout != torch.strided or value.is_nested:
+        kind = "a nested tensor; use .to_padded_tensor(0)" if value.is_nested else f"{value.layout}; use .to_dense()"
+        raise TypeError(f"focus.ops.{op}: {name} expected a dense tensor, got {kind}")
+    if value.is_quantized:
+        raise TypeError(f"focus.ops.{op}: {name} expected plain numbers, got {value.dtype}; use .dequantize()")
     matches = value.dim() == len(shape) and all(
         isinstance(want, str) or have == want for have, want in zip(value.shape, shape, strict=True)
     )
     if not matches:
         expected = ", ".join(str(size) for size in shape)
         raise ValueError(f"focus.ops.{op}: {name} expected shape [{expected}], got {list(value.shape)}")
-    if value.layout != torch.strided:
-        raise TypeError(f"focus.ops.{op}: {name} expected a dense tensor, got {value.layout}; use .to_dense()")
     return value
 
 
-def choice(op: str, name: str, value: object, choices: Collection[object]) -> None:
-    """Raises `ValueError` unless `value` is one of `choices`, in type too: the schemas of torch take no 3.0 for 3."""
-    if not any(type(value) is type(one) and value == one for one in choices):
-        raise ValueError(f"focus.ops.{op}: {name} expected one of {', '.join(map(str, choices))}, got {value!r}")
+def choice(op: str, name: str, value: object, choices: Collection[Choice]) -> Choice:
+    """That of `choices` which is `value`, in type too: the schemas of torch take no 3.0 for 3. An integer of numpy
+    counts as one of Python.
+
+    Raises:
+        ValueError: there is none.
+    """
+    plain = as_integer(value)
+    wanted = value if plain is None else plain
+    for one in choices:
+        if type(wanted) is type(one) and wanted == one:
+            return one
+    raise ValueError(f"focus.ops.{op}: {name} expected one of {', '.join(map(str, choices))}, got {value!r}")
+
+
+def as_integer(value: object) -> int | None:
+    """An integer of Python, numpy or a trace as the operators take it; None for anything else, bool included."""
+    if type(value) is int or isinstance(value, torch.SymInt):
+        return cast(int, value)
+    return int(value) if isinstance(value, np.integer) else None
+
+
+def positive(op: str, name: str, value: object) -> float:
+    """A number > 0 whose square is neither 0 nor infinite.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(value, bool) and isinstance(value, (int, float, np.integer, np.floating)):
+        number = float(value)
+        if number > 0 and 0 < number * number < math.inf:
+            return number
+    raise ValueError(f"focus.ops.{op}: {name} expected a finite number > 0, got {value!r}")
+
+
+_SMALL = 1 << 24
+"""Numbers in an image that any machine holds: 64 MiB."""
+
+
+def image_fits(op: str, batch: int, channels: int, sides: tuple[int, int], like: torch.Tensor) -> None:
+    """Refuses an image ``[batch, channels, *sides]`` that the device cannot hold, before anything is allocated.
+
+    Raises:
+        ValueError: a side beyond int32, or more bytes than the device has.
+    """
+    height, width = sides
+    if torch.compiler.is_compiling() or type(height) is not int or type(width) is not int:
+        return  # unknown yet
+    if max(sides) >= 2**31:
+        raise ValueError(f"focus.ops.{op}: image_size expected sides below 2^31, got ({height}, {width})")
+    count = height * width * max(batch, 1) * max(channels, 1)
+    if count <= _SMALL:
+        return
+    needed, memory = count * like.element_size(), _memory(like.device)
+    if needed > memory:
+        raise ValueError(
+            f"focus.ops.{op}: image_size ({height}, {width}): an image [{batch}, {channels}, {height}, {width}] has "
+            f"{needed / 2**30:.0f} GiB, and the memory of {like.device} {memory / 2**30:.0f}"
+        )
+
+
+@functools.lru_cache(maxsize=16)
+def _memory(device: torch.device) -> float:
+    """Bytes in all."""
+    if device.type == "cuda":
+        return float(torch.cuda.get_device_properties(device).total_memory)
+    if device.type == "cpu":
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return math.inf
 
 
 def same_device_and_dtype(op: str, **tensors: torch.Tensor | None) -> None:

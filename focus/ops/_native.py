@@ -7,11 +7,14 @@ hands plain memory to `focus._C`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from types import ModuleType
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
+from torch.autograd.function import _SingleLevelFunction
 
 from focus import _C
 
@@ -30,6 +33,10 @@ def _open_library() -> Any:
 _library: Any = _open_library()
 
 Kernel = Callable[..., Any]
+
+# Without types in torch.
+_forward_derivatives: Callable[[bool], Any] = forward_ad._set_fwd_grad_enabled
+_unpack_dual: Callable[..., Any] = forward_ad.unpack_dual
 
 
 def call(name: str, first: torch.Tensor, *arguments: Any) -> None:
@@ -64,21 +71,114 @@ def define(
     name = schema.split("(", 1)[0]
     if hasattr(torch.ops.focus, name):
         return getattr(torch.ops.focus, name).default
-    qualified_name = f"focus::{name}"
     _library.define(schema)
     _library.impl(name, kernel, "CPU")
     _library.impl(name, kernel, "CUDA")
-    torch.library.register_fake(qualified_name, fake, lib=_library)
-    if backward is None:
-
-        def backward(ctx: Any, *grads: Any) -> Any:
-            raise RuntimeError(f"focus.{name} has no gradient of its own: FOCUS offers first derivatives only")
-
-    torch.library.register_autograd(qualified_name, backward, setup_context=setup_context, lib=_library)
+    torch.library.register_fake(f"focus::{name}", fake, lib=_library)
     overload = getattr(torch.ops.focus, name).default
+    _library.impl(name, _with_gradient(overload, backward, setup_context), "Autograd", with_keyset=True)
+    torch.library.register_vmap(f"focus::{name}", _one_by_one(overload), lib=_library)
     for device in ("CPU", "CUDA"):
         _library.impl(name, _float32_under_autocast(overload, device), f"Autocast{device}")
     return overload
+
+
+def _with_gradient(overload: Any, backward: Kernel | None, setup_context: Kernel | None) -> Kernel:
+    """The kernel that records the gradient, and refuses forward-mode derivatives, which would be 0 without a word.
+
+    In place of `torch.library.register_autograd`, whose operators `torch.func.grad` and its kin refuse. All that those
+    have to do is done by the dispatcher round this kernel: hence the function for one level, where a
+    `torch.autograd.Function` would hand the call back to them.
+    """
+    name = overload._opname
+
+    def compute(keyset: Any, arguments: tuple[Any, ...]) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return overload.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
+
+    class Recorded(_SingleLevelFunction):
+        @staticmethod
+        def forward(*arguments: Any) -> Any:
+            *inputs, keyset = arguments
+            if not torch._C._are_functorch_transforms_active():
+                return compute(keyset, tuple(inputs))
+            # A function runs without derivatives, those that transforms outside of this one ask for among them.
+            with torch.enable_grad(), _forward_derivatives(True):
+                return compute(keyset, tuple(inputs))
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            if setup_context is not None:
+                setup_context(ctx, inputs[:-1], output)
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Any) -> Any:
+            if backward is None:
+                raise RuntimeError(f"focus.{name} has no gradient of its own: FOCUS offers first derivatives only")
+            *needs, _ = whole = ctx.needs_input_grad
+            ctx.needs_input_grad = tuple(needs)  # without that of the keyset
+            try:
+                found = backward(ctx, *grads)
+            finally:
+                ctx.needs_input_grad = whole
+            return (*found, None) if isinstance(found, tuple) else (found, None)
+
+    record: Kernel = Recorded.apply  # type: ignore[attr-defined]
+
+    def kernel(keyset: Any, *arguments: Any) -> Any:
+        transformed = torch._C._are_functorch_transforms_active()
+        if transformed or forward_ad._current_level >= 0:
+            _refuse_tangents(name, arguments)
+        if not (torch.is_grad_enabled() and _any_requires_grad(*arguments)):
+            return compute(keyset, arguments)
+        with _one_level_at_a_time() if transformed else nullcontext():
+            return record(*arguments, keyset)
+
+    return kernel
+
+
+def _find_requires_grad(*arguments: Any) -> bool:
+    return any(isinstance(argument, torch.Tensor) and argument.requires_grad for argument in arguments)
+
+
+_any_requires_grad: Callable[..., bool] = getattr(torch._C, "_any_requires_grad", _find_requires_grad)  # not in 2.6
+
+
+@contextmanager
+def _one_level_at_a_time() -> Iterator[None]:
+    """Lets torch record a function for the one transform that is at work, which it else takes for a mistake."""
+    before = torch._C._functorch.get_single_level_autograd_function_allowed()
+    torch._C._functorch.set_single_level_autograd_function_allowed(True)
+    try:
+        yield
+    finally:
+        torch._C._functorch.set_single_level_autograd_function_allowed(before)
+
+
+def _refuse_tangents(name: str, arguments: tuple[Any, ...]) -> None:
+    for argument in arguments:
+        is_dual = isinstance(argument, torch.Tensor) and argument.is_floating_point()
+        if is_dual and _unpack_dual(argument, level=0).tangent is not None:
+            raise NotImplementedError(
+                f"focus.{name}: forward-mode derivatives (torch.func.jvp, jacfwd, hessian, torch.autograd.forward_ad) "
+                "are not offered; take reverse mode (backward, torch.func.grad, vjp, jacrev)"
+            )
+
+
+def _one_by_one(overload: Any) -> Kernel:
+    """The rule of `torch.func.vmap`: the operator on each item, as if it had been called so."""
+
+    def rule(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
+        batched = [dim if isinstance(a, torch.Tensor) else None for a, dim in zip(arguments, in_dims, strict=True)]
+        items = [
+            overload(*(a if dim is None else a.select(dim, i) for a, dim in zip(arguments, batched, strict=True)))
+            for i in range(info.batch_size)
+        ]
+        if isinstance(items[0], tuple):
+            return tuple(torch.stack(outputs) for outputs in zip(*items, strict=True)), (0,) * len(items[0])
+        return torch.stack(items), 0
+
+    return rule
 
 
 def _float32_under_autocast(overload: Any, device: str) -> Kernel:

@@ -124,7 +124,9 @@ def antialias(
     Of two neighbours of different face, the surface is followed from the face at one, P, to the other, N, through as
     many faces as lie between. Where it ends or folds back at t in [0, 1] of the way, at a silhouette edge, the value of
     P reaches beyond the middle for t > 1/2 and that of N for t < 1/2: ``N += (t - 1/2) (P - N)`` or
-    ``P += (1/2 - t) (N - P)``. An edge blends along x where it is at least as steep as a diagonal, else along y.
+    ``P += (1/2 - t) (N - P)``. An edge blends along x where it is at least as steep as a diagonal, else along y. Where
+    the shares of its neighbours in a pixel come to more than 1, they are divided by their sum: every value lies between
+    those of the pixel and its neighbours, and a mask stays in [0, 1].
 
     Args:
         image: `[B, C, H, W]`, a value for every pixel of `face_index`. float32; float64 on the CPU; narrower types are
@@ -135,6 +137,12 @@ def antialias(
 
     Returns:
         `[B, C, H, W]`. Gradients flow to `image` and to x and y of `screen_vertices`.
+
+    >>> square = torch.tensor([[[-1.0, -1.0, 5.0], [1.75, -1.0, 5.0], [1.75, 9.0, 5.0], [-1.0, 9.0, 5.0]]])
+    >>> faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
+    >>> _, mask, face_index = ops.render(square, torch.ones(1, 4, 1), faces, (1, 4))
+    >>> mask.flatten().tolist(), ops.antialias(mask, square, faces, face_index).flatten().tolist()
+    ([1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.25, 0.0])
 
     Raises:
         TypeError, ValueError: wrong type, shape, device or index, named.

@@ -146,6 +146,12 @@ def interpolate(attributes: torch.Tensor, faces: torch.Tensor | Topology, fragme
         `[B, C, H, W]`, 0 in the background. Gradients flow to `attributes` and, through `fragments.barycentric`, to the
         vertices.
 
+    >>> triangle = torch.tensor([[[0.0, 0.0, 5.0], [2.0, 0.0, 5.0], [0.0, 2.0, 5.0]]])
+    >>> faces = ops.Topology(torch.tensor([[0, 1, 2]]), vertex_count=3)
+    >>> fragments = ops.rasterize(triangle, faces, (3, 3))
+    >>> ops.interpolate(torch.tensor([[[10.0], [20.0], [30.0]]]), faces, fragments)[0, 0].tolist()
+    [[10.0, 15.0, 20.0], [20.0, 25.0, 0.0], [30.0, 0.0, 0.0]]
+
     Raises:
         TypeError, ValueError: wrong type, shape, device or index, named.
     """

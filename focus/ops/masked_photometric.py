@@ -99,6 +99,11 @@ def masked_photometric_loss(target: torch.Tensor, reconstruction: torch.Tensor, 
         taken in two fixed stages: the same bits on every run and for every thread count. NaN in a pixel makes the loss
         NaN, masked or not.
 
+    >>> target, reconstruction = torch.zeros(1, 1, 1, 4), torch.full((1, 1, 1, 4), 0.5)
+    >>> mask = torch.tensor([1.0, 1.0, 1.0, 0.0]).view(1, 1, 1, 4)
+    >>> ops.masked_photometric_loss(target, reconstruction, mask).item()
+    0.5
+
     Raises:
         TypeError, ValueError: wrong type, shape or device, named.
     """

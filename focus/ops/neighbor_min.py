@@ -151,10 +151,15 @@ def neighbor_min(
         d, `[B, H, W]`. Differentiable in all three images, through the nearest x' only: of several, the first in
         row-major order. At a distance of 0 the subgradient is 0. A NaN anywhere in the window makes d(x) NaN.
 
+    >>> reconstruction = torch.tensor([0.0, 0.5, 1.0]).view(1, 1, 1, 3)
+    >>> target = torch.tensor([0.5, 0.5, 0.25]).view(1, 1, 1, 3)
+    >>> ops.neighbor_min(target, reconstruction).tolist()
+    [[[0.0, 0.0, 0.25]]]
+
     Raises:
         TypeError, ValueError: wrong type, shape, device or window, named.
     """
-    _check.choice("neighbor_min", "window", window, _WINDOWS)
+    window = _check.choice("neighbor_min", "window", window, _WINDOWS)
     images = _images.checked("neighbor_min", target, reconstruction, mask, mask_is_optional=True)
     distance: torch.Tensor = _neighbor_min(*images, window)[0]
     return distance
@@ -183,13 +188,18 @@ def neighbor_min_loss(
         A scalar, 0 where there is no pixel. Gradients as in `neighbor_min`; those of the square are smooth at 0. The
         sum is taken in two fixed stages: the same bits on every run and for every thread count.
 
+    >>> reconstruction = torch.tensor([0.0, 0.5, 1.0]).view(1, 1, 1, 3)
+    >>> target = torch.tensor([0.5, 0.5, 0.25]).view(1, 1, 1, 3)
+    >>> ops.neighbor_min_loss(target, reconstruction, power=1, reduction="sum").item()
+    0.25
+
     Raises:
         TypeError, ValueError: wrong type, shape, device, window, power or reduction, named.
     """
     op = "neighbor_min_loss"
-    _check.choice(op, "window", window, _WINDOWS)
-    _check.choice(op, "power", power, (1, 2))
+    window = _check.choice(op, "window", window, _WINDOWS)
+    factors = _check.choice(op, "power", power, (1, 2))
     _check.choice(op, "reduction", reduction, ("mean", "sum"))
     images = _images.checked(op, target, reconstruction, mask, mask_is_optional=True)
-    loss: torch.Tensor = _neighbor_min_loss(*images, window, power, reduction == "mean")[0]
+    loss: torch.Tensor = _neighbor_min_loss(*images, window, factors, reduction == "mean")[0]
     return loss

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 
-from focus.ops import _images, _native
+from focus.ops import _check, _images, _native
 
 
 def _forward(
@@ -115,13 +114,17 @@ def outlier_robust_loss(
             infinite value makes it NaN.
         inlier: `[B, 1, H, W]`, not differentiable.
 
+    >>> target = torch.tensor([0.0, 0.0, 0.9]).view(1, 1, 1, 3)
+    >>> loss, inlier = ops.outlier_robust_loss(target, torch.zeros(1, 1, 1, 3), torch.ones(1, 1, 1, 3), sigma=0.1)
+    >>> inlier.flatten().tolist()
+    [1.0, 1.0, 0.0]
+
     Raises:
         TypeError, ValueError: wrong type, shape, device, sigma or cutoff, named.
     """
     op = "outlier_robust_loss"
-    for name, value in (("sigma", sigma), ("cutoff", cutoff)):
-        if not (isinstance(value, (int, float)) and value > 0 and math.isfinite(value)):
-            raise ValueError(f"focus.ops.{op}: {name} expected a finite number > 0, got {value!r}")
+    sigma, cutoff = _check.positive(op, "sigma", sigma), _check.positive(op, "cutoff", cutoff)
+    _check.positive(op, "cutoff * sigma", cutoff * sigma)
     target, reconstruction, given_mask = _images.checked(op, target, reconstruction, mask)
     loss, inlier = _outlier_robust(target, reconstruction, given_mask, sigma, cutoff)
     return loss, inlier

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 
 from focus.ops import _check, _native
@@ -139,11 +137,11 @@ _rasterize = _native.define(
 
 def image_sides(op: str, image_size: tuple[int, int]) -> tuple[int, int]:
     """Height and width, checked for operator `op`."""
-    given: Sequence[Any] = image_size if isinstance(image_size, (tuple, list)) else ()
-    sides = tuple(int(side) if isinstance(side, np.integer) else side for side in given)
-    if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, (int, torch.SymInt)) for side in sides):
+    given = image_size if isinstance(image_size, (tuple, list)) else ()
+    sides = [_check.as_integer(side) for side in given]
+    if len(sides) != 2 or sides[0] is None or sides[1] is None:
         raise TypeError(f"focus.ops.{op}: image_size expected two integers (H, W), got {image_size!r}")
-    height, width = sides
+    height, width = sides[0], sides[1]
     if height < 0 or width < 0:
         raise ValueError(f"focus.ops.{op}: image_size expected (H, W) >= 0, got ({height}, {width})")
     return height, width
@@ -169,12 +167,20 @@ def rasterize(
             narrower types are widened to float32.
         faces: `[F, 3]` int32 or int64, or a `Topology`.
         image_size: (H, W) in pixels.
-        cull: leaves out faces whose vertices run clockwise or counterclockwise as seen on the screen.
+        cull: "clockwise" or "counterclockwise" leaves out the faces whose vertices run so as seen on the screen; "none"
+            keeps all.
         perspective_correct: barycentrics and depth linear in space rather than on the screen.
 
     Returns:
         `Fragments`; gradients flow from `barycentric` and `depth` to `screen_vertices` (coverage itself is piecewise
         constant and has none).
+
+    >>> triangle = torch.tensor([[[0.0, 0.0, 5.0], [2.0, 0.0, 5.0], [0.0, 2.0, 5.0]]])
+    >>> fragments = ops.rasterize(triangle, torch.tensor([[0, 1, 2]]), (3, 4))
+    >>> fragments.face_index[0].tolist()
+    [[0, 0, 0, -1], [0, 0, -1, -1], [0, -1, -1, -1]]
+    >>> fragments.barycentric[0, 0, 1].tolist()
+    [0.5, 0.5, 0.0]
 
     Raises:
         TypeError, ValueError: wrong type, shape, device or index, named.
@@ -185,6 +191,7 @@ def rasterize(
     _check.choice("rasterize", "cull", cull, CULL)
     _check.choice("rasterize", "perspective_correct", perspective_correct, (False, True))
     height, width = image_sides("rasterize", image_size)
+    _check.image_fits("rasterize", screen_vertices.shape[0], 5, (height, width), screen_vertices)
     barycentric, depth, face_index = _rasterize(
         screen_vertices,
         topology.faces,

@@ -37,7 +37,7 @@ def rasterize(
     height, width = image_size
     batch = screen_vertices.shape[0]
     device, dtype = screen_vertices.device, screen_vertices.dtype
-    y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
+    y, x = torch.meshgrid(*(torch.arange(side, dtype=torch.int64, device=device) for side in image_size), indexing="ij")
     pixels = torch.stack([x, y], -1).double()  # [H, W, 2]
     face_index = torch.full((batch, height, width), -1, dtype=torch.int32, device=device)
     depth = torch.full((batch, height, width), math.inf, dtype=dtype, device=device)
@@ -107,7 +107,7 @@ def _locate(
 def interpolate(attributes: torch.Tensor, faces: torch.Tensor | Topology, fragments: Fragments) -> torch.Tensor:
     """Gathers the attributes of each pixel's face and weighs them."""
     batch = fragments.face_index.shape[0]
-    item = torch.arange(batch, device=attributes.device)[:, None, None, None]
+    item = torch.arange(batch, dtype=torch.int64, device=attributes.device)[:, None, None, None]
     corners = _plain(faces)[fragments.face_index.clamp(min=0).long()]  # [B, H, W, 3]
     values = attributes.expand(batch, -1, -1)[item, corners]  # [B, H, W, 3, C]
     values = (values * fragments.barycentric[..., None]).sum(3)
@@ -210,7 +210,8 @@ def masked_photometric_loss(target: torch.Tensor, reconstruction: torch.Tensor, 
     """Sum of distances over sum of weights."""
     mask = _planes(mask)
     distance = _root((mask * (target - reconstruction)).square().sum(1))
-    return distance.sum() / mask.sum().clamp(min=1)
+    weight = mask.sum()
+    return distance.sum() / torch.where(weight < 1, 1, weight)  # at 1 the gradient is that of the sum
 
 
 def outlier_robust_loss(
@@ -239,14 +240,17 @@ def _root(squared: torch.Tensor) -> torch.Tensor:
 def antialias(
     image: torch.Tensor, screen_vertices: torch.Tensor, faces: torch.Tensor | Topology, face_index: torch.Tensor
 ) -> torch.Tensor:
-    """Every pair of neighbours, one at a time."""
+    """Every pair of neighbours, one at a time; the shares of a pixel's neighbours in it are at most 1 together."""
+    dtype = image.dtype
     corners, index = _plain(faces).tolist(), face_index.tolist()
     sharing: dict[frozenset[int], list[int]] = {}
     for f, face in enumerate(corners):
         for edge in {frozenset((face[k - 2], face[k - 1])) for k in range(3)}:
             sharing.setdefault(edge, []).append(f)
     batch, height, width = face_index.shape
-    values = image.double().clone()
+    image = image.double()
+    pulls = torch.zeros_like(image)  # what the neighbours of a pixel add to it
+    shares = torch.zeros_like(image[:, 0])  # their shares in it, together
     for b in range(batch):
         vertices = screen_vertices[b].double()
         points = vertices.tolist()
@@ -265,11 +269,13 @@ def antialias(
             rest = (start[1 - axis] + way[1 - axis] - first[1 - axis]) / way[1 - axis]
             end = vertices[outline[1]]
             crossing = start[axis] + w * way[axis] if abs(w) <= abs(rest) else end[axis] - rest * way[axis]
-            share = (crossing - first[axis]).clamp(0, 1) - 0.5
-            changed = second if share > 0 else first
-            difference = image[b, :, first[1], first[0]].double() - image[b, :, second[1], second[0]].double()
-            values[b, :, changed[1], changed[0]] += share * difference
-    return values.to(image.dtype)
+            share = crossing - first[axis] - 0.5
+            share = share + (share.clamp(-0.5, 0.5) - share).detach()  # outside by rounding only
+            (x1, y1), (x2, y2) = (second, first) if share > 0 else (first, second)  # the pixel that changes first
+            share = torch.where(share > 0, share, -share)
+            pulls[b, :, y1, x1] += share * (image[b, :, y2, x2] - image[b, :, y1, x1])
+            shares[b, y1, x1] += share
+    return (image + pulls / torch.where(shares > 1, shares, 1)[:, None]).to(dtype)
 
 
 def _outline(
@@ -289,7 +295,7 @@ def _outline(
             edge = _follow(points, faces, sharing, shown[own], shown[other], pair[own], pair[other], axis)
             if edge == "arrived":
                 return None
-            corners = torch.tensor([points[v] for v in faces[shown[own]]], dtype=torch.float64)
+            corners = torch.tensor([points[v] for v in faces[shown[own]]], dtype=torch.float64, device="cpu")
             ends.append((edge is None, _depth_at(corners, pair[own]), shown[own], edge))
     edge = min(ends, key=lambda end: end[:3])[3]
     return None if edge is None else (edge[0], edge[1])

@@ -176,7 +176,8 @@ def render(
         attributes: `[B, V, C]`, or `[1, V, C]` shared by the batch; of one dtype with the vertices.
         faces: `[F, 3]` int32 or int64, or a `Topology`.
         image_size: (H, W) in pixels.
-        cull: leaves out faces whose vertices run clockwise or counterclockwise as seen on the screen.
+        cull: "clockwise" or "counterclockwise" leaves out the faces whose vertices run so as seen on the screen; "none"
+            keeps all.
         perspective_correct: attributes linear in space rather than on the screen.
 
     Returns:
@@ -184,6 +185,12 @@ def render(
             itself is piecewise constant and has none).
         mask: `[B, 1, H, W]`, 1 where a face is and 0 elsewhere; not differentiable.
         face_index: `[B, H, W]` int32, the nearest face; -1 in the background.
+
+    >>> triangle = torch.tensor([[[0.0, 0.0, 5.0], [2.0, 0.0, 5.0], [0.0, 2.0, 5.0]]])
+    >>> brightness = torch.tensor([[[0.0], [1.0], [1.0]]])
+    >>> image, mask, face_index = ops.render(triangle, brightness, torch.tensor([[0, 1, 2]]), (3, 3))
+    >>> image[0, 0].tolist()
+    [[0.0, 0.5, 1.0], [0.5, 1.0, 0.0], [1.0, 0.0, 0.0]]
 
     Raises:
         TypeError, ValueError: wrong type, shape, device or index, named.
@@ -203,6 +210,7 @@ def render(
     _check.choice(op, "cull", cull, CULL)
     _check.choice(op, "perspective_correct", perspective_correct, (False, True))
     height, width = image_sides(op, image_size)
+    _check.image_fits(op, batch, attributes.shape[2] + 2, (height, width), screen_vertices)
     image, mask, face_index = _render(
         screen_vertices,
         attributes,

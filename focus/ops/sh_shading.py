@@ -105,6 +105,12 @@ def sh_shading(normals: torch.Tensor, albedo: torch.Tensor, coefficients: torch.
     Returns:
         `[B, V, 3]`, RGB, not clamped. Differentiable in all three.
 
+    >>> towards_camera, red = torch.tensor([[[0.0, 0.0, -1.0]]]), torch.tensor([[[1.0, 0.0, 0.0]]])
+    >>> light = torch.zeros(1, 3, 9)
+    >>> light[:, :, 0] = 2.0 * torch.pi**0.5  # as strong as the albedo, from everywhere
+    >>> [round(value, 4) for value in ops.sh_shading(towards_camera, red, light)[0, 0].tolist()]
+    [1.0, 0.0, 0.0]
+
     Raises:
         TypeError, ValueError: wrong type, shape or device, named.
     """

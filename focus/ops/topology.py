@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 
+from focus.isolation import own_state
 from focus.ops import _check, _native
 
 
@@ -30,7 +32,8 @@ def _counted(faces: torch.Tensor, vertex_count: int) -> tuple[int, torch.Tensor,
 def _sorted(faces: torch.Tensor, vertex_count: int) -> tuple[int, torch.Tensor, torch.Tensor]:
     """The same by a stable sort, for CUDA. Reading the number of invalid entries is its one synchronisation."""
     vertices, corners = faces.flatten().sort(stable=True)
-    offsets = torch.searchsorted(vertices, torch.arange(vertex_count + 1, device=faces.device), out_int32=True)
+    firsts = torch.arange(vertex_count + 1, dtype=torch.int32, device=faces.device)
+    offsets = torch.searchsorted(vertices, firsts, out_int32=True)
     invalid = int(((vertices < 0) | (vertices >= vertex_count)).sum())
     return invalid, offsets, corners.int()
 
@@ -53,11 +56,32 @@ def _find_neighbors(faces: torch.Tensor, vertex_count: int) -> torch.Tensor:
     first, second = faces.roll(-1, dims=1).flatten().long(), faces.roll(-2, dims=1).flatten().long()
     edges = torch.minimum(first, second) * vertex_count + torch.maximum(first, second)
     edges, order = edges.sort(stable=True)
-    place = torch.arange(len(edges), device=faces.device)
+    place = torch.arange(len(edges), dtype=torch.int64, device=faces.device)
     ends = torch.ones_like(place, dtype=torch.bool)  # of runs
     ends[:-1] = edges[1:] != edges[:-1]
     begins = torch.where(ends.roll(1), place, 0).cummax(0).values
     return torch.empty_like(order).scatter(0, order, order[torch.where(ends, begins, place + 1)]).int()
+
+
+@contextmanager
+def _lasting() -> Iterator[None]:
+    """For tensors that outlive a call: ordinary ones, whatever the mode and the transform that they are made in."""
+    with own_state(grad=False), torch._C._DisableFuncTorch():
+        yield
+
+
+def can_be_kept(tensor: torch.Tensor) -> bool:
+    """Whether a tensor that was made in one call may be used in the next.
+
+    Not what stands for a tensor while torch traces or transforms a function, and not memory that a CUDA graph fills
+    only when it is replayed.
+    """
+    return (
+        type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        and not torch.compiler.is_compiling()
+        and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        and not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
+    )
 
 
 class Topology:
@@ -78,6 +102,12 @@ class Topology:
         neighbors: `[3 F]` int32; for each corner ``3 * face + corner``, and the edge that it lies opposite of, the next
             corner that lies so, in a circle: itself at a border of the mesh. Found when first asked for.
 
+    >>> topology = ops.Topology(torch.tensor([[0, 1, 2], [2, 1, 3]]), vertex_count=4)
+    >>> topology
+    Topology(faces=2, vertices=4, device=cpu)
+    >>> topology.offsets.tolist(), topology.corners.tolist()
+    ([0, 1, 3, 5, 6], [0, 1, 4, 2, 3, 5])
+
     Raises:
         TypeError: faces are not an int32 or int64 tensor.
         ValueError: faces are not `[F, 3]`, or an index lies outside [0, V).
@@ -87,27 +117,35 @@ class Topology:
         faces = _check.tensor_of("Topology", "faces", faces, ("F", 3))
         if faces.dtype not in (torch.int32, torch.int64):
             raise TypeError(f"focus.ops.Topology: faces expected int32 or int64, got {faces.dtype}")
-        count: Any = vertex_count
-        vertex_count = int(count) if isinstance(count, np.integer) else count
-        if isinstance(vertex_count, bool) or not isinstance(vertex_count, (int, torch.SymInt)) or vertex_count < 0:
+        count = _check.as_integer(vertex_count)
+        if count is None or count < 0:
             raise ValueError(f"focus.ops.Topology: vertex_count expected an integer >= 0, got {vertex_count!r}")
+        if type(count) is int and count >= 2**31 - 1:
+            raise ValueError(f"focus.ops.Topology: vertex_count expected less than 2^31 - 1, got {count}")
         if faces.dtype == torch.int64:
             faces = faces.clamp(-(2**31), 2**31 - 1)  # so that an index beyond int32 stays out of range below
+        self.vertex_count = count
+        self._neighbors: torch.Tensor | None = None
+        if torch.compiler.is_compiling():
+            self._list(faces)
+        else:
+            with _lasting():
+                self._list(faces)
+
+    def _list(self, faces: torch.Tensor) -> None:
         # A copy: later edits of the caller's tensor must not slip past the check below.
         self.faces = faces.to(torch.int32, copy=True, memory_format=torch.contiguous_format)
-        self.vertex_count = vertex_count
-        self.offsets, self.corners = _build_topology(self.faces, vertex_count)
-        self._neighbors: torch.Tensor | None = None
+        self.offsets, self.corners = _build_topology(self.faces, self.vertex_count)
 
     @property
     def neighbors(self) -> torch.Tensor:
         if self._neighbors is not None:
             return self._neighbors
-        neighbors = _find_neighbors(self.faces, self.vertex_count)
-        # Not to be kept: what stands for a tensor while torch traces, and memory that a CUDA graph fills only when it
-        # is replayed.
-        captured = neighbors.is_cuda and torch.cuda.is_current_stream_capturing()
-        if type(neighbors) is torch.Tensor and not torch.compiler.is_compiling() and not captured:
+        if torch.compiler.is_compiling():
+            return _find_neighbors(self.faces, self.vertex_count)
+        with _lasting():
+            neighbors = _find_neighbors(self.faces, self.vertex_count)
+        if can_be_kept(neighbors):
             self._neighbors = neighbors
         return neighbors
 
@@ -116,9 +154,12 @@ class Topology:
         if self.faces.device == torch.device(device):
             return self
         moved = Topology.__new__(Topology)
-        moved.faces, moved.vertex_count = self.faces.to(device), self.vertex_count
-        moved.offsets, moved.corners = self.offsets.to(device), self.corners.to(device)
-        moved._neighbors = None if self._neighbors is None else self._neighbors.to(device)
+        moved.vertex_count = self.vertex_count
+        with _lasting():
+            moved.faces, moved.offsets, moved.corners = (
+                lists.to(device) for lists in (self.faces, self.offsets, self.corners)
+            )
+            moved._neighbors = None if self._neighbors is None else self._neighbors.to(device)
         return moved
 
     def __repr__(self) -> str:

@@ -81,6 +81,10 @@ def vertex_normals(vertices: torch.Tensor, faces: torch.Tensor | Topology) -> to
         face with a vertex that is not finite counts for none of its vertices, nor does one whose edges are so long
         that the product of two leaves the range of the type.
 
+    >>> corner = torch.tensor([[[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
+    >>> ops.vertex_normals(corner, torch.tensor([[0, 1, 2]]))[0, 0].tolist()
+    [0.0, 0.0, 1.0]
+
     Raises:
         TypeError, ValueError: wrong type, shape, device or index, named.
     """

@@ -39,12 +39,12 @@ def misfit_figure(model: MorphableModel, offsets: Tensor, title: str) -> bytes:
     colors = torch.from_numpy(matplotlib.colormaps["RdBu_r"](scale(outward.numpy()))[:, :3].astype(np.float32))
     panels = figure.subplots(1, len(_VIEWS) + 1, width_ratios=[1] * len(_VIEWS) + [0.04])
     camera = Camera(_SIZE)
-    light = torch.zeros(1, 3, 9)
+    light = shape.new_zeros(1, 3, 9)
     light[:, :, 0] = 0.85 / 0.282095  # even light, and a little from above, so that the form is seen
     light[:, :, 1] = 0.12
     light[:, :, 2] = -0.25
     for axes, (name, yaw) in zip(panels, _VIEWS.items(), strict=False):
-        placed = camera.transform(shape, torch.tensor([[0.0, yaw, 0.0]]), torch.tensor([[0.0, 0.0, 60.0]]))
+        placed = camera.transform(shape, shape.new_tensor([[0.0, yaw, 0.0]]), shape.new_tensor([[0.0, 0.0, 60.0]]))
         placed[..., :2] -= (placed[..., :2].amin(dim=1) + placed[..., :2].amax(dim=1))[:, None] / 2
         _, shaded = shade(placed, colors[None], light, model.topology)
         image, mask, _ = draw(camera.project(placed), shaded, model.topology, (_SIZE, _SIZE))

@@ -95,7 +95,7 @@ def turntable(model: MorphableModel, mesh: Mesh) -> list[Picture]:
     lighting[:, :, 1], lighting[:, :, 2] = 0.35, -0.65  # from above and from the camera
     yaw = torch.tensor(_TURNTABLE_YAW, dtype=torch.float32, device=device).deg2rad()
     rotation = torch.stack([torch.zeros_like(yaw), yaw, torch.zeros_like(yaw)], dim=1)
-    distance = torch.tensor([0.0, 0.0, 280.0], device=device).expand(len(yaw), 3)
+    distance = torch.tensor([0.0, 0.0, 280.0], dtype=torch.float32, device=device).expand(len(yaw), 3)
     parameters = replace(parameters, rotation=rotation, lighting=lighting, translation=distance)
     vertices, albedo = mesh.vertices.to(device), mesh.albedo.to(device)
     rendering = Renderer(model, _TURNTABLE_SIZE)(

@@ -24,6 +24,7 @@ from focus._version import __version__
 from focus.errors import FocusError
 from focus.face import MorphableModel
 from focus.files import read_input, write_files
+from focus.isolation import own_state
 from focus.nets import (
     ReconstructionNetwork,
     SegmentationNetwork,
@@ -203,6 +204,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     return Checkpoint(_read_header(path, values, tensors), tensors, path)
 
 
+@own_state(grad=True)
 def load_trained(
     path: str | os.PathLike[str], *, model: MorphableModel | None = None, device: torch.device | str = "cpu"
 ) -> Trained:
@@ -220,7 +222,8 @@ def load_trained(
     settings = checkpoint.settings
     model = settings.face.build(model)
     checkpoint.check_model(model)
-    networks = Networks.build(settings, model)
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not for weights that are replaced
+        networks = Networks.build(settings, model)
     checkpoint.load_networks(networks)
     return Trained(settings, model.to(device), networks.to(device).eval(), checkpoint)
 

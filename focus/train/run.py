@@ -15,6 +15,7 @@ from focus.data.photos import PhotoFolder
 from focus.data.synthetic import SyntheticFaces, SyntheticPool
 from focus.errors import FocusError
 from focus.face import MorphableModel
+from focus.isolation import own_state
 from focus.lock import only_one
 from focus.nets import ArcFaceFeatures, FeatureExtractor, FilterBank
 from focus.train.checkpoint import Checkpoint, Networks, load_checkpoint
@@ -57,7 +58,7 @@ def train(
         FocusError: the folder holds another run, or another process is training in it; a file cannot be used; the data
             are others than before; masks collapsed; a number is not finite; memory ran out.
     """
-    with contextlib.ExitStack() as stack:
+    with own_state(grad=True), contextlib.ExitStack() as stack:
         device = stack.enter_context(process_group(pick_device(settings.device)))
         first = place()[0] == 0
         unlocked = stack.enter_context(only_one(folder, "training")) if first else None

@@ -7,12 +7,13 @@ import multiprocessing.connection
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from focus import parallel
 from focus.data.batches import FaceBatch
@@ -230,13 +231,28 @@ class _Drawn(Dataset["FaceBatch | _Refusal"]):
     def __getitem__(self, key: tuple[int, int]) -> FaceBatch | _Refusal:
         source, number = key
         try:
-            return self.sources[source].batch(number)
+            batch = self.sources[source].batch(number)
+            if get_worker_info() is not None:
+                _share(batch)
+            return batch
         except (FocusError, MemoryError) as error:
             return _Refusal(error)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
             return _Refusal(MemoryError(str(error).splitlines()[0]))
+
+
+def _share(values: Any) -> None:
+    """Moves the tensors of a batch into shared memory. Left to torch, a shared memory that is full (64 MiB in many
+    containers) ends a thread of the worker, and the trainer waits for ever.
+    """
+    for item in fields(values):
+        value = getattr(values, item.name)
+        if isinstance(value, torch.Tensor):
+            value.share_memory_()  # type: ignore[no-untyped-call]
+        elif is_dataclass(value):
+            _share(value)
 
 
 def _begin_worker(worker: int) -> None:

@@ -387,7 +387,8 @@ class Trainer:
 
     def _agree(self, stopping: bool) -> bool:
         """Whether any process was told to stop: all stop after the same iteration."""
-        return stopping if self.processes == 1 else bool(total(torch.tensor(float(stopping), device=self.device)) > 0)
+        flag = torch.tensor(float(stopping), dtype=torch.float32, device=self.device)
+        return stopping if self.processes == 1 else bool(total(flag) > 0)
 
     def _seconds_left(self) -> float:
         """By the pace of each stage and network, or the mean of the known ones where it has not begun."""

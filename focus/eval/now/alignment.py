@@ -179,7 +179,7 @@ def _linearised(
 
 def _moved(placement: Placement, step: Array, centre: Array, size: float) -> Placement:
     turn = torch.linalg.matrix_exp(
-        torch.tensor([[0, -step[2], step[1]], [step[2], 0, -step[0]], [-step[1], step[0], 0]], dtype=torch.float64)
+        torch.from_numpy(np.array([[0, -step[2], step[1]], [step[2], 0, -step[0]], [-step[1], step[0], 0]], np.float64))
     ).numpy()
     factor = float(np.exp(step[6])) if len(step) > 6 else 1.0
     translation = factor * turn @ (placement.translation - centre) + centre + size * step[3:6]

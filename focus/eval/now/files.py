@@ -6,7 +6,6 @@ Positions are never merged, split at texture seams or moved: an error is measure
 from __future__ import annotations
 
 import io
-import math
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.parsers import expat
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focus import limits
+from focus.arrays import read_array
 from focus.errors import FocusError
 from focus.eval.now.ply import parse_ply
 from focus.face.model import NOW_LANDMARK_COUNT
@@ -82,26 +82,16 @@ def read_landmarks(path: Path) -> Array:
 
 
 def _read_array(path: Path) -> Array:
-    """By its header, checked against the size of the file: neither archives, which may unpack to any size, nor pickles,
-    which may run code.
-    """
     data = read_input(path, limits.TEXT_FILE)
-    file = io.BytesIO(data)
     try:
-        version = np.lib.format.read_magic(file)
-        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, fortran_order, dtype = readers[version](file)
-        if dtype.kind not in "fiu":
-            raise ValueError(f"an array of {dtype}, not of real numbers")
-        expected, got = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
-        if expected != got or min(shape, default=0) < 0:
-            raise ValueError(f"{got} bytes of data for shape {list(shape)} of {dtype}, which has {expected}")
-    except Exception as error:  # damaged headers raise nearly anything
+        points = read_array(io.BytesIO(data), len(data))
+    except ValueError as error:
         raise FocusError(
             f"{path}: cannot be read as landmarks ({error}); expected an array [{NOW_LANDMARK_COUNT}, 3] of numpy.save"
         ) from error
-    values = np.frombuffer(data, dtype, offset=file.tell()).astype(np.float64)
-    return values.reshape(shape, order="F" if fortran_order else "C")
+    if points.dtype.kind not in "fiu":
+        raise FocusError(f"{path}: cannot be read as landmarks: an array of {points.dtype}, not of real numbers")
+    return np.asarray(points, dtype=np.float64)
 
 
 def _read_points(path: Path) -> Array:
