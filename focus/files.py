@@ -5,10 +5,11 @@ from __future__ import annotations
 import codecs
 import contextlib
 import errno
+import hashlib
 import os
 import stat
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from io import BufferedWriter
 from pathlib import Path
 
@@ -70,6 +71,26 @@ def read_input(path: str | os.PathLike[str], limit: int) -> bytes:
     if len(data) > limit:
         raise FocusError(f"{path}: has no end within {_size(limit)}, the limit for its kind; expected an ordinary file")
     return data
+
+
+def digest_input(path: str | os.PathLike[str], limit: int) -> str:
+    """The SHA-256 of an input, in hexadecimal digits, without holding it in memory.
+
+    Raises:
+        FocusError: as `read_input`.
+    """
+    path, size = Path(path), 0
+    digest = hashlib.sha256()
+    with open(_open_input(path, limit), "rb") as file:
+        try:
+            while piece := file.read(1 << 20):
+                size += len(piece)
+                if size > limit:
+                    raise FocusError(f"{path}: has no end within {_size(limit)}, the limit for its kind")
+                digest.update(piece)
+        except OSError as error:
+            raise FocusError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return digest.hexdigest()
 
 
 def read_text(path: str | os.PathLike[str], limit: int) -> str:
@@ -150,18 +171,22 @@ def _size(count: int) -> str:
 
 
 def write_files(contents: Mapping[Path, bytes]) -> None:
-    """Writes all under temporary names beside them and, when the last byte is on the disk, moves them to their own.
+    """Writes files to temporary names and, when the last byte is on the disk, moves them to their own.
 
-    A full disk or a kill leaves the files of before, or none. Files get the rights that the umask leaves.
+    A full disk leaves the files of before, or none. So does a kill, for a single file. Of several, the last one speaks
+    for all: it is taken away before the first of the others changes and comes after all of them, so that wherever it
+    is, what is beside it belongs to it. Files get the rights that the umask leaves.
 
     Args:
         contents: file to its bytes; the folders must exist.
 
     Raises:
-        OSError: the file system refused, or another process is writing the same file; callers say what that means for
-            their user.
+        OSError: the file system refused, something that is no ordinary file is in the place of one, or another process
+            is writing the same file; callers say what that means for their user.
     """
     partial: list[tuple[BufferedWriter, Path, Path]] = []
+    for path in contents:
+        _refuse_other_kinds(path)
     with contextlib.ExitStack() as stack:
         try:
             for path, data in contents.items():
@@ -173,11 +198,13 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            for file, temporary, path in partial:
-                # Another writer took the name over with a file of its own, so that the two never mix.
-                if not (temporary.exists() and os.path.samestat(os.stat(temporary), os.fstat(file.fileno()))):
-                    raise OSError(errno.EBUSY, "another process is writing the same file", str(path))
-                os.replace(temporary, path)
+            with _without_the_last(list(contents)):
+                for file, temporary, path in partial:
+                    # Another writer took the name over with a file of its own, so that the two never mix.
+                    if not (temporary.exists() and os.path.samestat(os.stat(temporary), os.fstat(file.fileno()))):
+                        raise OSError(errno.EBUSY, "another process is writing the same file", str(path))
+                    _aside(path).unlink(missing_ok=True)
+                    os.replace(temporary, path)
         except BaseException:
             for _, temporary, _ in partial:
                 with contextlib.suppress(OSError):
@@ -185,6 +212,41 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
             raise
     for folder in {path.parent for path in contents}:
         _sync_folder(folder)
+
+
+@contextlib.contextmanager
+def _without_the_last(paths: Sequence[Path]) -> Iterator[None]:
+    """Takes the last of several files away. It comes back if nothing has happened to the others."""
+    *firsts, last = paths
+    before, others = _aside(last), [_identity(path) for path in firsts]
+    if firsts and os.path.lexists(last):
+        os.replace(last, before)
+    try:
+        yield
+    except BaseException:
+        if os.path.lexists(before) and [_identity(path) for path in firsts] == others:
+            os.replace(before, last)
+        raise
+
+
+def _aside(path: Path) -> Path:
+    """Where a file waits until those that it speaks for are written."""
+    return path.with_name(f".{path.name}.before")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _refuse_other_kinds(path: Path) -> None:
+    """A file may take the place of a file or of a link, not of a device, a FIFO or a folder."""
+    what = None if path.is_symlink() else _kind(path)
+    if what is not None:
+        raise OSError(errno.EEXIST, f"{what} is in its place; expected an ordinary file or none", str(path))
 
 
 def _sync_folder(folder: Path) -> None:

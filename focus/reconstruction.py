@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,14 @@ from focus.errors import FocusError
 from focus.face import Camera, FaceParameters, MorphableModel
 from focus.face.contour import LandmarkLocator
 from focus.face.renderer import draw, shade
+from focus.record import JSON_FORMAT, MASK, OVERLAY, RECORD, RESULT_SUFFIXES, digests
 from focus.report.files import write_together
-from focus.report.meshes import MESH_SUFFIXES, encode_meshes
+from focus.report.meshes import encode_meshes
 from focus.report.overlay import draw_overlay
 from focus.report.panels import encode_png
+from focus.report.results import not_finite
 
-JSON_FORMAT = 1
-RESULT_SUFFIXES = (*MESH_SUFFIXES, "_mask.png", "_overlay.png", ".json")
-"""What `Reconstruction.save` appends to the stem of a photo."""
+__all__ = ["JSON_FORMAT", "RESULT_SUFFIXES", "Reconstruction"]
 
 
 @dataclass
@@ -156,29 +157,39 @@ class Reconstruction:
             "alignment": self.alignment.as_dict(),
         }
 
-    def save(self, folder: str | Path, stem: str | None = None) -> list[Path]:
+    def save(
+        self, folder: str | Path, stem: str | None = None, *, made_from: Mapping[str, Any] | None = None
+    ) -> list[Path]:
         """Writes ``<stem>.ply``, ``.obj``, ``.glb``, ``_mask.png``, ``_overlay.png`` and ``.json``: all or none.
 
         The meshes are in model space (y up, the face looks along +z), with the albedo as colours; see `encode_meshes`.
-        The mask has the size of the photo, 255 where the face is seen; the overlay is that of `draw_overlay`.
+        The mask has the size of the photo, 255 where the face is seen; the overlay is that of `draw_overlay`. The JSON
+        file is there only while the others are those that belong to it, also after a kill: it holds their digests, and
+        `focus.record.check_result` compares.
 
         Args:
             folder: made if need be.
             stem: of the files; None: that of `name`.
+            made_from: what says whether the same would come out once more, kept in the JSON file as it is.
 
         Returns:
             The files.
 
         Raises:
-            FocusError: no usable stem, or the file system refused.
+            FocusError: no usable stem, a number that is not finite, or the file system refused.
         """
         stem = Path(self.name).stem if stem is None else stem
         if not stem or Path(stem).name != stem:
             raise FocusError(f"save: stem: expected the start of a file name, got {stem!r}")
+        content = self.to_dict()
+        odd = next(not_finite(content), None)
+        if odd is not None or not bool(torch.isfinite(self.vertices).all()):
+            raise FocusError(f"{odd or 'vertices'}: not finite: the face did not come out; try other settings")
         contents = encode_meshes(
             self.vertices.detach().cpu().numpy(), self.model.faces.cpu().numpy(), self.colors.detach().cpu().numpy()
         )
-        contents["_mask.png"] = encode_png(np.rint(self.mask_in_photo() * 255).astype(np.uint8))
-        contents["_overlay.png"] = encode_png(draw_overlay(self))
-        contents[".json"] = json.dumps(self.to_dict(), indent=1, allow_nan=False).encode()
+        contents[MASK] = encode_png(np.rint(self.mask_in_photo() * 255).astype(np.uint8))
+        contents[OVERLAY] = encode_png(draw_overlay(self))
+        content |= {"files": digests(contents), "made_from": None if made_from is None else dict(made_from)}
+        contents[RECORD] = json.dumps(content, indent=1, allow_nan=False).encode()
         return write_together(Path(folder), {f"{stem}{suffix}": contents[suffix] for suffix in RESULT_SUFFIXES})

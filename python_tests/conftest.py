@@ -134,3 +134,36 @@ def shared_dir() -> Path:
     if not (path / "golden").is_dir():
         pytest.skip(f"no reference data at {path} (set FOCUS_SHARED to its folder)")
     return path
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three synthetic photos, a.png, b.png and c.png, and landmarks.csv of them."""
+    from focus.data import SyntheticFaces, SyntheticSettings, write_image
+    from focus.face import MorphableModel
+
+    place = tmp_path_factory.mktemp("photos")
+    faces = SyntheticFaces(MorphableModel.procedural("small"), 64, 5, SyntheticSettings(occluded_fraction=0))
+    batch = faces.batch(0, 3)
+    lines = []
+    for number, name in enumerate(("a.png", "b.png", "c.png")):
+        write_image(place / name, batch.image[number].permute(1, 2, 0).numpy())
+        lines.append(",".join([name, *map(str, batch.landmarks[number].flatten().tolist())]))
+    (place / "landmarks.csv").write_text("\n".join(lines) + "\n")
+    return place
+
+
+@pytest.fixture
+def fits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the photos that are fitted from now on, in order."""
+    from focus.fit import PhotoFitter
+
+    done: list[str] = []
+    plain = PhotoFitter.__call__
+
+    def call(self: PhotoFitter, image: str | Path, *given: object, **options: object) -> object:
+        done.append(Path(image).name)
+        return plain(self, image, *given, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PhotoFitter, "__call__", call)
+    return done

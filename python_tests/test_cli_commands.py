@@ -137,7 +137,7 @@ def test_prepare(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert list(own_table.parent.iterdir()) == [own_table]
     assert (photos / "p0.png").read_bytes() == before
     small = ["prepare", photos, "--landmarks", photos / "landmarks.csv", "--out", tmp_path / "none"]
-    assert "image size: expected at least 8" in run([*small, "--image-size", 0], capsys, REFUSED)["error"]
+    assert "--image-size: expected a whole number from 8" in run([*small, "--image-size", 0], capsys, REFUSED)["error"]
     # The crops and their landmarks are themselves a folder of photos, cropped where they are.
     again = tmp_path / "again"
     run(["prepare", tmp_path, "--landmarks", tmp_path / "landmarks.csv", "--out", again, "--image-size", 48], capsys)
@@ -177,7 +177,10 @@ def test_train_resume_evaluate_reconstruct(photos: Path, tmp_path: Path, capsys:
         ["evaluate", "checkpoints", exported, "--faces", 2, "--device", "cpu", "--out", tmp_path / "scores"], capsys
     )
     assert list(scores["methods"]) == ["MeanFace", "FOCUS"]
-    assert "at least one face" in run(["evaluate", "checkpoints", exported, "--faces", 0], capsys, REFUSED)["error"]
+    assert (
+        "--faces: expected a whole number from 1"
+        in run(["evaluate", "checkpoints", exported, "--faces", 0], capsys, REFUSED)["error"]
+    )
     assert json.loads((tmp_path / "scores" / "metrics.json").read_text())["methods"] == scores["methods"]
 
     options = ["--checkpoint", exported, "--out", tmp_path / "faces", "--device", "cpu"]
@@ -222,10 +225,10 @@ def test_demo_refuses_before_it_trains(tmp_path: Path, capsys: pytest.CaptureFix
     (tmp_path / "file").touch()
     for options, message in (
         (["--out", tmp_path / "file"], "is there, and no folder"),
-        (["--workers", 0], "workers: expected at least 1"),
+        (["--workers", 0], "--workers: expected a whole number from 1"),
         (["--device", "tpu"], "device: expected"),
-        (["--test-faces", 0], "test_faces: expected at least"),
-        (["--scale", "nan"], "scale: expected"),
+        (["--test-faces", 0], "--test-faces: expected a whole number from 8"),
+        (["--scale", "nan"], "--scale: expected a number"),
     ):
         assert message in run(["demo", "--out", tmp_path / "out", *options], capsys, REFUSED)["error"]
     assert not (tmp_path / "out" / "training").exists()
@@ -263,7 +266,10 @@ def test_demo_refuses_a_checkpoint_that_does_not_fit(tmp_path: Path, capsys: pyt
     run(["train", "--out", other, "--image-size", 48, "--stages.joint", 0, "--stages.segmentation", 0], capsys)
     options = ["--out", tmp_path / "demo", "--initial", other / "last.safetensors", "--test-faces", 8]
     assert "48 pixels" in run(["demo", *options], capsys, REFUSED)["error"]
-    assert "at least 8" in run(["demo", "--out", tmp_path / "demo", "--test-faces", 3], capsys, REFUSED)["error"]
+    assert (
+        "--test-faces: expected a whole number from 8"
+        in run(["demo", "--out", tmp_path / "demo", "--test-faces", 3], capsys, REFUSED)["error"]
+    )
     assert not (tmp_path / "demo").exists()
 
 
@@ -319,7 +325,7 @@ def test_segmentation_then_compare_and_pose(tmp_path: Path, capsys: pytest.Captu
     assert "mine [/x]" in run(["evaluate", "compare", results], capsys)["comparisons"][0]["methods"]
     for more, expected in (
         ([results], "comes twice with seed 0"),
-        (["--width", "inf"], "width: expected 1 to 180"),
+        (["--width", "inf"], "--width: expected a number from 1 to 180"),
         (["--methods", "sunny"], "methods: expected some of all face"),
         (["--methods", "all face", "mine [/x]"], "methods: mine [/x] with no result of the subset 'large_pose'"),
     ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from focus import __version__
-from focus.cli import COMMANDS, INTERRUPTED, NOTHING_WRITTEN, REFUSED, command, main
+from focus.cli import COMMANDS, FAULT, INTERRUPTED, NOTHING_WRITTEN, REFUSED, command, main
 from focus.cli.command import Command, Outcome
+from focus.cli.streams import Stopped
 from focus.data.landmarks import Skip
 from focus.errors import FocusError
 
@@ -40,15 +42,18 @@ def test_no_command_and_an_unknown_one(capsys: pytest.CaptureFixture[str]) -> No
     assert "no command 'paint'" in streams.err
     assert json.loads(streams.out.splitlines()[-1]) == {
         "ok": False,
+        "command": None,
+        "focus": __version__,
         "error": f"focus: no command 'paint'; expected one of {', '.join(COMMANDS)}",
+        "read": [],
+        "written": [],
+        "skipped": [],
     }
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        main([name, "--help"])
-    assert end.value.code == 0
+    assert main([name, "--help"]) == 0
     text = capsys.readouterr().out
     assert f"focus {name}" in text
     assert "--json" in text
@@ -56,9 +61,7 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.parametrize("name", ["demo", "train", "fit", "reconstruct", "prepare"])
 def test_missing_options_end_with_2(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        main([name])
-    assert end.value.code == 2
+    assert main([name]) == REFUSED
     assert "--out" in capsys.readouterr().err
 
 
@@ -101,6 +104,9 @@ def test_outcome_for_machines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert run_example(monkeypatch, Example(json=True, outcome=outcome), "--json") == 0
     assert json.loads(capsys.readouterr().out) == {
         "ok": True,
+        "command": "doctor",
+        "focus": __version__,
+        "error": None,
         "read": ["a"],
         "written": ["b"],
         "skipped": [{"name": "c", "reason": "d"}],
@@ -123,7 +129,15 @@ def test_nothing_written_is_a_failure(monkeypatch: pytest.MonkeyPatch, capsys: p
         (OSError(errno.ENOSPC, "No space left on device", "/out/x"), REFUSED, "error: /out/x: No space left on device"),
         (FileExistsError(errno.EEXIST, "File exists", "/out"), REFUSED, "error: /out: is there, and no folder"),
         (MemoryError("8 TiB"), REFUSED, "error: not enough memory (8 TiB); use smaller pictures, batches or models"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+            REFUSED,
+            "error: not enough memory ([enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes); "
+            "use smaller pictures, batches or models",
+        ),
         (KeyboardInterrupt(), INTERRUPTED, "interrupted"),
+        (Stopped(signal.SIGTERM), 143, "stopped by SIGTERM"),
+        (Stopped(signal.SIGHUP), 129, "stopped by SIGHUP"),
     ],
 )
 def test_errors_have_no_traceback(
@@ -139,9 +153,12 @@ def test_errors_have_no_traceback(
     assert "Traceback" not in streams.out
 
 
-def test_our_own_faults_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ZeroDivisionError):
-        run_example(monkeypatch, Example(error=ZeroDivisionError()))
+def test_our_own_faults_are_not_hidden(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_example(monkeypatch, Example(json=True, error=ZeroDivisionError("by nought")), "--json") == FAULT
+    streams = capsys.readouterr()
+    assert "Traceback" in streams.err
+    assert "please report it" in streams.err
+    assert "ZeroDivisionError: by nought" in json.loads(streams.out)["error"]
 
 
 def test_progress_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,7 +115,7 @@ def test_damaged_files_are_named_and_left_as_they_are(tmp_path: Path) -> None:
             append_results(path, [_result("b", [0.1, 0.3])])
         assert path.read_text() == text
     path.unlink()
-    with pytest.raises(FocusError, match="no such file of results"):
+    with pytest.raises(FocusError, match="no such file"):
         read_results(path)
     with pytest.raises(FocusError, match="finite"):
         append_results(path, [_result("a", [0.1, float("inf")])])

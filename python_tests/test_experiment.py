@@ -125,7 +125,7 @@ def test_a_run_is_named_after_what_it_computes(tmp_path: Path) -> None:
     folders = {run_of("FOCUS", other, tmp_path).folder for other in [*others, same]}
     assert len(folders) == 5
     assert first not in folders
-    with pytest.raises(FocusError, match="initial weights: cannot be read"):
+    with pytest.raises(FocusError, match="none: no such file"):
         run_of("FOCUS", replace(settings, start=tmp_path / "none"), tmp_path)
 
 
@@ -305,10 +305,10 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], here: list[
         (["table2", "--recipes", "Focus"], "recipes: expected different ones of FOCUS, Perceptual"),
         (["ablation", "--seeds", "1", "1"], "seeds: expected different numbers"),
         (["ablation", "--subset", "dark"], "subset: expected one of general"),
-        (["ablation", "--faces", "1"], "at least 2 test faces"),
-        (["hyperparameters", "--factors", "-1"], "factors: expected different finite numbers"),
+        (["ablation", "--faces", "1"], "--faces: expected a whole number from 2"),
+        (["hyperparameters", "--factors", "-1"], "--factors: expected a number from 0"),
         (["ablation", "--initial", "none.safetensors"], "none.safetensors"),
-        (["ablation", "--workers", "0"], "workers: expected at least 1"),
+        (["ablation", "--workers", "0"], "--workers: expected a whole number from 1"),
     ):
         assert main(["experiment", *arguments, *(["--out", str(tmp_path)] if len(arguments) > 1 else [])]) == 2
         assert message in capsys.readouterr().err

@@ -242,7 +242,7 @@ def test_nothing_to_do(dull: Callable[..., Reconstruction], points: NDArray[np.f
         reconstruct_photos([], csv, tmp_path / "out", dull, 2)
     (tmp_path / "file").touch()
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(FocusError, match=r"expected a folder for the results, but .*file is a file"):
+        with pytest.raises(FocusError, match=r"expected a folder for results, but .*file is a file"):
             reconstruct_photos([tmp_path / "a.png"], csv, out, dull, 2)
     gone = reconstruct_photos([tmp_path / "gone"], csv, tmp_path / "out", dull, 2)
     assert [skip.reason for skip in gone.skipped] == ["no such file or folder"]

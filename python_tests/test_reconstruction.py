@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -150,8 +151,12 @@ def test_json(model: MorphableModel, reconstruction: Reconstruction, tmp_path: P
     content = json.loads(reconstruction.save(tmp_path)[-1].read_text())
     assert set(content) == {
         *("format", "version", "photo", "photo_size", "model", "model_fingerprint", "landmarks_68", "pose"),
-        *("lighting", "coefficients", "occluded_fraction", "alignment"),
+        *("lighting", "coefficients", "occluded_fraction", "alignment", "files", "made_from"),
     }
+    assert content["made_from"] is None
+    for suffix, digest in content["files"].items():
+        assert hashlib.sha256((tmp_path / f"some face{suffix}").read_bytes()).hexdigest() == digest
+    assert [*content["files"], ".json"] == list(RESULT_SUFFIXES)
     np.testing.assert_allclose(content["landmarks_68"], reconstruction.landmarks_68)
     assert np.shape(content["landmarks_68"]) == (68, 2)
     assert np.shape(content["lighting"]) == (3, 9)

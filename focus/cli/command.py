@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar, cast
 
 import tyro
 from rich.console import Console, RenderableType
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from focus.cli import COMMANDS, NOTHING_WRITTEN
+from focus.bounds import check_fields
+from focus.cli import COMMANDS, NOTHING_WRITTEN, REFUSED
+from focus.cli.streams import Messages, Page, harmless, one_line
 from focus.data.landmarks import Skip
 from focus.errors import FocusError
+from focus.report.results import not_finite, plain
 
 _SHOWN = 20
 _SECONDS_PER_LINE = 20.0
@@ -43,12 +46,16 @@ class Outcome:
     """Whether the command did what it is for; None: if it wrote something."""
     code: int | None = None
     """Exit code, where neither 0 nor `NOTHING_WRITTEN` will do."""
+    error: str | None = None
+    """Why the command ended before its end, where what it did before counts."""
 
     @property
     def exit_code(self) -> int:
         """Of the process."""
         if self.code is not None:
             return self.code
+        if self.error is not None:
+            return REFUSED
         good = bool(self.written) if self.good is None else self.good
         return 0 if good else NOTHING_WRITTEN
 
@@ -59,27 +66,30 @@ class Command:
 
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print one JSON object on standard output, everything else on standard error."""
+    called: str = field(default="", init=False, repr=False, compare=False)
+    """Name of the command, after ``focus``."""
+    so_far: Callable[[], Outcome] = field(default_factory=lambda: Outcome, init=False, repr=False, compare=False)
+    """What is done already, for the report of a run that is cut short. Commands with long loops set it."""
 
     def run(self) -> Outcome:
         """Does the work. Raises `FocusError` for what the user must mend."""
         raise NotImplementedError
 
-    def execute(self) -> int:
-        """`run`, then tells what was read, written and skipped. Returns the exit code."""
-        outcome = self.run()
-        if self.json:
-            sys.stdout.write(json.dumps(_as_json(outcome), allow_nan=False) + "\n")
-        else:
-            _print(outcome)
-        return outcome.exit_code
-
 
 def parse_as(kind: type[T], name: str, arguments: Sequence[str], default: T | None = None) -> T:
-    """Options of a command, by `tyro`; errors and ``--help`` end the process as usual."""
+    """Options of a command, by `tyro`; what it cannot parse, and ``--help``, raise `SystemExit`.
+
+    Raises:
+        FocusError: a number out of its range (`focus.bounds`).
+    """
     program, text = f"focus {name}", COMMANDS.get(name) or inspect.getdoc(kind)
     if default is None:
-        return tyro.cli(kind, prog=program, description=text, args=list(arguments))
-    return tyro.cli(kind, prog=program, description=text, args=list(arguments), default=default)
+        command = tyro.cli(kind, prog=program, description=text, args=list(arguments))
+    else:
+        command = tyro.cli(kind, prog=program, description=text, args=list(arguments), default=default)
+    command.called = name
+    check_fields(command, lambda field: f"{program}: --{field.replace('_', '-')}")
+    return command
 
 
 def named_values(option: str, given: Sequence[str]) -> dict[str, str]:
@@ -102,12 +112,12 @@ def named_values(option: str, given: Sequence[str]) -> dict[str, str]:
 
 def messages() -> Console:
     """Standard error: messages and progress, so that standard output holds nothing but results."""
-    return Console(stderr=True, highlight=False)
+    return Console(file=cast("TextIO", Messages()), highlight=False)
 
 
 def say(text: str) -> None:
     """One line for people, on standard error."""
-    messages().print(text, markup=False, soft_wrap=True)
+    messages().print(harmless(text), markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
@@ -128,9 +138,9 @@ def bars() -> Iterator[Callable[[str, float, float, str], None]]:
 
         def update(name: str, done: float, total: float, text: str = "") -> None:
             if name not in tasks:
-                tasks[name] = progress.add_task(name, total=total, text="")
+                tasks[name] = progress.add_task(escape(one_line(name)), total=total, text="")
             shown = text if len(text) < 72 else text[:71] + "\N{HORIZONTAL ELLIPSIS}"
-            progress.update(tasks[name], completed=done, total=total, text=shown)
+            progress.update(tasks[name], completed=done, total=total, text=escape(one_line(shown)))
 
         yield update
 
@@ -152,27 +162,31 @@ def shown_progress() -> Iterator[Callable[[str, int, int, str], None]]:
         yield progress
 
 
-def _as_json(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "ok": outcome.exit_code == 0,
+def as_json(outcome: Outcome) -> dict[str, Any]:
+    """What ``--json`` says of an outcome. Numbers that are not finite are null, and named in ``not_finite``."""
+    answer = {
         "read": outcome.read,
         "written": [str(path) for path in outcome.written],
         "skipped": [skip._asdict() for skip in outcome.skipped],
         **outcome.details,
     }
+    odd = list(not_finite(answer))
+    return cast("dict[str, Any]", plain({**answer, "not_finite": odd} if odd else answer))
 
 
-def _print(outcome: Outcome) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=max(console.width, 160))  # tables in files and pipes are not cut
+def report(outcome: Outcome, error: str | None) -> str:
+    """What people read of an outcome."""
+    page = Page(sys.stdout)
+    width = None if page.isatty() else max(Console(file=page).width, 160)  # tables in files and pipes are not cut
+    console = Console(file=page, highlight=False, width=width)
     for item in outcome.shown:
         console.print(item)
     _print_list(console, "read", outcome.read)
     _print_list(console, "written", [str(path) for path in outcome.written])
     _print_list(console, "skipped", [f"{skip.name}: {skip.reason}" for skip in outcome.skipped], limit=None)
-    if outcome.exit_code == NOTHING_WRITTEN:
+    if error is None and outcome.exit_code == NOTHING_WRITTEN:
         console.print("nothing was written" if outcome.good is None else "failed", style="bold red")
+    return page.text()
 
 
 def _print_list(console: Console, title: str, lines: Sequence[str], limit: int | None = _SHOWN) -> None:
@@ -181,6 +195,6 @@ def _print_list(console: Console, title: str, lines: Sequence[str], limit: int |
     shown = lines if limit is None or len(lines) <= limit else lines[: limit - 1]
     console.print(f"{title} {len(lines)}", style="bold")
     for line in shown:
-        console.print(f"  {line}", markup=False, soft_wrap=True)
+        console.print(f"  {one_line(line)}", markup=False, soft_wrap=True)
     if len(shown) < len(lines):
         console.print(f"  and {len(lines) - len(shown)} more")

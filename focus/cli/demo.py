@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 from rich.text import Text
 
+from focus.bounds import SCALE, SEED, WORKERS
 from focus.cli.command import Command, Outcome, parse_as, say, shown_progress
-from focus.demo import DemoResult, DemoSettings, run_demo
+from focus.demo import TEST_FACES, DemoResult, DemoSettings, run_demo
 from focus.errors import FocusError
 from focus.eval.claims import check_claims
 from focus.report.results import read_sealed, write_json, write_text
@@ -23,17 +25,17 @@ class Demo(Command):
 
     out: Path
     """Folder of the results: metrics.json, per_image.json, report.html, faces.png, and the runs in training/."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Of all faces; test faces are never training faces."""
-    seeds: tuple[int, ...] = ()
+    seeds: Annotated[tuple[int, ...], SEED] = ()
     """Several runs one after the other, in folders seed-N, and their results together in results.md."""
     initial: Path | None = None
     """Checkpoint that all methods start from; by default the one that ships with the package."""
-    scale: float = 1.0
+    scale: Annotated[float, SCALE] = 1.0
     """Factor on the iterations of all methods: 0.1 for a quick look, with weak results."""
-    test_faces: int = 500
+    test_faces: Annotated[int, TEST_FACES] = 500
     """Faces of the test set; each is seen once with and once without an occluder."""
-    workers: int | None = None
+    workers: Annotated[int | None, WORKERS] = None
     """Methods that train at a time; by default one for each core."""
     device: str = "cpu"
     """Where to train: cpu, cuda or auto."""
@@ -44,6 +46,7 @@ class Demo(Command):
         if len(set(seeds)) != len(seeds):
             raise FocusError(f"focus demo: --seeds: expected different seeds, got {seeds}")
         outcome = Outcome()
+        self.so_far = lambda: outcome
         results = []
         for seed in seeds:
             folder = self.out / f"seed-{seed}" if self.seeds else self.out

@@ -6,14 +6,16 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import imageio.v3 as iio
 import numpy as np
 from numpy.typing import NDArray
 
+from focus.bounds import SEED, Within
 from focus.cli.command import Command, Outcome, bars, parse_as
 from focus.data import write_image
-from focus.data.example import PHOTOS, ExamplePicture, draw_clip, draw_photos
+from focus.data.example import LARGEST_SIZE, LEAST_SIZE, PHOTOS, ExamplePicture, draw_clip, draw_photos
 from focus.errors import FocusError
 from focus.eval.now import NowImage
 from focus.eval.now.dataset import seven_landmarks
@@ -39,19 +41,15 @@ class Example(Command):
 
     out: Path
     """Folder of the example; new, empty, or of an earlier example."""
-    seed: int = 2
+    seed: Annotated[int, SEED] = 2
     """Other seeds give other people, light and places."""
-    size: int = 512
+    size: Annotated[int, Within(LEAST_SIZE, LARGEST_SIZE)] = 512
     """Side of the photos, pixels."""
-    frames: int = 24
+    frames: Annotated[int, Within(1, 1000)] = 24
     """Of the clip."""
 
     def run(self) -> Outcome:
         """Draws and writes everything; the same options give the same bytes on one machine."""
-        if not 0 <= self.seed < 2**64:
-            raise FocusError(f"focus example: --seed: expected a number in [0, 2**64), got {self.seed}")
-        if not 1 <= self.frames <= 1000:
-            raise FocusError(f"focus example: --frames: expected 1 to 1000, got {self.frames}")
         check_folder(self.out)
         if self.out.is_dir() and any(self.out.iterdir()) and not (self.out / _ABOUT).is_file():
             raise FocusError(f"{self.out}: holds other files than an example's; choose a new or an empty folder")

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from rich.text import Text
 
+from focus.bounds import COUNT, SCALE, SEED, WORKERS
 from focus.cli import choose
 from focus.cli.command import Command, Outcome, parse_as, say, shown_progress
 from focus.experiment import EXPERIMENTS, ExperimentSettings, run_experiment
-from focus.experiment.runs import TestSettings
+from focus.experiment.run import FACTOR
+from focus.experiment.runs import FACES, TestSettings
 
 
 @dataclass(kw_only=True)
@@ -22,11 +24,11 @@ class Experiment(Command):
     out: Path
     """Folder of the results. Trained runs are kept there in runs/: an experiment that was stopped goes on, and others
     with the same folder use them, too."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: Annotated[tuple[int, ...], SEED] = (0, 1, 2)
     """Of training."""
     schedule: Literal["small", "paper", "official"] = "small"
     """small: minutes a run on one core, from shared initial weights; paper, official: as published, for a card."""
-    scale: float = 1.0
+    scale: Annotated[float, SCALE] = 1.0
     """Factor on the iterations: 0.1 for a quick look, with weak results."""
     initial: Path | None = None
     """Checkpoint that all runs start from; by default the one that ships, or for the long schedules one that is
@@ -39,11 +41,11 @@ class Experiment(Command):
     """ImageNet weights for the trunk of the reconstruction network, where initial weights are trained first."""
     subset: str = "general"
     """Of the fixed test set: general, extreme_light, skin_coloured or large_pose."""
-    faces: int = 500
+    faces: Annotated[int, FACES] = 500
     """Of the subset; each is seen once with and once without an occluder."""
-    misfit_faces: int = 500
+    misfit_faces: Annotated[int, COUNT] = 500
     """Other faces, that the misfit prior of a run is estimated from."""
-    workers: int | None = None
+    workers: Annotated[int | None, WORKERS] = None
     """Runs at a time; by default one for each core, or one on a card."""
     device: str = "cpu"
     """Where to train: cpu, cuda or auto."""
@@ -100,7 +102,7 @@ class Ablation(_Pipelines):
 class Hyperparameters(Experiment):
     """Each weight of the segmentation loss made smaller and larger, one at a time (Fig. 4 of the paper)."""
 
-    factors: tuple[float, ...] = (0.25, 0.5, 2.0, 4.0)
+    factors: Annotated[tuple[float, ...], FACTOR] = (0.25, 0.5, 2.0, 4.0)
     """On each weight; the standard, 1, is always among them."""
 
     def run(self) -> Outcome:

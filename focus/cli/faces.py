@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from focus.cli.command import Outcome, say
+from focus.cli.streams import one_line
 from focus.errors import FocusError, FocusWarning
 
 if TYPE_CHECKING:
@@ -57,16 +59,16 @@ def photo_progress(update: Callable[[str, float, float, str], None]) -> Callable
 
 
 def photo_outcome(report: FitReport, read: list[str], started: float) -> Outcome:
-    """What a run over photos tells."""
+    """What a run over photos tells, also one that was cut short."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for label in ("photo", "hidden", "landmark error", "seconds"):
         table.add_column(label, justify="left" if label == "photo" else "right")
     for item in report.written:
         table.add_row(
-            Text(item.name),
+            Text(one_line(item.name)),
             f"{100 * item.occluded_fraction:.0f}%",
-            f"{item.landmark_error:.1f}%",
-            f"{item.seconds:.1f}",
+            f"{item.landmark_error:.1f}%" if math.isfinite(item.landmark_error) else "-",
+            "there already" if item.there_already else f"{item.seconds:.1f}",
         )
     photos: list[dict[str, Any]] = [
         {
@@ -75,13 +77,22 @@ def photo_outcome(report: FitReport, read: list[str], started: float) -> Outcome
             "occluded_fraction": item.occluded_fraction,
             "landmark_error_percent": item.landmark_error,
             "seconds": item.seconds,
+            "there_already": item.there_already,
         }
         for item in report.written
     ]
-    return Outcome(
+    outcome = Outcome(
         read=read + [item.name for item in report.written],
-        written=[path for item in report.written for path in item.files],
+        written=[path for item in report.written if not item.there_already for path in item.files],
         skipped=list(report.skipped),
         details={"photos": photos, "seconds": time.monotonic() - started},
         shown=[table] if report.written else [],
+        error=report.stopped,
     )
+    there = sum(item.there_already for item in report.written)
+    if there:
+        count = len(report.written) + len(report.skipped)
+        outcome.shown.append(Text(f"{there} of {count} were there already (--again makes them anew)"))
+    if report.written:
+        outcome.good = not report.faults
+    return outcome

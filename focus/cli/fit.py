@@ -12,7 +12,7 @@ import tyro
 
 from focus.cli.command import Command, Outcome, bars, parse_as, say
 from focus.cli.faces import PROCEDURAL, load_face, photo_outcome, photo_progress
-from focus.fit import FitSettings, run
+from focus.fit import FitReport, FitSettings, run
 
 
 @dataclass(kw_only=True)
@@ -27,6 +27,8 @@ class Fit(Command):
     """Folder of the results: mesh as PLY, OBJ and GLB, mask, overlay and JSON for each photo."""
     model: str = PROCEDURAL
     """Face model: procedural, procedural-small, or a model file."""
+    again: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Make anew what is there already, whole, of the same photos, landmarks and settings."""
     settings: Annotated[FitSettings, tyro.conf.arg(name="")] = field(default_factory=FitSettings)
 
     def run(self) -> Outcome:
@@ -34,9 +36,21 @@ class Fit(Command):
         started = time.monotonic()
         model = load_face(self.model)
         say(f"face model: {model.name} ({model.licence})")
+        report = FitReport()
+        self.so_far = lambda: photo_outcome(report, [str(self.landmarks)], started)
         with bars() as update:
-            report = run(self.photos, self.landmarks, model, self.out, self.settings, photo_progress(update))
-        return photo_outcome(report, [str(self.landmarks)], started)
+            notify = photo_progress(update)
+            run(
+                self.photos,
+                self.landmarks,
+                model,
+                self.out,
+                self.settings,
+                notify,
+                again=self.again,
+                report=report,
+            )
+        return self.so_far()
 
 
 def parse(arguments: Sequence[str]) -> Fit:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import tyro
 from rich.table import Table
 from rich.text import Text
 
+from focus.bounds import COMPONENTS, SEED
 from focus.cli.command import Command, Outcome, parse_as, say
 from focus.cli.faces import PROCEDURAL, load_face
 from focus.data.images import write_image
-from focus.errors import FocusError
 from focus.face import FaceParameters, MorphableModel, Renderer
 from focus.report.panels import Picture, cut_out, grid
 
@@ -35,21 +36,19 @@ class Model(Command):
     """Write the model to this file, .focusmodel or .safetensors."""
     preview: Path | None = None
     """Draw the mean, the first components and random faces to this picture."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Of the random faces."""
     synthetic_albedo: tyro.conf.FlagCreatePairsOff[bool] = False
     """Give a model without colour a synthetic one."""
-    identity: int | None = None
+    identity: Annotated[int | None, COMPONENTS] = None
     """Keep the first components only; so for the next two."""
-    expression: int | None = None
+    expression: Annotated[int | None, COMPONENTS] = None
     """Number of expression components."""
-    albedo: int | None = None
+    albedo: Annotated[int | None, COMPONENTS] = None
     """Number of albedo components."""
 
     def run(self) -> Outcome:
         """Describes the model; writes what was asked for."""
-        if not 0 <= self.seed < 1 << 32:
-            raise FocusError(f"focus model: --seed: expected a number in [0, 2**32), got {self.seed}")
         model = load_face(self.source, albedo=self.synthetic_albedo, landmarks68=self.landmarks68)
         model = model.truncated(self.identity, self.expression, self.albedo)
         facts = describe(model)

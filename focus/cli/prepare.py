@@ -7,9 +7,11 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
+from focus.bounds import Within
 from focus.cli.command import Command, Outcome, bars, parse_as
 from focus.data import PhotoFolder, five_from_68, write_image
 from focus.errors import FocusError
@@ -31,7 +33,7 @@ class Prepare(Command):
     """CSV file: photo, then x and y of 68 iBUG points, or of 5: eye centres, nose tip, mouth corners."""
     out: Path
     """Folder of the crops, their landmarks.csv, and overview.png."""
-    image_size: int = 224
+    image_size: Annotated[int, Within(8, 4096)] = 224
     """Side of the crops, pixels."""
 
     def run(self) -> Outcome:
@@ -45,6 +47,7 @@ class Prepare(Command):
                 raise FocusError(f"{path} would be replaced by a result; choose another folder for results")
         self.out.mkdir(parents=True, exist_ok=True)
         outcome = Outcome(read=[item.name for item in folder.items], skipped=list(folder.skipped))
+        self.so_far = lambda: outcome
         table = io.StringIO()
         rows = csv.writer(table, lineterminator="\n")
         pictures: list[Picture] = []

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import tyro
 
+from focus import limits
 from focus.cli.command import Command, Outcome, bars, parse_as, say
 from focus.cli.faces import load_face, photo_outcome, photo_progress
 from focus.eval.misfit import MisfitPrior
-from focus.fit.folder import reconstruct_photos
+from focus.files import digest_input
+from focus.fit.folder import FitReport, reconstruct_photos
 from focus.reconstructor import Reconstructor
 from focus.train.run import pick_device
 
@@ -35,6 +37,8 @@ class Reconstruct(Command):
     """Face model, where the one that the checkpoint names has moved: a model file."""
     misfit: Path | None = None
     """Misfit prior of this checkpoint, written by focus evaluate misfit."""
+    again: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Make anew what is there already, whole, of the same photos, landmarks and settings."""
     device: str = "auto"
     """cpu, cuda, or auto."""
 
@@ -46,11 +50,27 @@ class Reconstruct(Command):
         device = pick_device(self.device)
         reconstructor = Reconstructor.load(self.checkpoint, model=model, misfit=misfit, device=device)
         say(f"face model: {reconstructor.model.name} ({reconstructor.model.licence})")
+        made_by = {
+            "checkpoint": digest_input(self.checkpoint, limits.WEIGHTS_FILE),
+            "misfit": None if self.misfit is None else digest_input(self.misfit, limits.WEIGHTS_FILE),
+            "model": reconstructor.model.fingerprint(),
+            "device": device.type,
+        }
+        report = FitReport()
+        self.so_far = lambda: photo_outcome(report, [str(self.checkpoint), str(self.landmarks)], started)
         with bars() as update:
-            report = reconstruct_photos(
-                self.photos, self.landmarks, self.out, reconstructor.photo, 1, photo_progress(update)
+            reconstruct_photos(
+                self.photos,
+                self.landmarks,
+                self.out,
+                reconstructor.photo,
+                1,
+                photo_progress(update),
+                made_by=made_by,
+                again=self.again,
+                report=report,
             )
-        return photo_outcome(report, [str(self.checkpoint), str(self.landmarks)], started)
+        return self.so_far()
 
 
 def parse(arguments: Sequence[str]) -> Reconstruct:

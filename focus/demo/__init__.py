@@ -4,6 +4,6 @@ Four methods go on from one initial network, live, on synthetic faces; then they
 held-out test set.
 """
 
-from focus.demo.run import DemoResult, DemoSettings, run_demo
+from focus.demo.run import TEST_FACES, DemoResult, DemoSettings, run_demo
 
-__all__ = ["DemoResult", "DemoSettings", "run_demo"]
+__all__ = ["TEST_FACES", "DemoResult", "DemoSettings", "run_demo"]

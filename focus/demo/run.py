@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from focus import parallel
+from focus.bounds import COUNT, SEED, WORKERS, Within, check_fields
 from focus.data.images import write_image
 from focus.demo.gather import EXAMPLES, gather_report
 from focus.demo.jobs import TRAINED, score_methods, train_method
@@ -28,6 +29,7 @@ from focus.train.config import Settings
 from focus.train.run import pick_device
 from focus.train.trainer import LAST
 
+TEST_FACES = Within(EXAMPLES, COUNT.high)
 SHORT_INITIALISATION = 1500
 """Iterations of the initialisation where no initial checkpoint is there: enough to run, too few to show much."""
 
@@ -38,16 +40,19 @@ class DemoSettings:
 
     out: Path
     """Folder of the results; made if need be."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Of training, validation and test faces, and of the segmentation network's first weights."""
     initial: Path | None = None
     """Checkpoint that training starts from; None: the one that ships with the package."""
-    test_faces: int = 500
+    test_faces: Annotated[int, TEST_FACES] = 500
     """Faces of the test set; each is seen once with and once without an occluder."""
-    workers: int | None = None
+    workers: Annotated[int | None, WORKERS] = None
     """Methods that train at a time; None: one for each core."""
     training: Settings | None = None
     """How to train; None: the preset `small`. Method, seed, start and the stage `initialise` are filled in."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "demo: {}".format)
 
 
 @dataclass(frozen=True)
@@ -76,10 +81,6 @@ def run_demo(settings: DemoSettings, *, progress: Progress, message: Callable[[s
         FocusError: a checkpoint does not fit, training failed, or a file cannot be written.
     """
     started = time.monotonic()
-    if settings.test_faces < EXAMPLES:
-        raise FocusError(f"demo: test_faces: expected at least {EXAMPLES}, got {settings.test_faces}")
-    if settings.workers is not None and settings.workers < 1:
-        raise FocusError(f"demo: workers: expected at least 1, got {settings.workers}")
     base = replace(settings.training or Settings.preset("small"), seed=settings.seed, threads=1, workers=0)
     pick_device(base.device)
     with contextlib.ExitStack() as stack:

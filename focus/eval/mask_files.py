@@ -17,6 +17,7 @@ from focus.data.images import read_grey
 from focus.errors import FocusError
 from focus.eval.benchmark import MaskRule
 from focus.face import Rendering
+from focus.record import refuse_part
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 """Of the files of a folder that are pictures."""
@@ -73,8 +74,10 @@ def read_mask(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.uin
         uint8 ``[H, W]``.
 
     Raises:
-        FocusError: missing, empty or damaged, another size, colours or transparency.
+        FocusError: missing, empty or damaged, another size, colours or transparency; or part of a result of focus
+            reconstruct that was never finished.
     """
+    refuse_part(path)
     mask = read_grey(path)
     if size is not None and mask.shape != size:
         raise FocusError(

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from focus import limits
 from focus.errors import FocusError
 from focus.eval.benchmark import HALVES, IMAGE_VALUES, Evaluation
-from focus.files import write_files
+from focus.files import read_text, write_files
 from focus.sealed import DamagedError, open_any_json, seal_json
 
 
@@ -170,13 +171,9 @@ def read_results(path: Path) -> list[Result]:
     Raises:
         FocusError: no such file, or a line that is no result, named.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise FocusError(f"{path}: no such file of results") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise FocusError(f"{path}: cannot be read as text ({error})") from error
-    results = [_parse(line, f"{path}, line {n}") for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    text = read_text(path, limits.TABLE_FILE)
+    # Lines end with a line feed, and not with whatever else Unicode may call a line in a name.
+    results = [_parse(line, f"{path}, line {n}") for n, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not results:
         raise FocusError(f"{path}: expected lines of results, found none")
     return results

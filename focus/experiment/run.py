@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from focus import parallel
 from focus._optional import require
+from focus.bounds import SCALE, SEED, WORKERS, Within, check_fields
 from focus.data.landmarks import Skip
 from focus.errors import FocusError
 from focus.eval.results import write_results
@@ -36,6 +36,8 @@ EXPERIMENTS = {
     "hyperparameters": "Each weight of the segmentation loss made smaller and larger, one at a time (Fig. 4).",
 }
 MEAN_FACE = "MeanFace"
+FACTOR = Within(0, 1e6)
+"""On a weight of the segmentation loss."""
 _DATA_WORKERS = 8
 
 Progress = Callable[[str, int, int, str], None]
@@ -50,11 +52,11 @@ class ExperimentSettings:
     """One of `EXPERIMENTS`."""
     out: Path
     """Folder of the results; trained runs are kept in runs/ and used again."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: Annotated[tuple[int, ...], SEED] = (0, 1, 2)
     """Of training. The test set is the same for all."""
     schedule: Preset = "small"
     """small: minutes a run on a core, from shared initial weights; paper, official: as published, for cards."""
-    scale: float = 1.0
+    scale: Annotated[float, SCALE] = 1.0
     """Factor on the iterations."""
     initial: Path | None = None
     """Checkpoint that all runs start from; None: for `small` the one that ships with the package, else one is trained
@@ -67,27 +69,23 @@ class ExperimentSettings:
     """ImageNet weights that an initialisation begins with."""
     recipes: tuple[str, ...] = ()
     """Those of `RECIPES` to compare; empty: those of the experiment."""
-    factors: tuple[float, ...] = (0.25, 0.5, 2.0, 4.0)
+    factors: Annotated[tuple[float, ...], FACTOR] = (0.25, 0.5, 2.0, 4.0)
     """On the weights, for `hyperparameters`; beside them always 1."""
     test: TestSettings = field(default_factory=TestSettings)
     """What all are scored on."""
-    workers: int | None = None
+    workers: Annotated[int | None, WORKERS] = None
     """Runs at a time; None: one for each core, on a card one."""
     device: str = "cpu"
     """`cpu`, `cuda` or auto."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "experiment: {}".format)
         if self.name not in EXPERIMENTS:
             raise FocusError(f"experiment: expected one of {', '.join(EXPERIMENTS)}, got {self.name!r}")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise FocusError(f"experiment: seeds: expected different numbers, got {self.seeds}")
         if self.test.subset not in SUBSETS:
             raise FocusError(f"experiment: subset: expected one of {', '.join(SUBSETS)}, got {self.test.subset!r}")
-        if self.test.faces < 2 or self.test.misfit_faces < 1:
-            raise FocusError(
-                "experiment: expected at least 2 test faces and 1 for the misfit prior, got "
-                f"{self.test.faces}, {self.test.misfit_faces}"
-            )
         unknown = sorted(set(self.recipes) - set(RECIPES))
         if unknown or len(set(self.recipes)) != len(self.recipes):
             raise FocusError(
@@ -96,10 +94,8 @@ class ExperimentSettings:
         if self.recipes and self.name == "hyperparameters":
             raise FocusError("experiment: recipes: hyperparameters is about FOCUS alone; leave them out")
         distinct = {f"{factor:g}" for factor in self.factors}
-        if len(distinct) != len(self.factors) or not all(0 <= f < math.inf for f in self.factors):
-            raise FocusError(f"experiment: factors: expected different finite numbers >= 0, got {self.factors}")
-        if self.workers is not None and self.workers < 1:
-            raise FocusError(f"experiment: workers: expected at least 1, got {self.workers}")
+        if len(distinct) != len(self.factors):
+            raise FocusError(f"experiment: factors: expected different numbers, got {self.factors}")
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from focus import limits, parallel
+from focus.bounds import COUNT, Within, check_fields
 from focus.data.synthetic import SyntheticFaces
 from focus.errors import FocusError
 from focus.eval.benchmark import HALVES, Method, evaluate
@@ -19,7 +20,7 @@ from focus.eval.results import Result, from_evaluation, read_results, write_resu
 from focus.eval.testset import VERSION, benchmark_faces, digest
 from focus.experiment.provenance import commit
 from focus.experiment.training import mean_face_of, method_of, train_run
-from focus.files import read_input
+from focus.files import digest_input
 from focus.report.results import read_sealed, write_sealed
 from focus.train.checkpoint import Trained, load_trained
 from focus.train.config import Settings
@@ -27,6 +28,8 @@ from focus.train.record import what_it_computes
 from focus.train.run import pick_device
 from focus.train.trainer import LAST
 
+FACES = Within(2, COUNT.high)
+"""Of the test set."""
 _PLAIN = "run"
 
 
@@ -38,10 +41,13 @@ class TestSettings:
 
     subset: str = "general"
     """Of the fixed test set."""
-    faces: int = 500
+    faces: Annotated[int, FACES] = 500
     """Of the subset; each is seen once with and once without an occluder."""
-    misfit_faces: int = 500
+    misfit_faces: Annotated[int, COUNT] = 500
     """That the misfit prior of a run is estimated from; other ones."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "experiment: test set: {}".format)
 
 
 @dataclass(frozen=True)
@@ -120,7 +126,7 @@ def _digest(path: Path | None, what: str) -> str | None:
     if path is None:
         return None
     try:
-        return hashlib.sha256(read_input(path, limits.WEIGHTS_FILE)).hexdigest()
+        return digest_input(path, limits.WEIGHTS_FILE)
     except FocusError as error:
         raise FocusError(f"{path}: {what}: cannot be read ({error})") from error
 

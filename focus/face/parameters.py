@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -120,7 +121,8 @@ class FaceParameters:
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> FaceParameters:
         """Selects faces; an integer keeps the batch dimension (a batch of one)."""
-        if isinstance(index, int):
+        if isinstance(index, (int, np.integer)):
+            index = int(index)
             if not -self.batch_size <= index < self.batch_size:
                 raise IndexError(f"FaceParameters: index {index} is out of range for a batch of {self.batch_size}")
             index = [index]

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import json
 import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from focus import limits
+from focus._version import __version__
 from focus.data.landmarks import LandmarkRow, Skip, find_faces, five_from_68, name_parts, read_landmarks
-from focus.errors import FocusError
+from focus.errors import FocusError, out_of_memory, reason_to_skip
 from focus.face import MorphableModel
+from focus.files import digest_input
 from focus.fit.photo import PhotoFitter
 from focus.fit.settings import FitSettings
 from focus.reconstruction import RESULT_SUFFIXES, Reconstruction
+from focus.record import check_result
+from focus.report.files import check_folder
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What no other photo would be spared."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +56,22 @@ class Written:
     landmark_error: float
     """See `landmark_error`."""
     seconds: float
+    there_already: bool = False
+    """An earlier run made the same, and its files are whole."""
 
 
 @dataclass
 class FitReport:
-    """What `run` did."""
+    """What `run` did. It is filled in as the work goes on: what is in it holds, however the run ends."""
 
     written: list[Written] = field(default_factory=list)
+    """The photos whose results are there, whole."""
     skipped: list[Skip] = field(default_factory=list)
     """Rows of the landmark file that cannot be read, then photos that failed, with the reason."""
+    faults: int = 0
+    """How many of the skipped failed by an error that is no fault of theirs."""
+    stopped: str | None = None
+    """Why the photos that are in neither list were not tried."""
 
 
 class Reconstruct(Protocol):
@@ -71,8 +89,14 @@ def run(
     out: Path,
     settings: FitSettings | None = None,
     notify: Callable[[Progress], None] = lambda progress: None,
+    *,
+    again: bool = False,
+    report: FitReport | None = None,
 ) -> FitReport:
     """Fits photos and writes the files of each (`Reconstruction.save`); prints nothing.
+
+    A photo whose files are there and whole, of the same photo, landmarks, model, settings and version, is not fitted
+    again: a run that was stopped goes on where it was.
 
     Args:
         photos: files; a folder stands for those of its photos that the landmark file names.
@@ -81,15 +105,20 @@ def run(
         out: folder for the results; made if need be.
         settings: see `FitSettings`.
         notify: called with the progress.
+        again: fit also what is there already.
+        report: filled in as the work goes on, for callers that want to know what was written before an exception.
 
     Returns:
-        What was written, and what was skipped and why. A photo that fails does not stop the others.
+        What was written, and what was skipped and why. A photo that fails does not stop the others; a full disk does.
 
     Raises:
         FocusError: an unusable landmark file, no photo at all, or a file where `out` should be.
     """
     fitter = PhotoFitter(model, settings)
-    return reconstruct_photos(photos, landmarks, out, fitter, fitter.steps, notify)
+    made_by = {"settings": asdict(fitter.settings), "model": fitter.model.fingerprint()}
+    return reconstruct_photos(
+        photos, landmarks, out, fitter, fitter.steps, notify, made_by=made_by, again=again, report=report
+    )
 
 
 def reconstruct_photos(
@@ -99,13 +128,21 @@ def reconstruct_photos(
     reconstruct: Reconstruct,
     steps: int,
     notify: Callable[[Progress], None] = lambda progress: None,
+    *,
+    made_by: Mapping[str, Any] | None = None,
+    again: bool = False,
+    report: FitReport | None = None,
 ) -> FitReport:
-    """As `run`, with any way to reconstruct a photo, which calls its `notify` `steps` times."""
-    for place in (out, *out.parents):
-        if place.exists() and not place.is_dir():  # found before the work, not after it
-            raise FocusError(f"{out}: expected a folder for the results, but {place} is a file; choose another folder")
+    """As `run`, with any way to reconstruct a photo, which calls its `notify` `steps` times.
+
+    Args:
+        made_by: what, beside a photo and its landmarks, decides the result; JSON. None: nobody knows, and nothing that
+            is there already is taken for the same.
+    """
+    check_folder(out)  # before the work, not after it
     table = read_landmarks(landmarks)
-    report = FitReport(skipped=list(table.skipped))
+    report = FitReport() if report is None else report
+    report.skipped += table.skipped
     jobs = _find_landmarks(photos, table.rows, report.skipped)
     stems = output_stems([path for path, _ in jobs])
     inputs = {path.resolve() for path, _ in jobs}
@@ -124,25 +161,65 @@ def reconstruct_photos(
                 raise FocusError(
                     f"its result {min(overwritten)} would replace a photo; choose another folder for results"
                 )
-            reconstruction = reconstruct(path, points, name=path.name, notify=step)
-            files = reconstruction.save(out, stem)
-        except FocusError as error:
-            report.skipped.append(Skip(str(path), str(error).removeprefix(f"{path}: ")))
+            made_from = None if made_by is None else _made_from(path, points, made_by)
+            known = None if again or made_from is None else _known(out, stem, made_from)
+            there_already = known is not None
+            if known is None:
+                reconstruction = reconstruct(path, points, name=path.name, notify=step)
+                reconstruction.save(out, stem, made_from=made_from)
+                known = reconstruction.occluded_fraction, reconstruction.landmarks_68
+            else:
+                notify(Progress(path.name, index, len(jobs), 1.0))
+        except Exception as error:
+            # Whatever it is, results of other photos are not lost by it.
+            report.skipped.append(Skip(str(path), reason_to_skip(error).removeprefix(f"{path}: ")))
+            report.faults += not isinstance(error, FocusError) and not out_of_memory(error)
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL:
+                report.stopped = str(error)
+                break
             continue
         report.written.append(
             Written(
                 name=str(path),
-                files=files,
-                occluded_fraction=reconstruction.occluded_fraction,
-                landmark_error=landmark_error(points, reconstruction.landmarks_68),
+                files=[out / f"{stem}{suffix}" for suffix in RESULT_SUFFIXES],
+                occluded_fraction=known[0],
+                landmark_error=landmark_error(points, known[1]),
                 seconds=time.perf_counter() - start,
+                there_already=there_already,
             )
         )
     return report
 
 
+def _made_from(path: Path, points: NDArray[np.float64], made_by: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the result of a photo, as it comes back from a JSON file."""
+    content = {
+        "version": __version__,
+        "photo": digest_input(path, limits.IMAGE_FILE),
+        "landmarks": hashlib.sha256(np.ascontiguousarray(points, dtype="<f8").tobytes()).hexdigest(),
+        **made_by,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(content))
+    return plain
+
+
+def _known(out: Path, stem: str, made_from: Mapping[str, Any]) -> tuple[float, NDArray[np.float64]] | None:
+    """Occluded fraction and 68 landmarks of a photo whose result is there and whole; None: there is none."""
+    try:
+        record = check_result(out / f"{stem}.json")
+        landmarks = np.array(record["landmarks_68"], dtype=np.float64)
+        occluded = float(record["occluded_fraction"])
+    except (FocusError, KeyError, TypeError, ValueError):  # damaged results are made anew
+        return None
+    if record.get("made_from") != made_from or landmarks.shape != (68, 2):
+        return None
+    return occluded, landmarks
+
+
 def landmark_error(given: NDArray[np.float64], reconstructed: NDArray[np.float64]) -> float:
     """Mean distance of points, in % of the distance of the outer eye corners (of the eye centres where 5 are given).
+
+    Infinite, or NaN, where these two fall on one point, as they may in a profile.
 
     Args:
         given: ``[68, 2]`` or ``[5, 2]``.
@@ -153,7 +230,8 @@ def landmark_error(given: NDArray[np.float64], reconstructed: NDArray[np.float64
     else:
         left, right = 36, 45
     distance = np.linalg.norm(given - reconstructed, axis=1).mean()
-    return float(100 * distance / np.linalg.norm(given[left] - given[right]))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(100 * distance / np.linalg.norm(given[left] - given[right]))
 
 
 def output_stems(photos: Sequence[Path]) -> list[str]:

@@ -23,7 +23,14 @@ to_dlpack: Callable[[torch.Tensor], object] = torch.utils.dlpack.to_dlpack  # ty
 module: ModuleType = _C
 """The compiled module in use. The tests put the emulated CUDA build here."""
 
-_library: Any = torch.library.Library("focus", "DEF")  # type: ignore[no-untyped-call]
+
+def _open_library() -> Any:
+    """The namespace ``torch.ops.focus``. A second import in one process (after a reload, say) finds it defined."""
+    kind = "DEF" if not hasattr(torch.ops.focus, "rasterize") else "FRAGMENT"
+    return torch.library.Library("focus", kind)  # type: ignore[no-untyped-call]
+
+
+_library: Any = _open_library()
 
 Kernel = Callable[..., Any]
 
@@ -52,6 +59,8 @@ def define(
 ) -> Any:
     """Registers one operator and returns its overload, `torch.ops.focus.<name>.default`.
 
+    In a second import the operator of the first stays: torch has one of each name for the life of a process.
+
     Args:
         schema: as in torch, for example ``"scale(Tensor x, float s) -> Tensor"``. Floating outputs come first.
         kernel: for the CPU and CUDA. The public function has checked its arguments.
@@ -60,6 +69,8 @@ def define(
             operator: to differentiate through it is an error.
     """
     name = schema.split("(", 1)[0]
+    if hasattr(torch.ops.focus, name):
+        return getattr(torch.ops.focus, name).default
     _library.define(schema)
     _library.impl(name, kernel, "CPU")
     _library.impl(name, kernel, "CUDA")

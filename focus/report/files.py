@@ -16,16 +16,17 @@ def check_folder(folder: Path) -> Path:
     Raises:
         FocusError: it is a file or lies in one, or nothing can be written there.
     """
-    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    place = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not place.is_dir():
-        raise FocusError(f"{folder}: expected a folder for results, but {place} is a file; choose another")
+        what = "a file" if place.exists() else "a link to nowhere"
+        raise FocusError(f"{folder}: expected a folder for results, but {place} is {what}; choose another")
     if not os.access(place, os.W_OK | os.X_OK):
         raise FocusError(f"{folder}: nothing can be written into {place}; choose another folder, or change its rights")
     return folder
 
 
 def write_together(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
-    """Writes files of one folder by `focus.files.write_files`.
+    """Writes files of one folder by `focus.files.write_files`: the last one speaks for all.
 
     Args:
         folder: made if need be.
@@ -35,8 +36,8 @@ def write_together(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
         The paths, in the order of `contents`.
 
     Raises:
-        FocusError: the file system refused (full, read-only, no such place, ...); older files of these names are
-            untouched.
+        FocusError: the file system refused (full, read-only, no such place, ...). Older files of these names are
+            untouched, or, if it refused in the middle, the last of them is gone.
     """
     files = {folder / name: data for name, data in contents.items()}
     try:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import tyro
 
+from focus.bounds import COUNT, SEED
 from focus.cli.command import Command, Outcome, bars, parse_as
 from focus.demo.jobs import build_methods, test_set
 from focus.errors import FocusError
@@ -28,9 +30,9 @@ class Checkpoints(Command):
 
     checkpoints: tyro.conf.Positional[tuple[Path, ...]]
     """Checkpoints to score, with the mask rule of the method that each was trained by."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Of the test faces."""
-    faces: int = 500
+    faces: Annotated[int, COUNT] = 500
     """Number of test faces; each is seen once with and once without an occluder."""
     device: str = "auto"
     """cpu, cuda, or auto."""

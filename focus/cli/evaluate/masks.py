@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 
+from focus import limits
 from focus.cli.command import Command, Outcome, parse_as
 from focus.data.landmarks import Skip
 from focus.errors import FocusError
@@ -24,6 +25,7 @@ from focus.eval.mask_files import find_pictures, mask_of, read_mask, read_true_m
 from focus.eval.results import Result, append_results, known_results
 from focus.eval.testset import refuse_name
 from focus.experiment.provenance import commit
+from focus.files import digest_input
 from focus.report.files import check_folder
 from focus.report.results import write_json
 
@@ -95,7 +97,7 @@ class Masks(Command):
     ) -> Result:
         # A region is usually each method's own, so its pixels are no part of what names the test set.
         counted = "everything" if self.region is None else "a region"
-        content = [[stem, hashlib.sha256(true[stem].read_bytes()).hexdigest()] for stem in stems]
+        content = [[stem, digest_input(true[stem], limits.IMAGE_FILE)] for stem in stems]
         return Result(
             method=name,
             seed=0,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import tyro
 from rich.table import Table
 from rich.text import Text
 
+from focus.bounds import COUNT, SEED, Within
 from focus.cli.command import Command, Outcome, bars, parse_as, say
 from focus.cli.evaluate.checkpoints import load_alike, names_of
 from focus.cli.faces import load_face
@@ -35,11 +36,11 @@ class Misfit(Command):
 
     checkpoints: tyro.conf.Positional[tuple[Path, ...]]
     """Trained networks; a prior is estimated and tested for each."""
-    faces: int = 1000
+    faces: Annotated[int, COUNT] = 1000
     """To estimate from."""
-    test_faces: int = 500
+    test_faces: Annotated[int, Within(2, COUNT.high)] = 500
     """To test on: the test faces of focus evaluate checkpoints, with something in front of them."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Of both; the two sets have no face in common."""
     test_model: str | None = None
     """Also test on faces of another model, such as an ICT-FaceKit file: by the protocol of NoW, scan to mesh."""
@@ -52,17 +53,12 @@ class Misfit(Command):
         """Estimates, saves, draws and tests."""
         if not self.checkpoints:
             raise FocusError("focus evaluate misfit: expected at least one checkpoint, got none")
-        if self.faces < 1 or self.test_faces < 2:
-            raise FocusError(
-                f"focus evaluate misfit: expected at least 1 face and 2 test faces, got {self.faces}, {self.test_faces}"
-            )
-        if not 0 <= self.seed < 1 << 32:
-            raise FocusError(f"focus evaluate misfit: seed: expected a number in [0, 2**32), got {self.seed}")
         check_folder(self.out)
         device = pick_device(self.device)
         loaded = load_alike(self.checkpoints, device)
         other = None if self.test_model is None else load_face(self.test_model)
         outcome = Outcome(read=[str(path) for path in self.checkpoints])
+        self.so_far = lambda: outcome
         table = Table(box=None, pad_edge=False, header_style="dim")
         title = "median, mean, std of shape error, mm"
         for column in (title, "without", "with", "better on", "paired t, p", "Wilcoxon, p"):

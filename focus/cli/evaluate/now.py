@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
 import tyro
@@ -16,12 +16,15 @@ from rich.table import Table
 from rich.text import Text
 
 from focus._optional import require
+from focus.bounds import WORKERS
 from focus.cli.command import Command, Outcome, bars, named_values, parse_as
 from focus.data.landmarks import Skip
 from focus.errors import FocusError
 from focus.eval.now import NowDataset, NowEvaluation, NowSettings, draw_curves, evaluate_now, read_image_list
 from focus.eval.now.dataset import MILLIMETRES, Unit
+from focus.eval.now.evaluate import REFINEMENT_POINTS
 from focus.report.files import check_folder, write_together
+from focus.report.results import plain
 
 
 @dataclass(kw_only=True)
@@ -42,13 +45,13 @@ class Now(Command):
     """Sizes count: do not align the scale."""
     refine: bool = True
     """Minimise the distance of scan and mesh after the landmarks were aligned, as the challenge does."""
-    refinement_points: int = 10_000
+    refinement_points: Annotated[int, REFINEMENT_POINTS] = 10_000
     """Most vertices of a scan that the refinement uses; the error always uses all."""
     partial: tyro.conf.FlagCreatePairsOff[bool] = False
     """Leave images that cannot be measured out for all methods, and go on."""
     out: Path | None = None
     """Folder for metrics.json, errors.npz and curves.png."""
-    workers: int | None = None
+    workers: Annotated[int | None, WORKERS] = None
     """Processes at a time; by default one for each core."""
 
     def run(self) -> Outcome:
@@ -87,13 +90,13 @@ class Now(Command):
             outcome.written = write_together(
                 self.out,
                 {
-                    "metrics.json": (json.dumps(outcome.details, indent=1, allow_nan=False) + "\n").encode(),
                     "errors.npz": _errors(evaluation),
                     "curves.png": draw_curves(
                         {method: evaluation.all_errors(method) for method in evaluation.errors},
                         title=f"{_protocol(settings)}, {len(evaluation.images)} images",
                         published=self.refine and not self.metrical,
                     ),
+                    "metrics.json": (json.dumps(plain(outcome.details), indent=1, allow_nan=False) + "\n").encode(),
                 },
             )
         return outcome

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from focus.bounds import COUNT, SEED
 from focus.cli.command import Command, Outcome, bars, parse_as
 from focus.data.images import write_image
 from focus.data.synthetic import SyntheticFaces
@@ -25,19 +27,17 @@ class Pictures(Command):
 
     initial: Path | None = None
     """Network in whose face model and image size they are drawn; by default the shipped one."""
-    faces: int = 500
+    faces: Annotated[int, COUNT] = 500
     """Of each subset; each is seen once with and once without an occluder."""
     subsets: tuple[str, ...] = SUBSETS
     """Of the test set."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """0 is the test set; others are for choosing settings."""
     out: Path
     """Folder for pictures/SUBSET/NAME.png, true_masks/SUBSET/NAME.png, and pictures.json."""
 
     def run(self) -> Outcome:
         """Draws and writes them, subset by subset."""
-        if self.faces < 1:
-            raise FocusError(f"focus evaluate pictures: expected at least one face, got {self.faces}")
         initial = self.initial or shipped_checkpoint()
         if initial is None:
             raise FocusError("focus evaluate pictures: this build ships no network; hand one in with --initial")
@@ -45,6 +45,7 @@ class Pictures(Command):
         size = trained.settings.image_size
         sets = {subset: benchmark_faces(trained.model, size, subset, self.seed) for subset in self.subsets}
         outcome = Outcome(read=[str(initial)])
+        self.so_far = lambda: outcome
         with bars() as update:
             for subset, faces in sets.items():
                 for number, path in enumerate(_write(faces, self.faces, self.out, subset), start=1):

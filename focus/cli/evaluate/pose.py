@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 from rich.table import Table
 from rich.text import Text
 
+from focus.bounds import Within
 from focus.cli.command import Command, Outcome, parse_as
 from focus.errors import FocusError
 from focus.eval.comparison import by_yaw, runs_of
@@ -31,7 +32,7 @@ class Pose(Command):
     """Of the test set; large_pose has faces at all angles."""
     value: Literal["shape_error_mm", "appearance_rmse", "f1", "outlier_iou"] = "shape_error_mm"
     """What is drawn."""
-    width: float = 10.0
+    width: Annotated[float, Within(1, 180)] = 10.0
     """Of a bin, degrees, 1 to 180."""
     methods: tuple[str, ...] = ()
     """To draw, by name; by default all but those with a misfit prior taken off (NAME-MP)."""
@@ -42,8 +43,6 @@ class Pose(Command):
         """Bins the faces of every method, each face with its mean over the training seeds."""
         if not self.results:
             raise FocusError("focus evaluate pose: expected at least one file of results, got none")
-        if not 1 <= self.width <= 180:
-            raise FocusError(f"focus evaluate pose: width: expected 1 to 180 degrees, got {self.width}")
         found = [result for path in self.results for result in read_results(path)]
         names = list(dict.fromkeys(result.method for result in found))
         unknown = sorted(set(self.methods) - set(names))

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import tyro
 from numpy.typing import NDArray
 
+from focus.bounds import Within
 from focus.cli.command import Command, Outcome, bars, parse_as, say
 from focus.cli.faces import load_face
 from focus.data.images import read_image
 from focus.data.landmarks import LandmarkRow, Skip, five_from_68, name_parts, read_landmarks
-from focus.errors import FocusError
+from focus.errors import FocusError, out_of_memory, reason_to_skip
 from focus.eval.mask_files import PICTURE_SUFFIXES
 from focus.eval.misfit import MisfitPrior
 from focus.eval.now import NowImage, points_in_box, read_box, read_image_list
@@ -41,7 +43,7 @@ class Predictions(Command):
     """CSV file: SUBJECT/CHALLENGE/IMAGE.jpg, then x and y of 68 or 5 points, as for focus reconstruct; images that it
     names need no box.
     """
-    passes: int = 3
+    passes: Annotated[int, Within(1, 1000)] = 3
     """Reconstructions of an image that has a box: the first by the box, each other by the landmarks of the one before.
     """
     misfit: Path | None = None
@@ -55,8 +57,6 @@ class Predictions(Command):
 
     def run(self) -> Outcome:
         """Reconstructs all images of the list; one that fails is skipped."""
-        if self.passes < 1:
-            raise FocusError(f"--passes: expected at least 1, got {self.passes}")
         images = read_image_list(self.images)
         if not self.photos.is_dir():
             raise FocusError(f"{self.photos}: no such folder of images")
@@ -72,6 +72,8 @@ class Predictions(Command):
         reconstructor = Reconstructor.load(self.checkpoint, model=model, misfit=misfit, device=pick_device(self.device))
         say(f"face model: {reconstructor.model.name} ({reconstructor.model.licence})")
         outcome = Outcome(read=[str(self.checkpoint)], skipped=[*skipped, *unknown])
+        self.so_far = lambda: outcome
+        faults = 0
         with bars() as update:
             for number, image in enumerate(images, start=1):
                 try:
@@ -80,9 +82,12 @@ class Predictions(Command):
                         self.out, image, found.neutral_vertices, found.colors, reconstructor.model
                     )
                     outcome.read.append(image.name)
-                except FocusError as error:
-                    outcome.skipped.append(Skip(image.name, str(error)))
+                except Exception as error:
+                    outcome.skipped.append(Skip(image.name, reason_to_skip(error)))
+                    faults += not isinstance(error, FocusError) and not out_of_memory(error)
                 update("images", number, len(images), image.name)
+        if faults:
+            outcome.good = False
         return outcome
 
     def _reconstruct(

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import tyro
 from rich.text import Text
 
+from focus.bounds import COUNT, SEED
 from focus.cli.command import Command, Outcome, bars, named_values, parse_as
 from focus.cli.evaluate.checkpoints import load_alike, names_of
 from focus.errors import FocusError
@@ -43,11 +45,11 @@ class Segmentation(Command):
     """NAME=FOLDER, once for each program whose masks are scored: FOLDER/SUBSET/PICTURE.png, see focus evaluate
     pictures; of photos, pictures of the same names.
     """
-    faces: int = _FACES
+    faces: Annotated[int, COUNT] = _FACES
     """Of each subset; each is seen once with and once without an occluder."""
     subsets: tuple[str, ...] = SUBSETS
     """Of the test set."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """0 is the test set; others are for choosing settings."""
     photos: Path | None = None
     """Folder of photos, in place of the test set."""

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from focus._optional import require
+from focus.bounds import Within, check_fields
 from focus.errors import FocusError
 from focus.eval.now.alignment import Placement, Surface, align_landmarks, face_region, refine
 from focus.eval.now.dataset import (
@@ -31,6 +32,7 @@ from focus.eval.now.dataset import (
 from focus.eval.shape import summarise
 from focus.parallel import Job, Report, processors, run_jobs
 
+REFINEMENT_POINTS = Within(3, 1_000_000_000)
 _SHOWN = 20
 """Problems that a message lists."""
 
@@ -43,10 +45,13 @@ class NowSettings:
     """Sizes count: align by rotation and translation only."""
     refine: bool = True
     """Minimise the distance of scan and mesh after the landmarks were aligned, as the challenge does."""
-    refinement_points: int = 10_000
+    refinement_points: Annotated[int, REFINEMENT_POINTS] = 10_000
     """Most vertices of the scan that the refinement uses; the error always uses all."""
     units: Mapping[str, Unit] = field(default_factory=dict)
     """Method to the unit of its meshes; mm for methods that are not named."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "now: {}".format)
 
 
 @dataclass(frozen=True)
@@ -160,8 +165,6 @@ def evaluate_now(
     unknown = sorted(set(settings.units) - set(predictions))
     if unknown:
         raise FocusError(f"units: no predictions of {', '.join(unknown)}; expected one of {', '.join(predictions)}")
-    if settings.refinement_points < 3:
-        raise FocusError(f"refinement points: expected at least 3, got {settings.refinement_points}")
     dataset.folders()
     for method, folder in predictions.items():
         if not folder.is_dir():
