@@ -92,7 +92,7 @@ def test_the_page_renders() -> None:
     html = markdown.render((ROOT / "docs" / "package.md").read_text(encoding="utf-8"))
     assert html is not None
     assert "<h1>FOCUS</h1>" in html
-    assert "focus fit example/photos/hand.jpg" in html
+    assert "focus fit example/photos/mask.jpg" in html
 
 
 def test_the_source_distribution_has_everything(tmp_path: Path) -> None:
