@@ -14,6 +14,8 @@ SH_CHUNK: int
 compiler: str
 cuda_architectures: str
 cuda_version: str | None
+cuda_missing: str | None
+"""Why this build has no CUDA kernels, in one line; None where it has them."""
 
 def build_topology(faces: object, vertex_count: int, offsets: object, corners: object, /) -> int: ...
 def rasterize(
