@@ -45,7 +45,9 @@ def only_one(folder: Path, work: str, *, name: str = ".lock") -> Iterator[str | 
         folder.mkdir(parents=True, exist_ok=True)
         handle = _open(folder / name)
     except OSError as error:
-        raise FocusError(f"{folder}: cannot be written ({error.strerror or error}); choose another folder") from error
+        is_file = isinstance(error, FileExistsError)
+        what = "is there, and no folder" if is_file else f"cannot be written ({error.strerror or error})"
+        raise FocusError(f"{folder}: {what}; choose another folder") from error
     _HELD.add(handle)
     try:
         note = None

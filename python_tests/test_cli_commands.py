@@ -22,6 +22,7 @@ from focus.demo.gather import own_iterations, read_log
 from focus.eval.misfit import MisfitPrior
 from focus.face import MorphableModel
 from focus.nets import EncoderSettings, NetworkSettings, SegmentationSettings
+from focus.sealed import open_json
 from focus.train import Settings, load_checkpoint, shipped_checkpoint
 from focus.train.config import DataSettings, FaceSettings, GuardSettings, LogSettings, StageSettings
 
@@ -110,7 +111,7 @@ def test_antialias_changes_fit_and_training_and_nothing_else(
         answer = run(["train", "--out", tmp_path / f"run-{name}", "--method", "mofa", *option], capsys)
         assert answer["finished"]
         assert answer["settings"]["antialias"] is (name == "on")
-        learnt[name] = read_log(tmp_path / f"run-{name}")[-1]
+        learnt[name] = read_log(tmp_path / f"run-{name}" / "log.jsonl")[-1]
     assert found["default"] == found["off"] != found["on"]
     assert learnt["default"]["shape_error_mm"] == learnt["off"]["shape_error_mm"] != learnt["on"]["shape_error_mm"]
     mask = read_image(tmp_path / "on" / "p0_mask.png")
@@ -238,7 +239,7 @@ def test_demo_refuses_before_it_trains(tmp_path: Path, capsys: pytest.CaptureFix
 def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answer = run(["demo", "--out", tmp_path, "--seeds", 0, 1, "--test-faces", 8, "--workers", 2], capsys)
     metrics = json.loads((tmp_path / "seed-1" / "metrics.json").read_text())
-    assert list(metrics) == ["seed", "commit", "settings", "methods"]
+    assert list(metrics) == ["seed", "commit", "settings", "methods", "checksum"]
     assert metrics["seed"] == 1
     assert list(metrics["methods"]) == ["MeanFace", "MoFA", "Pretrained", "FOCUS", "Oracle"]
     assert str(tmp_path) not in json.dumps(metrics)  # results carry no paths of the machine
@@ -255,7 +256,7 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("FOCUS", "MoFA", "Pretrained", "Oracle"):
         training = tmp_path / "seed-0" / "training" / name
         settings = load_checkpoint(training / "last.safetensors").settings
-        lines = read_log(training)
+        lines = read_log(training / "log.jsonl")
         assert own_iterations(settings, lines[-1]["step"]) == 4
         assert settings.seed == 0
 
@@ -318,7 +319,7 @@ def test_segmentation_then_compare_and_pose(tmp_path: Path, capsys: pytest.Captu
     assert read_image(tmp_path / "p" / "pose.png").std() > 5
     missing = run(["evaluate", "pose", results, "--subset", "sunny", "--out", tmp_path / "q"], capsys, REFUSED)
     assert "there are general, large_pose" in missing["error"]
-    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    lines = [open_json(line) for line in results.read_text().splitlines()]
     (of_general,) = [line for line in lines if (line["method"], line["subset"]) == ("all face", "general")]
     with results.open("a") as file:  # a name that is no markup of the terminal's
         file.write(json.dumps({**of_general, "method": "mine [/x]"}) + "\n")
@@ -395,7 +396,8 @@ def test_evaluate_refuses_what_it_cannot_score(tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "per_image.json").write_text("{}")
     for content in ("[]", "{}", '{"methods": {"FOCUS": 1}}', '{"methods": []}'):
         (tmp_path / "metrics.json").write_text(content)
-        assert "run the demo again" in run(["evaluate", "runs", tmp_path], capsys, REFUSED)["error"]
+        message = "expected a JSON object" if content == "[]" else "run the demo again"
+        assert message in run(["evaluate", "runs", tmp_path], capsys, REFUSED)["error"]
 
 
 def test_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

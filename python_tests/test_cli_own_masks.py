@@ -55,7 +55,7 @@ def test_pictures_of_no_faces_or_of_an_unknown_subset_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for options, message in (
-        (["--faces", 0], "at least one face"),
+        (["--faces", 0], "--faces: expected a whole number from 1"),
         (["--subsets", "sunny"], "expected one of general"),
     ):
         refused = run(["evaluate", "pictures", *options, "--out", tmp_path / "out"], capsys, REFUSED)

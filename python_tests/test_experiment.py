@@ -228,7 +228,7 @@ def test_one_experiment_at_a_time_in_a_folder(tmp_path: Path, here: list[str]) -
     assert not here
     file = tmp_path / "file"
     file.write_text("")
-    with pytest.raises(FocusError, match="cannot be written"):
+    with pytest.raises(FocusError, match="is there, and no folder"):
         run(file)
 
 

@@ -83,27 +83,40 @@ def run_demo(settings: DemoSettings, *, progress: Progress, message: Callable[[s
     started = time.monotonic()
     base = replace(settings.training or Settings.preset("small"), seed=settings.seed, threads=1, workers=0)
     pick_device(base.device)
+    initial = settings.initial or shipped_checkpoint()
+    if initial is not None:
+        _schedule(initial, base)  # fails here, before any work, where it does not fit
     with contextlib.ExitStack() as stack:
         note = stack.enter_context(only_one(settings.out, "demo"))
         if note:
             message(note)
-        return _alone(settings, base, started, progress, message)
+        return _alone(settings, initial, base, started, progress, message)
 
 
-def _alone(
-    settings: DemoSettings, base: Settings, started: float, progress: Progress, message: Callable[[str], None]
-) -> DemoResult:
-    runs = settings.out / "training"
-    initial = settings.initial or shipped_checkpoint()
-    if initial is None:
-        initial = _initialise(base, runs / "initial", progress, message)
-    base = short_schedule(initial, settings.seed, base)
-    start = load_trained(initial)  # fails here, before any work, where it does not fit
+def _schedule(initial: Path, base: Settings) -> Settings:
+    """The settings of a training that starts from a checkpoint. Raises `FocusError` where it does not fit."""
+    base = short_schedule(initial, base.seed, base)
+    start = load_trained(initial)
     if base.face != start.settings.face or base.image_size != start.settings.image_size:
         raise FocusError(
             f"{initial}: trained with {start.settings.face} at {start.settings.image_size} pixels; the demo uses "
             f"{base.face} at {base.image_size} pixels. Use a checkpoint of the preset 'small'."
         )
+    return base
+
+
+def _alone(
+    settings: DemoSettings,
+    initial: Path | None,
+    base: Settings,
+    started: float,
+    progress: Progress,
+    message: Callable[[str], None],
+) -> DemoResult:
+    runs = settings.out / "training"
+    if initial is None:
+        initial = _initialise(base, runs / "initial", progress, message)
+    base = _schedule(initial, base)
     training = {name: replace(base, method=method) for name, method in TRAINED.items()}
     for name in training:
         _clear(runs / name)
