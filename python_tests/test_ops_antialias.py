@@ -318,16 +318,54 @@ def test_opcheck_and_compile() -> None:
     assert torch.equal(compiled(image, vertices), ops.antialias(image, vertices, topology, index))
 
 
-@pytest.mark.parametrize("side", [0.01, 0.2, 0.4, 0.499, 0.5, 0.501, 0.7, 0.99, 1.0, 1.3])
+@pytest.mark.parametrize("module", [ops, reference])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_coverage_of_a_square_that_shrinks_below_a_pixel_stays_in_range(side: float, dtype: torch.dtype) -> None:
-    """Each side leaves a part of the pixel; when they would leave less than nothing, nothing is left."""
-    vertices = _square(4 - side / 2, 4 - side / 2, side).to(dtype)
-    coverage = _coverage(vertices, QUAD, (9, 9))[0, 0]
-    assert float(coverage.min()) >= 0
-    assert float(coverage.max()) <= 1
-    expected = max(0.0, 1 - 4 * max(0.0, 0.5 - side / 2))
-    assert float(coverage[4, 4]) == pytest.approx(expected, abs=1e-6)
+@pytest.mark.parametrize(
+    ("left", "top", "width", "height", "area"),
+    [
+        # Inside of the cell of pixel (4, 4), from 3.5 to 4.5, round its centre and aside.
+        *((3.9, 3.9, 0.2, 0.2, 0.04), (3.8, 3.8, 0.4, 0.4, 0.16), (3.6, 3.6, 0.8, 0.8, 0.64)),
+        *((3.85, 3.98, 0.2, 0.2, 0.04), (3.61, 3.95, 0.4, 0.4, 0.16), (3.55, 3.68, 0.8, 0.8, 0.64)),
+        *((3.995, 3.995, 0.01, 0.01, 1e-4), (3.5, 3.5, 1.0, 1.0, 1.0)),
+        *((3.6, 3.95, 0.8, 0.2, 0.16), (3.95, 3.5, 0.1, 1.0, 0.1)),
+        # Beyond it: the part in it.
+        *((3.9, 3.4, 0.8, 0.8, 0.42), (3.7, 3.9, 2.0, 0.2, 0.16), (3.3, 3.8, 1.4, 4.0, 0.7), (1.0, 1.0, 6.0, 6.0, 1.0)),
+    ],
+)
+def test_a_covered_pixel_has_the_area_of_a_rectangle_in_its_cell(
+    module: Any, dtype: torch.dtype, left: float, top: float, width: float, height: float, area: float
+) -> None:
+    place, size = torch.tensor([left, top, 5.0]).double(), torch.tensor([width, height, 1.0]).double()
+    vertices = (place + size * torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]]).double())[None].to(dtype)
+    index = ops.rasterize(vertices, QUAD, (9, 9)).face_index
+    coverage = module.antialias((index >= 0)[:, None].to(dtype), vertices, QUAD, index)[0, 0]
+    assert float(coverage[4, 4]) == pytest.approx(area, abs=1e-6)
+    if left >= 3.5 and top >= 3.5 and left + width <= 4.5 and top + height <= 4.5:
+        assert float(coverage.sum()) == pytest.approx(area, abs=1e-6)
+
+
+@pytest.mark.parametrize("cells", [1, 7])
+def test_the_corners_of_a_square_are_products(cells: int) -> None:
+    """From 2.7 to 9.2 and from 2.9 to 9.4: the centres of the pixels 3 to 9 are covered, and no cell beyond theirs."""
+    vertices, faces = _subdivided(_square(2.7, 2.9, 6.5), cells, cells)
+    x, y = torch.zeros(12).double(), torch.zeros(12).double()
+    x[3], x[4:9], x[9] = 0.8, 1, 0.7
+    y[3], y[4:9], y[9] = 0.6, 1, 0.9
+    coverage = _coverage(vertices, faces, (12, 12))[0, 0]
+    torch.testing.assert_close(coverage, torch.outer(y, x), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("module", [ops, reference])
+@pytest.mark.parametrize("side", [0.02, 0.3, 0.5, 0.7])
+def test_the_sides_of_a_speck_have_the_gradient_of_its_area(module: Any, side: float) -> None:
+    """Each moves outwards if more is to be covered, however small the square is."""
+    vertices = _square(4 - 0.6 * side, 4 - 0.3 * side, side).requires_grad_()
+    index = ops.rasterize(vertices.detach(), QUAD, (9, 9)).face_index
+    mask = (index >= 0)[:, None].double()
+    (grad,) = torch.autograd.grad(module.antialias(mask, vertices, QUAD, index).sum(), vertices)
+    sides = [grad[0, [0, 3], 0], grad[0, [1, 2], 0], grad[0, [0, 1], 1], grad[0, [3, 2], 1]]
+    assert [each.sum().item() for each in sides] == pytest.approx([-side, side, -side, side], rel=1e-5)
+    assert torch.autograd.gradcheck(lambda v: module.antialias(mask, v, QUAD, index), vertices, eps=1e-7)
 
 
 @given(st.integers(0, 10_000), st.sampled_from([torch.float32, torch.float64]))
@@ -348,24 +386,24 @@ def test_values_stay_between_those_of_the_image(seed: int, dtype: torch.dtype) -
     assert torch.equal(blended[:, 3], torch.ones_like(blended[:, 3]))
 
 
-def test_a_pixel_that_is_all_of_its_neighbours_has_their_gradients() -> None:
-    """0.3 of each of four make 1.2: they count a quarter each, and nothing of the pixel is left."""
+def test_a_pixel_with_shares_along_both_axes() -> None:
+    """0.3 of each of four leave 0.4 along each axis, 0.16 in all; the other 0.84 is theirs alike."""
     image = torch.arange(81.0, dtype=torch.float64).square().view(1, 1, 9, 9).requires_grad_()
     vertices = _square(3.8, 3.8, 0.4).requires_grad_()
     index = ops.rasterize(vertices.detach(), QUAD, (9, 9)).face_index
     value = ops.antialias(image, vertices, QUAD, index)[0, 0, 4, 4]
-    neighbors = image[0, 0, [3, 5, 4, 4], [4, 4, 3, 5]].detach()
-    assert value.item() == pytest.approx(neighbors.mean().item())
+    left, right, up, down, own = 39**2, 41**2, 31**2, 49**2, 40**2
+    assert value.item() == pytest.approx(0.16 * own + 0.21 * (left + right + up + down))
     of_image, of_vertices = torch.autograd.grad(value, (image, vertices))
-    assert of_image[0, 0, 4, 4].item() == pytest.approx(0, abs=1e-12)
-    assert of_image[0, 0, [3, 5, 4, 4], [4, 4, 3, 5]].tolist() == pytest.approx([0.25] * 4)
-    # Pulling the left side in gives more to the pixel on the left.
-    left = of_vertices[0, [0, 3], 0].sum().item()
-    assert left == pytest.approx((neighbors[2] - neighbors.mean()).item() / 1.2, rel=1e-5)
+    assert of_image[0, 0, 4, 4].item() == pytest.approx(0.16)
+    assert of_image[0, 0, [4, 4, 3, 5], [3, 5, 4, 4]].tolist() == pytest.approx([0.21] * 4)
+    # Pulling the left side in gives more to the pixel on the left, and takes half of that from those above and below.
+    pulled = of_vertices[0, [0, 3], 0].sum().item()
+    assert pulled == pytest.approx(0.7 * (left - own) - 0.15 * (up + down - 2 * own), rel=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_gradients_where_shares_overflow(seed: int) -> None:
+def test_gradients_of_specks(seed: int) -> None:
     image, vertices, faces, index = _dust(seed)
     inputs = (image[:, :1].double().requires_grad_(), vertices.double().requires_grad_())
     assert torch.autograd.gradcheck(lambda i, v: ops.antialias(i, v, faces, index), inputs)
@@ -384,7 +422,7 @@ def test_misuse_is_named() -> None:
 
 @pytest.mark.parametrize("cells", [1, 2, 4])
 def test_vertices_on_pixel_centres_blend_alike_for_every_subdivision_and_face_order(cells: int) -> None:
-    """Pixels on the outline belong half to a square, but for its corners, whose outline is along neither axis."""
+    """Pixels on the outline belong half to a square, those at its corners a quarter; a side moves its length."""
     line = torch.linspace(2, 6, cells + 1, dtype=torch.float64)
     y, x = torch.meshgrid(line, line, indexing="ij")
     vertices = torch.stack([x, y, torch.ones_like(x)], -1).reshape(1, -1, 3).requires_grad_()
@@ -394,6 +432,7 @@ def test_vertices_on_pixel_centres_blend_alike_for_every_subdivision_and_face_or
     expected = torch.zeros(9, 9, dtype=torch.float64)
     expected[2:7, 3:6] = expected[3:6, 2:7] = 0.5
     expected[3:6, 3:6] = 1.0
+    expected[2:7:4, 2:7:4] = 0.25
     for seed in range(4):
         order = torch.randperm(len(faces), generator=torch.Generator().manual_seed(seed))
         _, mask, face_index = ops.render(vertices.detach(), vertices.detach(), faces[order], (9, 9))
@@ -403,7 +442,7 @@ def test_vertices_on_pixel_centres_blend_alike_for_every_subdivision_and_face_or
             (gradient,) = torch.autograd.grad(blended.sum(), vertices)
             for axis, sign, end in ((0, -1, 2), (0, 1, 6), (1, -1, 2), (1, 1, 6)):
                 side = vertices[0, :, axis] == end
-                assert gradient[0, side, axis].sum().item() == pytest.approx(5 * sign)
+                assert gradient[0, side, axis].sum().item() == pytest.approx(4 * sign)
 
 
 def test_a_topology_keeps_no_neighbors_that_only_stand_for_tensors() -> None:

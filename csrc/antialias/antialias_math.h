@@ -187,12 +187,11 @@ FOCUS_HD bool has_pair(P const& p, int x, int y, int axis) {
 struct Blend {
     double in[4];   // share of the neighbour's colour in this pixel
     double out[4];  // share of this pixel's colour in the neighbour's
-    // The shares of the neighbours' colours, each at most 1/2, may come to more than the whole pixel, round something narrower than one:
-    // then they are taken as weights, and nothing of the pixel's own colour is left.
-    double sum;  // of `in`
 
-    FOCUS_HD bool is_full() const { return sum > 1.0; }
-    FOCUS_HD double scale() const { return is_full() ? 1.0 / sum : 1.0; }
+    // The weight of a neighbour's colour for each unit of its share. With H and V the shares along x and along y, (1 - H) (1 - V) of the
+    // pixel is left: what both would take, H V, is halved between them.
+    FOCUS_HD double weight_of_share(int n) const { return 1.0 - 0.5 * (in[n ^ 2] + in[n ^ 3]); }
+    FOCUS_HD double weight(int n) const { return in[n] * weight_of_share(n); }
 };
 
 FOCUS_HD int64_t neighbor_offset(int n, int64_t width) { return (n < 2 ? 1 : width) * (n % 2 ? 1 : -1); }
@@ -202,7 +201,6 @@ template <typename P>
 FOCUS_HD int find_blend(P const& p, int64_t b, int x, int y, Blend* blend) {
     int64_t const width = p.edges.size[3];
     int count = 0;
-    blend->sum = 0.0;
     for (int n = 0; n < 4; ++n) {
         int const axis = n / 2, own = n % 2;  // own: this pixel is the first of the pair
         int const px = axis == 0 && !own ? x - 1 : x, py = axis == 1 && !own ? y - 1 : y;
@@ -214,25 +212,9 @@ FOCUS_HD int find_blend(P const& p, int64_t b, int x, int y, Blend* blend) {
         double const forward = share > 0.0 ? share : 0.0, backward = share < 0.0 ? -share : 0.0;
         blend->in[n] = own ? backward : forward;
         blend->out[n] = own ? forward : backward;
-        blend->sum += blend->in[n];
         ++count;
     }
     return count;
-}
-
-// One channel of a pixel, the i-th number of the image: between the least and the greatest of those that it is made of.
-template <typename P>
-FOCUS_HD double blended_value(P const& p, Blend const& blend, int64_t i, int64_t width) {
-    double const own = p.image.data[i], scale = blend.scale();
-    double value = own, least = own, greatest = own;
-    for (int n = 0; n < 4; ++n) {
-        if (!(blend.in[n] > 0.0)) continue;
-        double const other = p.image.data[i + neighbor_offset(n, width)];
-        value += scale * blend.in[n] * (other - own);
-        least = other < least ? other : least;
-        greatest = other > greatest ? other : greatest;
-    }
-    return value < least ? least : value > greatest ? greatest : value;  // outside by rounding only
 }
 
 // One pixel of all channels.
@@ -243,7 +225,17 @@ FOCUS_HD void antialias_pixel(AntialiasParameters<T> const& p, int64_t b, int x,
     bool const any = find_blend(p, b, x, y, &blend) > 0;
     for (int64_t c = 0; c < channels; ++c) {
         int64_t const i = (b * channels + c) * area + y * width + x;
-        p.values.data[i] = any ? static_cast<T>(blended_value(p, blend, i, width)) : p.image.data[i];
+        double const own = p.image.data[i];
+        double value = own, least = own, greatest = own;
+        for (int n = 0; any && n < 4; ++n) {
+            if (!(blend.in[n] > 0.0)) continue;
+            double const other = p.image.data[i + neighbor_offset(n, width)];
+            value += blend.weight(n) * (other - own);
+            least = other < least ? other : least;
+            greatest = other > greatest ? other : greatest;
+        }
+        // A mean is outside of what it is made of by rounding only; but where nothing of a mask is left, that would be below 0.
+        p.values.data[i] = static_cast<T>(value < least ? least : value > greatest ? greatest : value);
     }
 }
 
@@ -252,19 +244,18 @@ FOCUS_HD void antialias_image_gradient(AntialiasBackwardParameters<T> const& p, 
     int64_t const width = p.edges.size[3], area = p.edges.size[1] * width, channels = p.image.size[1];
     Blend blend;
     bool const any = find_blend(p, b, x, y, &blend) > 0;
-    double const scale = blend.scale();
     for (int n = 0; any && n < 4; ++n) {
         if (!(blend.out[n] > 0.0)) continue;
         int const step = n % 2 ? 1 : -1;
         Blend neighbor;
         find_blend(p, b, n < 2 ? x + step : x, n < 2 ? y : y + step, &neighbor);
-        blend.out[n] *= neighbor.scale();
+        blend.out[n] *= neighbor.weight_of_share(n);
     }
     for (int64_t c = 0; c < channels; ++c) {
         int64_t const i = (b * channels + c) * area + y * width + x;
         double grad = p.grad_values.data[i];
         for (int n = 0; any && n < 4; ++n) {
-            if (blend.in[n] > 0.0) grad -= scale * blend.in[n] * p.grad_values.data[i];
+            if (blend.in[n] > 0.0) grad -= blend.weight(n) * p.grad_values.data[i];
             if (blend.out[n] > 0.0) grad += blend.out[n] * p.grad_values.data[i + neighbor_offset(n, width)];
         }
         p.grad_image.data[i] = static_cast<T>(grad);
@@ -272,8 +263,8 @@ FOCUS_HD void antialias_image_gradient(AntialiasBackwardParameters<T> const& p, 
 }
 
 // d L / d (x, y) of the corners of the face that owns an edge, from one pair, added to grad[2 * corner + axis]. With X the pixel that
-// changed, N the other and g the gradient of X's value, d L / d |share| = sum_c g_c (N_c - X_c), with X_c the value after the blend and
-// all of it over the sum of shares where that is more than 1.
+// changed, N the other, s_m the shares of X's neighbours across the pair, V their sum, and g the gradient of X's value,
+// d L / d |share| = sum_c g_c ((1 - V / 2) (N_c - X_c) - sum_m s_m / 2 (M_c - X_c)).
 template <typename T>
 FOCUS_HD void add_crossing_gradient(AntialiasBackwardParameters<T> const& p, int64_t b, int32_t edge, int x, int y, int axis,
                                     double* grad) {
@@ -281,18 +272,21 @@ FOCUS_HD void add_crossing_gradient(AntialiasBackwardParameters<T> const& p, int
     int64_t const width = p.edges.size[3], area = p.edges.size[1] * width, channels = p.image.size[1];
     Crossing const crossing = locate_crossing(p, b, edge, x, y, axis);
     bool const second_changed = crossing.share > 0.0;
-    int64_t const first = b * channels * area + y * width + x, second = first + (axis == 0 ? 1 : width);
-    int64_t const changed = second_changed ? second : first, other = second_changed ? first : second;
+    int const n = 2 * axis + (second_changed ? 0 : 1);  // the other pixel, seen from the one that changed
+    int const changed_x = second_changed && axis == 0 ? x + 1 : x, changed_y = second_changed && axis == 1 ? y + 1 : y;
     Blend blend;
-    find_blend(p, b, second_changed && axis == 0 ? x + 1 : x, second_changed && axis == 1 ? y + 1 : y, &blend);
+    find_blend(p, b, changed_x, changed_y, &blend);
     double grad_share = 0.0;
     for (int64_t c = 0; c < channels; ++c) {
-        int64_t const i = changed + c * area;
-        double const from = blend.is_full() ? blended_value(p, blend, i, width) : double(p.image.data[i]);
-        double const difference = p.image.data[other + c * area] - from;
+        int64_t const i = (b * channels + c) * area + changed_y * width + changed_x;
+        double const own = p.image.data[i];
+        double difference = blend.weight_of_share(n) * (p.image.data[i + neighbor_offset(n, width)] - own);
+        for (int across = 2; across < 4; ++across) {
+            int const m = n ^ across;
+            if (blend.in[m] > 0.0) difference -= 0.5 * blend.in[m] * (p.image.data[i + neighbor_offset(m, width)] - own);
+        }
         grad_share += p.grad_values.data[i] * (second_changed ? difference : -difference);
     }
-    grad_share *= blend.scale();
     for (int end = 0; end < 2; ++end) {
         for (int i = 0; i < 2; ++i) grad[2 * crossing.corner[end] + i] += grad_share * crossing.grad[end][i];
     }

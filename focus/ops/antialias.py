@@ -124,9 +124,10 @@ def antialias(
     Of two neighbours of different face, the surface is followed from the face at one, P, to the other, N, through as
     many faces as lie between. Where it ends or folds back at t in [0, 1] of the way, at a silhouette edge, the value of
     P reaches beyond the middle for t > 1/2 and that of N for t < 1/2: ``N += (t - 1/2) (P - N)`` or
-    ``P += (1/2 - t) (N - P)``. An edge blends along x where it is at least as steep as a diagonal, else along y. Where
-    the shares of its neighbours in a pixel come to more than 1, they are divided by their sum: every value lies between
-    those of the pixel and its neighbours, and a mask stays in [0, 1].
+    ``P += (1/2 - t) (N - P)``. An edge blends along x where it is at least as steep as a diagonal, else along y. What
+    the neighbours leave of a pixel along x and along y is multiplied: of a rectangle along the axes, however small, a
+    pixel whose centre it covers gets the exact area in its cell. Every value lies between those of the pixel and its
+    neighbours: a mask stays in [0, 1].
 
     Args:
         image: `[B, C, H, W]`, a value for every pixel of `face_index`. float32; float64 on the CPU; narrower types are

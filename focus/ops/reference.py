@@ -240,7 +240,7 @@ def _root(squared: torch.Tensor) -> torch.Tensor:
 def antialias(
     image: torch.Tensor, screen_vertices: torch.Tensor, faces: torch.Tensor | Topology, face_index: torch.Tensor
 ) -> torch.Tensor:
-    """Every pair of neighbours, one at a time; the shares of a pixel's neighbours in it are at most 1 together."""
+    """Every pair of neighbours, one at a time; what is left of a pixel along x and along y is multiplied."""
     dtype = image.dtype
     corners, index = _plain(faces).tolist(), face_index.tolist()
     sharing: dict[frozenset[int], list[int]] = {}
@@ -249,8 +249,8 @@ def antialias(
             sharing.setdefault(edge, []).append(f)
     batch, height, width = face_index.shape
     image = image.double()
-    pulls = torch.zeros_like(image)  # what the neighbours of a pixel add to it
-    shares = torch.zeros_like(image[:, 0])  # their shares in it, together
+    pulls = image.new_zeros(2, *image.shape)  # what the neighbours of a pixel along each axis add to it
+    shares = image.new_zeros(2, batch, 1, height, width)  # their shares in it, together
     for b in range(batch):
         vertices = screen_vertices[b].double()
         points = vertices.tolist()
@@ -273,9 +273,9 @@ def antialias(
             share = share + (share.clamp(-0.5, 0.5) - share).detach()  # outside by rounding only
             (x1, y1), (x2, y2) = (second, first) if share > 0 else (first, second)  # the pixel that changes first
             share = torch.where(share > 0, share, -share)
-            pulls[b, :, y1, x1] += share * (image[b, :, y2, x2] - image[b, :, y1, x1])
-            shares[b, y1, x1] += share
-    return (image + pulls / torch.where(shares > 1, shares, 1)[:, None]).to(dtype)
+            pulls[axis, b, :, y1, x1] += share * (image[b, :, y2, x2] - image[b, :, y1, x1])
+            shares[axis, b, 0, y1, x1] += share
+    return (image + (pulls * (1 - shares.flip(0) / 2)).sum(0)).to(dtype)
 
 
 def _outline(
