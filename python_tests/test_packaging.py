@@ -91,7 +91,7 @@ def test_the_page_renders() -> None:
     markdown = pytest.importorskip("readme_renderer.markdown")
     html = markdown.render((ROOT / "docs" / "package.md").read_text(encoding="utf-8"))
     assert html is not None
-    assert "<h1>FOCUS</h1>" in html
+    assert re.search(r"<h1[^>]*>FOCUS<", html)  # some versions put a link into it
     assert "focus fit example/photos/mask.jpg" in html
 
 
