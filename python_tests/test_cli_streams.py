@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -390,3 +391,27 @@ def test_a_second_import_of_the_package_works() -> None:
     command = [sys.executable, "-W", "error", "-c", inspect.cleandoc(code)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_standard_output_that_was_exchanged_for_a_pipe() -> None:
+    program = """
+        import os, sys, tempfile
+        with tempfile.TemporaryFile("w") as file:
+            reading, writing = os.pipe()
+            os.dup2(file.fileno(), 1)
+            sys.stdout = open(1, "w", closefd=False)
+            print("in the file", flush=True)
+            os.dup2(writing, 1)  # sys.stdout still takes it for a file
+            from focus.cli import main
+            code = main(["fit", "--json"])
+            os.close(writing), os.close(1)
+            answer = os.read(reading, 1 << 16)
+            os.write(2, answer)
+            os._exit(code)
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, check=False, timeout=100
+    )
+    assert run.returncode == REFUSED
+    assert b"Traceback" not in run.stderr
+    assert b'{"ok": false' in run.stderr

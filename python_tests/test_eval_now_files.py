@@ -244,6 +244,10 @@ def test_text_landmarks_with_commas_or_spaces(encoding: str, tmp_path: Path) -> 
     path = tmp_path / "a.txt"
     path.write_text("# eyes\r\n" + "1,2,3\r\n" * 3 + "\t1 2 3 # nose\n" * 4, encoding=encoding)
     assert read_landmarks(path).tolist() == [[1, 2, 3]] * 7
+    path.write_text("[" * 100_000)
+    with pytest.raises(FocusError, match="cannot be read as landmarks") as refusal:
+        read_landmarks(path)
+    assert len(str(refusal.value)) < 1000 + len(str(path))
     path.write_text("1;2;3\n" * 7)
     with pytest.raises(FocusError, match="three numbers, apart by spaces or commas"):
         read_landmarks(path)

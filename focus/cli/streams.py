@@ -75,8 +75,10 @@ def showing_everything() -> Iterator[None]:
     changed: list[tuple[Any, str]] = []
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
-            changed.append((stream, stream.errors))
-            stream.reconfigure(errors="backslashreplace")
+            errors = stream.errors
+            with contextlib.suppress(OSError, ValueError):  # a descriptor that was exchanged, full or closed meanwhile
+                stream.reconfigure(errors="backslashreplace")
+                changed.append((stream, errors))
     errors_before = sys.stderr
     if errors_before is None:
         sys.stderr = io.StringIO()

@@ -101,8 +101,8 @@ def _read_points(path: Path) -> Array:
         return np.array([[float(word) for word in row] for row in rows if row], dtype=np.float64)
     except ValueError as error:  # no number, or lines of different lengths
         raise FocusError(
-            f"{path}: cannot be read as landmarks ({error}); expected a point in each line: three numbers, apart by "
-            "spaces or commas"
+            f"{path}: cannot be read as landmarks ({str(error)[:80]}); expected a point in each line: three numbers, "
+            "apart by spaces or commas"
         ) from error
 
 
