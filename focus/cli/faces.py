@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from focus.cli.command import Outcome, say
+from focus.cli.command import Outcome, messages, say
 from focus.cli.streams import one_line
 from focus.errors import FocusError, FocusWarning
 
@@ -49,9 +49,14 @@ def load_face(source: str, *, albedo: bool = False, landmarks68: Path | None = N
 
 
 def photo_progress(update: Callable[[str, float, float, str], None]) -> Callable[[Progress], None]:
-    """Shows how far a run over photos is."""
+    """Shows how far a run over photos is; without a terminal, which photo it has come to."""
+    plain, last = not messages().is_terminal, -1
 
     def notify(progress: Progress) -> None:
+        nonlocal last
+        if plain and progress.index > last:
+            last = progress.index
+            say(f"photo {progress.index + 1} of {progress.count}: {one_line(progress.name)}")
         done = progress.index + progress.fraction
         update("photos", done, progress.count, f"{progress.name} ({progress.index + 1} of {progress.count})")
 

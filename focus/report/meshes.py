@@ -22,7 +22,8 @@ def encode_meshes(
     """The contents of a mesh file in each format.
 
     PLY and OBJ are in the unit of `vertices`, millimetres. GLB is in metres, and its colours are linear, as glTF wants
-    it, in floats; its material is matt, and its normals have unit length. In all of them y is up and the face looks
+    it, in floats; its material is matt, and its normals have unit length. (trimesh shows such colours as
+    ``visual.vertex_attributes["color"]``, or with ``skip_materials=True``.) In all of them y is up and the face looks
     along +z, towards the camera of a viewer.
 
     Args:
