@@ -348,7 +348,7 @@ def test_real_streams(tmp_path: Path) -> None:
         (f"PYTHONIOENCODING=ascii {program} $'\\xff\\u00fc'", REFUSED, "no command"),
         (f"{sys.executable} -m focus.cli --version", 0, ""),
     ):
-        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path)
         assert done.returncode == code, (script, done.stderr)
         assert expected in done.stderr
         assert "Traceback" not in done.stderr
@@ -361,7 +361,7 @@ def test_text_reports_end_with_what_failed() -> None:
     assert FAULT > REFUSED
 
 
-def test_a_second_import_of_the_package_works() -> None:
+def test_a_second_import_of_the_package_works(tmp_path: Path) -> None:
     code = """
         import gc, importlib, sys
         import torch
@@ -389,11 +389,11 @@ def test_a_second_import_of_the_package_works() -> None:
         importlib.import_module("focus.face").MorphableModel.procedural("small", 2, 2, 2)
     """
     command = [sys.executable, "-W", "error", "-c", inspect.cleandoc(code)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_standard_output_that_was_exchanged_for_a_pipe() -> None:
+def test_a_standard_output_that_was_exchanged_for_a_pipe(tmp_path: Path) -> None:
     program = """
         import os, sys, tempfile
         with tempfile.TemporaryFile("w") as file:
@@ -410,7 +410,7 @@ def test_a_standard_output_that_was_exchanged_for_a_pipe() -> None:
             os._exit(code)
     """
     run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, check=False, timeout=100
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, check=False, timeout=100, cwd=tmp_path
     )
     assert run.returncode == REFUSED
     assert b"Traceback" not in run.stderr

@@ -438,8 +438,8 @@ def test_metres_are_named_and_never_mended(now: Path, capsys: pytest.CaptureFixt
         (["--units", "true=inch"], "expected true=mm, cm or m"),
         (["--units", "nobody=m"], "no predictions of nobody"),
         (["--units", "true"], "expected NAME=VALUE"),
-        (["--workers", "0"], "at least 1"),
-        (["--refinement-points", "2"], "at least 3"),
+        (["--workers", "0"], "a whole number from 1"),
+        (["--refinement-points", "2"], "a whole number from 3"),
         (["--landmarks", "nowhere"], "nowhere: no such folder"),
     ],
 )

@@ -212,7 +212,7 @@ def test_predictions_that_cannot_begin_are_refused(
     for options, message in (
         (["--photos", tmp_path / "none"], "no such folder of images"),
         (["--photos", photos, "--boxes", tmp_path / "none"], "no such folder of face boxes"),
-        (["--photos", photos, "--passes", 0], "--passes: expected at least 1"),
+        (["--photos", photos, "--passes", 0], "--passes: expected a whole number from 1"),
         (["--photos", photos, "--out", dataset / "detected_face"], "would replace the face boxes"),
         (["--photos", photos, "--landmarks", tmp_path / "none.csv"], "no such landmark file"),
     ):

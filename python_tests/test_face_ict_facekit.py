@@ -143,7 +143,7 @@ def _write(name: str, content: bytes) -> Callable[[Path], None]:
         (_edit("vertex_indices.json", "[2, 3", "[2.5, 3"), r"vertex_indices\.json: idx_to_landmark_verts: .*2\.5"),
         (_edit("vertex_indices.json", "[2, 3", "[2, 999"), r"vertex_indices\.json: .*not in the face: \[999\]"),
         (_edit("vertex_indices.json", "[2, 3", "[3"), r"vertex_indices\.json: expected 68 vertices .* got 67"),
-        (_edit("identity001.obj", "v -7", "# -7"), r"identity001\.obj: line \d+: a polygon of vertex"),
+        (_edit("identity001.obj", "v -7", "# -7"), r"identity001\.obj: line \d+: a face names vertex"),
         (_write("identity001.obj", b"v 1 2 3\n" * 95), r"identity001\.obj: expected the 96 vertices .* got 95"),
         (_edit("browDown_L.obj", "v ", "v x"), r"browDown_L\.obj: line 2: .*'x"),
         (_edit("browDown_L.obj", "v ", "v nan "), r"browDown_L\.obj: line 2: a vertex of 4 numbers|weight"),
@@ -154,7 +154,7 @@ def _write(name: str, content: bytes) -> Callable[[Path], None]:
         (_edit("generic_neutral_mesh.obj", "M_Face", "M_Skin"), r"neutral_mesh\.obj: .*M_BackHead.*M_Skin"),
         (
             _edit("generic_neutral_mesh.obj", "f 3/3", "f 300/3"),
-            r"neutral_mesh\.obj: line \d+: a polygon of .* 300, which is not there",
+            r"neutral_mesh\.obj: line \d+: a face names vertex 300",
         ),
         (
             _edit("generic_neutral_mesh.obj", "f 3/3", "f 3/300"),

@@ -187,7 +187,7 @@ def test_the_last_file_speaks_for_all_however_a_run_is_killed(tmp_path: Path, th
         if there:
             write_files({out / name: f"old {name}".encode() for name in names})
         command = [sys.executable, "-c", textwrap.dedent(KILL), str(number), str(out), *names]
-        killed = subprocess.run(command, check=False).returncode == -signal.SIGKILL
+        killed = subprocess.run(command, check=False, cwd=tmp_path).returncode == -signal.SIGKILL
         left = contents(out)
         ages = {data.split()[0] for data in left.values()}
         if "a.json" in left:
@@ -273,7 +273,7 @@ def test_fits_that_are_killed_at_any_step_of_saving(
         answer_of([*arguments, "--out", str(tmp_path / "before"), "--cutoff", "2"], capsys)
     command = [sys.executable, "-c", textwrap.dedent(KILLED_FITS), str(tmp_path), str(tmp_path / "before"), *arguments]
     result = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        command, capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     assert result.returncode == 0, result.stderr
 

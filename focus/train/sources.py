@@ -134,7 +134,8 @@ class Batches:
                 found = next(self._iterator)
                 break
             except (RuntimeError, OSError, EOFError) as error:
-                reason = self._lost()
+                # A connection that breaks tells of a death that the system may take its time to record.
+                reason = self._lost(1.0 if isinstance(error, RuntimeError) else 20.0)
                 if reason is None:
                     raise
                 if self._since_restart < _FEWEST_BETWEEN_RESTARTS:
@@ -184,10 +185,10 @@ class Batches:
                 # for example. Without its handler `next` raises it.
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
-    def _lost(self) -> str | None:
-        """Which workers have died, in words; None if none has."""
+    def _lost(self, seconds: float) -> str | None:
+        """Which workers have died, in words; None if none has within some seconds."""
         multiprocessing.connection.wait(
-            [worker.sentinel for worker in self._workers], timeout=1.0 if self._workers else 0
+            [worker.sentinel for worker in self._workers], timeout=seconds if self._workers else 0
         )
         dead = [worker for worker in self._workers if worker.exitcode not in (None, 0)]
         if not dead:
