@@ -80,10 +80,13 @@ os.register_at_fork(after_in_child=_let_go)
 
 
 def _open(path: Path) -> int:
+    flags = os.O_CLOEXEC | os.O_NONBLOCK  # opening a FIFO would wait
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, f"{path.name} is no ordinary file: delete it")
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o666)
     except PermissionError:  # the file of another user who has worked here: it can be locked all the same
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(path, os.O_RDONLY | flags)
 
 
 def _this_process() -> dict[str, Any]:

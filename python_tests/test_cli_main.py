@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import importlib
 import json
+import re
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,11 @@ import pytest
 from focus import __version__
 from focus.cli import COMMANDS, FAULT, INTERRUPTED, NOTHING_WRITTEN, REFUSED, command, main
 from focus.cli.command import Command, Outcome
+from focus.cli.evaluate import EVALUATIONS
 from focus.cli.streams import Stopped
 from focus.data.landmarks import Skip
 from focus.errors import FocusError
+from focus.experiment import EXPERIMENTS
 
 
 def test_help_names_every_command_and_imports_nothing_heavy(tmp_path: Path) -> None:
@@ -57,6 +60,23 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
     text = capsys.readouterr().out
     assert f"focus {name}" in text
     assert "--json" in text
+
+
+INTERNAL = [field.name for field in fields(Command) if not field.init]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[name] for name in COMMANDS]
+    + [["evaluate", name] for name in EVALUATIONS]
+    + [["experiment", name] for name in EXPERIMENTS],
+    ids=" ".join,
+)
+def test_help_shows_nothing_internal(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert INTERNAL
+    assert [name for name in INTERNAL if re.search(rf"--(no-)?{name.replace('_', '-')}\b", text)] == []
 
 
 @pytest.mark.parametrize("name", ["demo", "train", "fit", "reconstruct", "prepare"])

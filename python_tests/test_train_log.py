@@ -51,8 +51,12 @@ def test_damaged_lines_of_a_log_are_dropped_when_a_run_goes_on(tmp_path: Path) -
     old = json.dumps({"step": 1, "kind": "validation", "loss": 2.0})  # of before checksums
     odd = [json.dumps(value) for value in ([1], {"step": "1", "kind": "a"}, {"step": -1, "kind": "a"}, {"step": True})]
     (tmp_path / "log.jsonl").write_text("\n".join([old, *odd, *lines]) + "\n")
-    with RunLogger(tmp_path, SETTINGS, step=4):
-        pass
+    for told in ("damaged lines were dropped: 6", ""):
+        stream = io.StringIO()
+        with RunLogger(tmp_path, SETTINGS, step=4, console=Console(file=stream, width=200)):
+            pass
+        assert told in stream.getvalue()
+        assert stream.getvalue().count("\n") == bool(told)
     assert (tmp_path / "log.jsonl").read_text().splitlines() == [old, lines[0], lines[3]]
 
 

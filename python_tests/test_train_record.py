@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from collections.abc import Callable, Sequence
@@ -186,17 +187,67 @@ def test_changed_data_are_named_and_refused_unless_accepted(
     assert train(settings_for(photos), run, resume=True)  # what was accepted is now what the run reads
 
 
-def test_a_lost_record_is_made_again_where_nothing_changed(world: tuple[Path, Path]) -> None:
+def test_a_lost_record_is_made_again_where_nothing_changed(
+    world: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     photos, run = world
     (record,) = run.glob("photos-*.json")
     good = record.read_bytes()
-    record.write_bytes(good.replace(b"0.png", b"8.png"))  # as a damaged disk might
-    assert train(settings_for(photos), run, resume=True)
-    assert record.read_bytes() == good
     record.unlink()
-    edited(photos)
-    with pytest.raises(FocusError, match="other photos or rows"):
-        train(settings_for(photos), run, resume=True)
+    assert train(settings_for(photos), run, resume=True)
+    assert f"{record} was missing and is made again" in capsys.readouterr().err
+    assert record.read_bytes() == good
+
+
+def removed(record: Path) -> None:
+    record.unlink()
+
+
+def flipped(record: Path) -> None:
+    record.write_bytes(record.read_bytes().replace(b'"held_out": true', b'"held_out": trUe', 1))
+
+
+def of_others(record: Path) -> None:
+    """Whole, and not the one that the checkpoint names."""
+    other = PhotoRecord(tuple(_photos(range(3)))).save(record.parent)
+    other.rename(record)
+
+
+def a_fifo(record: Path) -> None:
+    record.unlink()
+    os.mkfifo(record)
+
+
+def a_folder(record: Path) -> None:
+    record.unlink()
+    record.mkdir()
+
+
+def a_broken_link(record: Path) -> None:
+    record.unlink()
+    record.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("accept", [False, True])
+@pytest.mark.parametrize("change", [edited, swapped, deleted, row_changed, added, None])
+@pytest.mark.parametrize("harm", [removed, flipped, of_others, a_fifo, a_folder, a_broken_link])
+def test_a_run_without_its_record_does_not_go_on(
+    world: tuple[Path, Path], harm: Callable[[Path], None], change: Callable[[Path], None] | None, accept: bool
+) -> None:
+    """Its checkpoint alone does not say what was held out, so that nothing may be accepted."""
+    photos, run = world
+    (record,) = run.glob("photos-*.json")
+    harm(record)
+    if change is not None:
+        change(photos)
+    elif harm is removed:
+        return  # made again, see above
+    before = {path.name: path.read_bytes() for path in run.glob("*.safetensors")}
+    with pytest.raises(FocusError, match=r"nobody knows which photos were held out.*Put the file back") as caught:
+        train(settings_for(photos), run, resume=True, accept_changed_data=accept)
+    assert str(record) in str(caught.value)
+    assert {path.name: path.read_bytes() for path in run.glob("*.safetensors")} == before
+    assert list(run.glob("photos-*.json")) == ([] if harm is removed else [record])
 
 
 def test_runs_of_before_go_on_and_say_what_nobody_can_compare(

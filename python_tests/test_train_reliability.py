@@ -6,6 +6,7 @@ import errno
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 
+from focus.cli import main
 from focus.data import FaceBatch, PhotoFolder, SyntheticFaces, write_image
 from focus.errors import FocusError
 from focus.face import MorphableModel
@@ -33,6 +35,7 @@ from focus.train import (
     Trainer,
     load_checkpoint,
     save_checkpoint,
+    train,
 )
 from focus.train.config import DataSettings, FaceSettings, GuardSettings, LogSettings, OptimiserSettings, StageSettings
 from focus.train.monitor import stop_on_signals
@@ -278,6 +281,55 @@ def test_signals_end_a_run_after_the_iteration(
     finally:
         signal.signal(signal.SIGHUP, previous)
     assert load_checkpoint(tmp_path / "last.safetensors").header.step == 3
+    assert trainer.ending is not None
+    assert trainer.ending.number == numbers[0]  # the first one counts
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("as_json", [True, False])
+def test_the_command_says_which_signal_ended_a_training(
+    tmp_path: Path,
+    number: signal.Signals,
+    as_json: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    iterate = Trainer._iterate
+
+    def interrupted(trainer: Trainer, turn: Any, batch: Any) -> None:
+        if trainer.step == 1:
+            os.kill(os.getpid(), number)
+        iterate(trainer, turn, batch)
+
+    monkeypatch.setattr(Trainer, "_iterate", interrupted)
+    arguments = ["train", "--out", str(tmp_path / "run"), "--scale", "0.001", "--image-size", "32", "--batch-size", "2"]
+    previous = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        code = main([*arguments, "--log.tensorboard", "off", *["--json"] * as_json])
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+    assert code == 128 + number
+    out, err = capsys.readouterr()
+    told = [line for line in err.splitlines() if "to go on" in line]
+    assert len(told) == 1
+    assert re.match(rf"stopped by {number.name} after iteration 2 of \d+; to go on: .*--resume", told[0])
+    assert "error" not in err
+    if as_json:
+        answer = json.loads(out)
+        assert (answer["ok"], answer["error"], answer["finished"]) == (False, told[0], False)
+        assert str(tmp_path / "run" / "last.safetensors") in answer["written"]
+
+
+@pytest.mark.parametrize("name", ["initialise.safetensors", ".lock", "log.jsonl", "last.safetensors"])
+@pytest.mark.parametrize("kind", ["FIFO", "folder"])
+def test_what_is_no_file_in_the_folder_of_a_run_is_named(tmp_path: Path, name: str, kind: str) -> None:
+    path = tmp_path / name
+    if kind == "FIFO":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+    with pytest.raises(FocusError, match=re.escape(name)):
+        train(SETTINGS, tmp_path, resume=True)
 
 
 def test_a_third_interrupt_ends_at_once_and_ignored_signals_stay_ignored() -> None:

@@ -457,7 +457,10 @@ def test_a_signal_ends_the_run_after_the_iteration(
     data.batch = interrupt  # type: ignore[method-assign]
     assert trainer.run() is False
     assert load_checkpoint(tmp_path / "last.safetensors").header.step == trainer.step == 5
-    assert logger.messages == ["stopped by a signal after iteration 5 of 23"]
+    assert trainer.ending is not None
+    assert trainer.ending.number == number
+    assert logger.messages == [trainer.ending.text]
+    assert trainer.ending.text.startswith(f"stopped by {number.name} after iteration 5 of 23; to go on: ")
     assert signal.getsignal(number) is before
 
 

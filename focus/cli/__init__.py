@@ -95,7 +95,7 @@ class _Run:
         with contextlib.redirect_stdout(sys.stderr) if self.as_json else contextlib.nullcontext():
             self.outcome = command.run()
         self.code, self.error = self.outcome.exit_code, self.outcome.error
-        if self.error is not None:
+        if self.error is not None and not self.outcome.told:
             complain(f"error: {harmless(self.error)}")
 
     def _without_json(self, given: Sequence[str]) -> list[str]:

@@ -48,6 +48,8 @@ class Outcome:
     """Exit code, where neither 0 nor `NOTHING_WRITTEN` will do."""
     error: str | None = None
     """Why the command ended before its end, where what it did before counts."""
+    told: bool = False
+    """Whether people have read `error` already."""
 
     @property
     def exit_code(self) -> int:
@@ -66,9 +68,11 @@ class Command:
 
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print one JSON object on standard output, everything else on standard error."""
-    called: str = field(default="", init=False, repr=False, compare=False)
+    called: tyro.conf.Suppress[tyro.conf.Fixed[str]] = field(default="", init=False, repr=False, compare=False)
     """Name of the command, after ``focus``."""
-    so_far: Callable[[], Outcome] = field(default_factory=lambda: Outcome, init=False, repr=False, compare=False)
+    so_far: tyro.conf.Suppress[tyro.conf.Fixed[Callable[[], Outcome]]] = field(
+        default_factory=lambda: Outcome, init=False, repr=False, compare=False
+    )
     """What is done already, for the report of a run that is cut short. Commands with long loops set it."""
 
     def run(self) -> Outcome:

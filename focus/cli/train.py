@@ -9,11 +9,11 @@ from typing import Annotated, get_args
 
 import tyro
 
-from focus.cli import INTERRUPTED
 from focus.cli.command import Command, Outcome, parse_as, say
 from focus.errors import FocusError
-from focus.train import Settings, export, plan, train
+from focus.train import Settings, export, plan
 from focus.train.config import Preset
+from focus.train.run import train_to_end
 from focus.train.trainer import LAST
 
 _PRESETS: tuple[Preset, ...] = get_args(Preset)
@@ -52,23 +52,24 @@ class Train(Command):
         if not turns:
             raise FocusError("focus train: all stages have 0 iterations (--stages.*): there is nothing to do")
         say(f"preset {self.preset}, method {settings.method}, {turns[-1].end} iterations in {len(turns)} turns")
-        finished = train(settings, self.out, resume=self.resume, accept_changed_data=self.accept_changed_data)
+        changes = self.accept_changed_data
+        ending = train_to_end(settings, self.out, resume=self.resume, accept_changed_data=changes)
         written = sorted(
             path for path in self.out.rglob("*") if path.is_file() and not path.name.startswith((".", "events."))
         )
-        if finished and self.export is not None:
+        if ending is None and self.export is not None:
             learnt = any(turn.network == "segmentation" for turn in turns)
             path, size = export(self.out / LAST, self.export, segmentation=learnt)
             say(f"{path}: {size / 2**20:.2f} MiB")
             written.append(path)
-        if not finished:
-            say(f"to go on: the same command with --resume (checkpoint {self.out / LAST})")
         sources = (settings.data.photos, settings.data.landmarks, settings.data.adapt_photos, settings.start)
         return Outcome(
             read=[str(path) for path in sources if path is not None] or ["synthetic faces"],
             written=written,
-            details={"finished": finished, "checkpoint": str(self.out / LAST), "settings": settings.to_dict()},
-            code=None if finished else INTERRUPTED,
+            details={"finished": ending is None, "checkpoint": str(self.out / LAST), "settings": settings.to_dict()},
+            code=128 + ending.number if ending else None,
+            error=ending.text if ending else None,
+            told=True,
         )
 
     def complete(self) -> Settings:

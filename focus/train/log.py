@@ -75,7 +75,8 @@ class RunLogger:
         self.folder, self.settings = folder, settings
         folder.mkdir(parents=True, exist_ok=True)
         # Unbuffered: what a full disk refused is not tried again with every later line.
-        self._file = open(_rewind(folder / "log.jsonl", step), "ab", buffering=0)  # noqa: SIM115 - open as long as the run
+        damaged = _rewind(folder / "log.jsonl", step)
+        self._file = open(folder / "log.jsonl", "ab", buffering=0)  # noqa: SIM115 - open as long as the run
         self._torn = False
         self._given_up: set[str] = set()
         self._console = console or _Console(stderr=True)
@@ -88,6 +89,8 @@ class RunLogger:
         self._bar: Progress | None = None
         self._last_line = time.monotonic()
         self._started = time.monotonic()
+        if damaged:
+            self.message(f"{folder / 'log.jsonl'}: damaged lines were dropped: {damaged}")
 
     def scalars(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
         """A line of JSON, and points of curves ``<kind>/<name>``."""
@@ -227,25 +230,34 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         FocusError: the file cannot be read.
     """
     return [
-        {name: math.nan if value is None else value for name, value in values.items()} for _, values in _lines(path)
+        {name: math.nan if value is None else value for name, value in values.items()}
+        for _, values in _lines(path)
+        if values is not None
     ]
 
 
-def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Each good line, and what it says. Lines of before checksums have none."""
-    for line in read_input(path, limits.LOG_FILE).split(b"\n"):
-        with contextlib.suppress(DamagedError):
+def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
+    """Each line, and what it says; None for one that is damaged. Lines of before checksums have none."""
+    for line in filter(None, read_input(path, limits.LOG_FILE).split(b"\n")):
+        try:
             values = open_any_json(line)
-            step, known = values.get("step"), isinstance(values.get("kind"), str)
-            if known and type(step) is int and step >= 0:
-                yield line, values
+        except DamagedError:
+            values = {}
+        step, known = values.get("step"), isinstance(values.get("kind"), str)
+        yield line, values if known and type(step) is int and step >= 0 else None
 
 
-def _rewind(path: Path, step: int) -> Path:
-    """Drops the lines after `step`, and those that are damaged, such as a last line that a kill cut short."""
+def _rewind(path: Path, step: int) -> int:
+    """Drops the lines after `step`, and those that are damaged, such as a last line that a kill cut short.
+
+    Returns:
+        How many were damaged.
+    """
+    damaged = 0
     if path.exists():
-        lines = _lines(path) if step > 0 else ()
-        kept = [line + b"\n" for line, values in lines if values["step"] <= step]
+        lines = list(_lines(path)) if step > 0 else []
+        damaged = sum(values is None for _, values in lines)
+        kept = [line + b"\n" for line, values in lines if values is not None and values["step"] <= step]
         try:
             write_files({path: b"".join(kept)})
         except OSError as error:
@@ -253,7 +265,7 @@ def _rewind(path: Path, step: int) -> Path:
                 f"{path}: cannot be written: {error.strerror or error}. It is unchanged. Make room, or resume where "
                 "you may write"
             ) from error
-    return path
+    return damaged
 
 
 def _duration(seconds: float) -> str:

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from types import FrameType
 
 import torch
@@ -140,13 +141,40 @@ class MaskGuard:
         )
 
 
+class Stop(threading.Event):
+    """Set by a signal that asks the run to end."""
+
+    number: int | None = None
+    """Of the first one that came."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a signal ended a run before its end."""
+
+    number: int
+    """Of the signal."""
+    text: str
+    """One line: which signal, after which iteration, and how to go on."""
+
+    @classmethod
+    def by(cls, number: int | None, step: int, total: int) -> Ending:
+        """Of a signal to this process; None: to another process of the run, which is taken for SIGTERM."""
+        number = number or signal.SIGTERM
+        return cls(
+            number,
+            f"stopped by {signal.Signals(number).name} after iteration {step} of {total}; to go on: resume "
+            "(focus train: the same command with --resume)",
+        )
+
+
 @contextlib.contextmanager
-def stop_on_signals() -> Iterator[threading.Event]:
+def stop_on_signals() -> Iterator[Stop]:
     """Inside, Ctrl-C, SIGTERM and the end of the terminal set the event and do no more; a third Ctrl-C interrupts.
 
     Signals that the caller ignores (nohup, background jobs of a shell) stay ignored.
     """
-    stopped = threading.Event()
+    stopped = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stopped  # Python handles signals in the main thread only.
         return
@@ -154,6 +182,8 @@ def stop_on_signals() -> Iterator[threading.Event]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal interrupts
+        if stopped.number is None:
+            stopped.number = number
         stopped.set()
         interrupts += number == signal.SIGINT
         if number == signal.SIGINT and interrupts == 2:

@@ -8,6 +8,7 @@ photos there are, which row each has, and on which side of the split it is.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
@@ -26,6 +27,10 @@ from focus.train.distributed import place
 
 _VALIDATION_SHARE = 0.2
 _SHOWN = 5
+_WITHOUT_RECORD = (
+    "Without this record nobody knows which photos were held out for validation, and the run cannot go on, not even "
+    "with --accept-changed-data. Put the file back from a copy, or start a new run in another folder"
+)
 _WHERE_AND_WHAT_FOR = ("log", "guard", "device", "threads", "workers", "start")
 """Settings that change nothing about what a run computes."""
 
@@ -83,14 +88,25 @@ class PhotoRecord:
 
     @classmethod
     def load(cls, folder: Path, digest: str) -> PhotoRecord | None:
-        """The record of a digest that a checkpoint names; None where it is missing or damaged."""
+        """The record of a digest that a checkpoint names; None where it is missing.
+
+        Raises:
+            FocusError: it is damaged, another one, or no ordinary file.
+        """
         path = _file(folder, digest)
+        if not os.path.lexists(path):
+            return None
         try:
             entries = open_json(read_input(path, limits.TABLE_FILE))["photos"]
             record = cls(tuple(Photo(**entry) for entry in entries))
-            return record if record.digest == digest else None
-        except (FocusError, DamagedError, KeyError, TypeError):
-            return None
+            if record.digest != digest:
+                raise DamagedError("it is of other photos than the checkpoint names")
+        except FocusError as error:
+            raise FocusError(f"{error}. {_WITHOUT_RECORD}") from error
+        except (DamagedError, KeyError, TypeError) as error:
+            reason = str(error) if isinstance(error, DamagedError) else "its entries are others than FOCUS writes"
+            raise FocusError(f"{path}: damaged: {reason}. {_WITHOUT_RECORD}") from error
+        return record
 
 
 @dataclass
@@ -138,11 +154,13 @@ class Inputs:
             seed: of the choice.
 
         Raises:
-            FocusError: they are others than before, and that is not accepted.
+            FocusError: they are others than before, and that is not accepted; or the record of those before is
+                damaged, or missing where it cannot be made again.
         """
         photos = tuple(map(Photo.of, folder.items))
         known = self._known.get(name) if self._known is not None else None
         before = PhotoRecord.load(self.folder, known) if self.folder and known else None
+        lost = self._known is not None and before is None
         if before is not None:
             sides = _sides_of_before(before.photos, photos)
         elif self.checkpoint is not None and self._known is None:
@@ -152,10 +170,16 @@ class Inputs:
         record = PhotoRecord(tuple(Photo(p.name, p.content, p.row, out) for p, out in zip(photos, sides, strict=True)))
         self.digests[name] = record.digest
         self.records.append(record)
-        if self._known is not None and known != record.digest:
-            unusable = {skip.name for skip in folder.skipped}
-            told = differences(before.photos, photos, unusable) if before else f"{folder.folder}: other photos or rows"
-            self._changed(told)
+        if lost:
+            path = _file(self.folder or Path(), known or "")
+            if known != record.digest:
+                raise FocusError(
+                    f"{path}: no such file, and the photos or rows in {folder.folder} are others than before. "
+                    f"{_WITHOUT_RECORD}"
+                )
+            self.notes.append(f"{path} was missing and is made again: the photos and rows are those of before")
+        elif before is not None and known != record.digest:
+            self._changed(differences(before.photos, photos, {skip.name for skip in folder.skipped}))
         return record
 
     def save(self) -> None:

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
 
+from focus import limits
 from focus.data.batches import FaceBatch
 from focus.data.photos import PhotoFolder
 from focus.data.synthetic import SyntheticFaces, SyntheticPool
 from focus.errors import FocusError
 from focus.face import MorphableModel
+from focus.files import check_input
 from focus.isolation import own_state
 from focus.lock import only_one
 from focus.nets import ArcFaceFeatures, FeatureExtractor, FilterBank
 from focus.train.checkpoint import Checkpoint, Networks, load_checkpoint
-from focus.train.config import LogSettings, Settings
+from focus.train.config import LogSettings, Settings, Stage
 from focus.train.distributed import place, process_group
 from focus.train.log import Logger, RunLogger, SilentLogger
+from focus.train.monitor import Ending
 from focus.train.record import Inputs, notes_on, require_same_run
 from focus.train.schedule import Turn
 from focus.train.sources import DataSource, PhotoSource, SyntheticSource, out_of_memory
@@ -58,6 +62,25 @@ def train(
         FocusError: the folder holds another run, or another process is training in it; a file cannot be used; the data
             are others than before; masks collapsed; a number is not finite; memory ran out.
     """
+    changes = accept_changed_data
+    return (
+        train_to_end(
+            settings, folder, resume=resume, accept_changed_data=changes, after_turn=after_turn, make_logger=make_logger
+        )
+        is None
+    )
+
+
+def train_to_end(
+    settings: Settings,
+    folder: Path,
+    *,
+    resume: bool = False,
+    accept_changed_data: bool = False,
+    after_turn: Callable[[Trainer, Turn], None] | None = None,
+    make_logger: Callable[[Path, LogSettings, int], RunLogger] | None = None,
+) -> Ending | None:
+    """As `train`; returns how a signal ended the run before its end, or None."""
     with own_state(grad=True), contextlib.ExitStack() as stack:
         device = stack.enter_context(process_group(pick_device(settings.device)))
         first = place()[0] == 0
@@ -66,6 +89,9 @@ def train(
         if last.exists() and not resume:
             raise FocusError(f"{folder} already holds a run ({LAST}): resume it, or name another folder")
         checkpoint = load_checkpoint(last) if last.exists() else None
+        for path in (folder / f"{stage}.safetensors" for stage in get_args(Stage)):
+            if os.path.lexists(path):
+                check_input(path, limits.WEIGHTS_FILE)
         if settings.threads:
             torch.set_num_threads(settings.threads)
         step = checkpoint.header.step if checkpoint else 0
@@ -76,7 +102,8 @@ def train(
             logger.message(unlocked)
         try:
             trainer = _build(settings, folder, checkpoint, accept_changed_data, logger, device, after_turn)
-            return trainer.run()
+            trainer.run()
+            return trainer.ending
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise

@@ -24,7 +24,7 @@ from focus.train.config import Settings
 from focus.train.distributed import average_gradients, place, total
 from focus.train.log import Logger, SilentLogger
 from focus.train.methods import METHODS, Method, mask_rule, require_true_masks
-from focus.train.monitor import MaskGuard, Window, empty_images, stop_on_signals
+from focus.train.monitor import Ending, MaskGuard, Window, empty_images, stop_on_signals
 from focus.train.record import machine, require_same_run
 from focus.train.schedule import Network, Turn, plan, rate_of, robust_sigma
 from focus.train.scores import Prediction, share, true_scores
@@ -94,6 +94,7 @@ class Trainer:
         self.process, self.processes = place()
         self.step = 0
         """Iterations done."""
+        self.ending: Ending | None = None
         self.validated: dict[str, dict[str, float]] = {}
         self.optimisers: dict[Network, torch.optim.Optimizer] = {}
         self._fingerprint = model.fingerprint()
@@ -117,12 +118,9 @@ class Trainer:
             FocusError: the masks collapsed, or a number is not finite: the last good checkpoint is still there. Memory
                 ran out, data workers died, or the data are gone: the iterations done are saved.
         """
-        log = self.settings.log
-        told = self.logger.message
+        log, told, workers = self.settings.log, self.logger.message, self.settings.workers
         sources = (self.data, self.adaptation)
-        with stop_on_signals() as stopped, Batches(
-            sources, self._order, workers=self.settings.workers, told=told
-        ) as batches:  # fmt: skip
+        with stop_on_signals() as stopped, Batches(sources, self._order, workers=workers, told=told) as batches:
             for turn in self.plan:
                 if turn.end <= self.step:
                     continue
@@ -140,7 +138,8 @@ class Trainer:
                         if saving:
                             self._save(turn)
                     if stopping and self.step < self.total:
-                        told(f"stopped by a signal after iteration {self.step} of {self.total}")
+                        self.ending = Ending.by(stopped.number, self.step, self.total)
+                        told(self.ending.text)
                         return False
                 if self.after_turn is not None:
                     self.after_turn(self, turn)
