@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 from focus.errors import FocusError
 
 
@@ -56,7 +58,8 @@ def _mentions(hint: Any, kind: type[Any]) -> bool:
 
 
 def check_fields(owner: Any, label: Callable[[str], str]) -> None:
-    """Refuses numbers that are out of their range, not finite or not whole; numpy's become Python's.
+    """Refuses numbers that are out of their range, not finite or not whole, and switches that are neither True nor
+    False; numpy's become Python's.
 
     Args:
         owner: a dataclass.
@@ -65,15 +68,30 @@ def check_fields(owner: Any, label: Callable[[str], str]) -> None:
     Raises:
         FocusError: names the field, its range and what came.
     """
+    hints = get_type_hints(type(owner))
+    for field in dataclasses.fields(owner):
+        if hints[field.name] is bool:
+            object.__setattr__(owner, field.name, check_switch(label(field.name), getattr(owner, field.name)))
     for name, (within, whole) in bounded_fields(type(owner)).items():
         value = getattr(owner, name)
-        if value is None:
+        if value is None and _mentions(hints[name], type(None)):
             continue
         if isinstance(value, (tuple, list)):
             checked: Any = tuple(check_number(label(name), item, within, whole=whole) for item in value)
         else:
             checked = check_number(label(name), value, within, whole=whole)
         object.__setattr__(owner, name, checked)  # dataclasses may be frozen
+
+
+def check_switch(label: str, value: Any) -> bool:
+    """True or False: itself, as Python's own.
+
+    Raises:
+        FocusError: it is neither.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise FocusError(f"{label}: expected True or False, got {value!r}")
+    return bool(value)
 
 
 def check_number(label: str, value: Any, within: Within, *, whole: bool) -> int | float:
