@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-import numpy as np
-
 from focus.errors import FocusError
 
 
@@ -89,9 +87,10 @@ def check_switch(label: str, value: Any) -> bool:
     Raises:
         FocusError: it is neither.
     """
-    if not isinstance(value, (bool, np.bool_)):
+    plain = _plain(value)
+    if not isinstance(plain, bool):
         raise FocusError(f"{label}: expected True or False, got {value!r}")
-    return bool(value)
+    return plain
 
 
 def check_number(label: str, value: Any, within: Within, *, whole: bool) -> int | float:
@@ -101,13 +100,18 @@ def check_number(label: str, value: Any, within: Within, *, whole: bool) -> int 
         FocusError: it is out of range, not finite, not whole where it must be, or no number.
     """
     kind = numbers.Integral if whole else numbers.Real
-    number = getattr(value, "item", None)
-    plain = number() if callable(number) and getattr(value, "ndim", None) == 0 else value  # of numpy and torch
+    plain = _plain(value)
     good = isinstance(plain, kind) and not isinstance(plain, bool)
     if not good or not within.low <= plain <= within.high:
         what = "a whole number" if whole else "a number"
         raise FocusError(f"{label}: expected {what} from {_text(within.low)} to {_text(within.high)}, got {value!r}")
     return int(plain) if whole else float(plain)
+
+
+def _plain(value: Any) -> Any:
+    """Python's own of a number of numpy or torch."""
+    number = getattr(value, "item", None)
+    return number() if callable(number) and getattr(value, "ndim", None) == 0 else value
 
 
 def _text(bound: float) -> str:

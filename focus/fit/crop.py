@@ -68,7 +68,9 @@ def open_photo(
 
 
 def _checked(landmarks: NDArray[np.floating] | Sequence[Sequence[float]]) -> NDArray[np.float64]:
-    given: Any = landmarks.detach().cpu() if isinstance(landmarks, Tensor) else landmarks
+    given: Any = landmarks
+    if isinstance(given, Tensor):
+        given = given.detach().cpu()
     if np.ma.is_masked(given):
         bad = np.flatnonzero(np.ma.getmaskarray(given).reshape(len(given), -1).any(axis=1)).tolist()
         raise FocusError(f"landmarks: expected numbers that are all known, got masked ones at points {bad}")
