@@ -56,7 +56,8 @@ def _mentions(hint: Any, kind: type[Any]) -> bool:
 
 
 def check_fields(owner: Any, label: Callable[[str], str]) -> None:
-    """Refuses numbers that are out of their range, not finite or not whole; numpy's become Python's.
+    """Refuses numbers that are out of their range, not finite or not whole, and switches that are neither True nor
+    False; numpy's become Python's.
 
     Args:
         owner: a dataclass.
@@ -65,15 +66,31 @@ def check_fields(owner: Any, label: Callable[[str], str]) -> None:
     Raises:
         FocusError: names the field, its range and what came.
     """
+    hints = get_type_hints(type(owner))
+    for field in dataclasses.fields(owner):
+        if hints[field.name] is bool:
+            object.__setattr__(owner, field.name, check_switch(label(field.name), getattr(owner, field.name)))
     for name, (within, whole) in bounded_fields(type(owner)).items():
         value = getattr(owner, name)
-        if value is None:
+        if value is None and _mentions(hints[name], type(None)):
             continue
         if isinstance(value, (tuple, list)):
             checked: Any = tuple(check_number(label(name), item, within, whole=whole) for item in value)
         else:
             checked = check_number(label(name), value, within, whole=whole)
         object.__setattr__(owner, name, checked)  # dataclasses may be frozen
+
+
+def check_switch(label: str, value: Any) -> bool:
+    """True or False: itself, as Python's own.
+
+    Raises:
+        FocusError: it is neither.
+    """
+    plain = _plain(value)
+    if not isinstance(plain, bool):
+        raise FocusError(f"{label}: expected True or False, got {value!r}")
+    return plain
 
 
 def check_number(label: str, value: Any, within: Within, *, whole: bool) -> int | float:
@@ -83,13 +100,18 @@ def check_number(label: str, value: Any, within: Within, *, whole: bool) -> int 
         FocusError: it is out of range, not finite, not whole where it must be, or no number.
     """
     kind = numbers.Integral if whole else numbers.Real
-    number = getattr(value, "item", None)
-    plain = number() if callable(number) and getattr(value, "ndim", None) == 0 else value  # of numpy and torch
+    plain = _plain(value)
     good = isinstance(plain, kind) and not isinstance(plain, bool)
     if not good or not within.low <= plain <= within.high:
         what = "a whole number" if whole else "a number"
         raise FocusError(f"{label}: expected {what} from {_text(within.low)} to {_text(within.high)}, got {value!r}")
     return int(plain) if whole else float(plain)
+
+
+def _plain(value: Any) -> Any:
+    """Python's own of a number of numpy or torch."""
+    number = getattr(value, "item", None)
+    return number() if callable(number) and getattr(value, "ndim", None) == 0 else value
 
 
 def _text(bound: float) -> str:

@@ -74,7 +74,8 @@ VERTICES = 72
 def _face_arrays() -> dict[str, np.ndarray]:
     generator = np.random.default_rng(0)
     mean = generator.normal(size=(VERTICES, 3)).astype(np.float32) * 60
-    mean[36], mean[45] = (-45, 30, 20), (45, 30, 20)  # the outer corners of the eyes
+    mean[36:42], mean[42:48], mean[48:68] = (-30, 30, 20), (30, 30, 20), (0, -40, 30)  # eyes and mouth
+    mean[36], mean[45], mean[30] = (-45, 30, 10), (45, 30, 10), (0, -5, 50)  # outer corners of the eyes, nose tip
     return {
         "mean": mean,
         "identity": generator.normal(size=(2, VERTICES, 3)).astype(np.float32),

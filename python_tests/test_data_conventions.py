@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from focus.data import PhotoFolder, five_from_68
-from focus.data.conventions import _INNER_POINTS, _shown_from_stored, check_landmarks, check_order
+from focus.data.conventions import _INNER_POINTS, _shown_from_stored, check_contrast, check_landmarks, check_order
 from focus.data.images import image_orientation, read_image
 from focus.errors import FocusError, FocusWarning
 from focus.face import MorphableModel
@@ -184,3 +184,14 @@ def test_the_mean_points_are_those_of_the_procedural_face() -> None:
     model = MorphableModel.procedural("small", 1, 1, 1)
     points = model.mean_shape[model.landmarks68][17:].numpy()
     np.testing.assert_allclose(_INNER_POINTS, points, atol=0.51)
+
+
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_photos_without_contrast_are_refused(value: int) -> None:
+    photo = np.full((60, 80, 3), value, np.uint8)
+    points = np.random.default_rng(0).uniform(15, 45, (68, 2))
+    photo[:5] = 0 if value else 255  # beside the face
+    with pytest.raises(FocusError, match=r"a\.png: no contrast at the landmarks"):
+        check_contrast(points, photo, "a.png")
+    photo[20:40, 20:40] = 0 if value else 255
+    check_contrast(points, photo, "a.png")

@@ -80,6 +80,38 @@ def test_16_bit_grey_keeps_its_high_byte(tmp_path: Path) -> None:
     assert np.array_equal(read_image(tmp_path / "a.png")[..., 0], (values >> 8).astype(np.uint8))
 
 
+def _png_of_16_bits(values: np.ndarray) -> bytes:
+    """A PNG of RGB or RGBA, which Pillow cannot write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width, channels = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("kind", ["grey.png", "grey.tif", "rgb.png", "rgba.png", "rgb.ppm"])
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_numbers_of_few_bits_in_16_are_refused(tmp_path: Path, kind: str, bits: int) -> None:
+    path, grey = tmp_path / kind, np.linspace(0, (1 << bits) - 1, 20 * 30).reshape(20, 30).astype(np.uint16)
+    rgb = np.repeat(grey[..., None], 3, axis=2)
+    if kind.startswith("grey"):
+        Image.fromarray(grey).save(path)
+    elif kind == "rgb.ppm":
+        path.write_bytes(b"P6\n30 20\n65535\n" + rgb.astype(">u2").tobytes())
+    else:
+        opaque = np.full((20, 30, 1), 65535, np.uint16)
+        path.write_bytes(_png_of_16_bits(rgb if kind == "rgb.png" else np.concatenate((rgb, opaque), axis=2)))
+    if bits == 16:
+        assert np.abs(read_image(path)[..., 0] - (grey >> 8).astype(np.float64)).max() <= 1
+        return
+    expected = "save it with 8" if bits == 8 else f"it uses {bits} of its 16 bits; scale it"
+    with pytest.raises(FocusError, match=rf"{kind}: .*no value above {(1 << bits) - 1}, which is .*black.*{expected}"):
+        read_image(path)
+
+
 def test_alpha_is_composited_on_white(tmp_path: Path) -> None:
     rgba = np.zeros((16, 16, 4), np.uint8)
     rgba[..., 0] = 200

@@ -290,3 +290,30 @@ def test_any_bytes_are_a_table_or_an_error(tmp_path_factory: pytest.TempPathFact
     path.write_bytes(data)
     with contextlib.suppress(FocusError):
         read_landmarks(path)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (",".join(["b.jpg", *['"186,00"'] * 136]), "decimals have a comma"),
+        (",".join(["b.jpg", *["np.float64(186.0)"] * 136]), "without the name of its type"),
+        (f"0,{_row('b.jpg')}", "the index that pandas writes"),
+        (f"0,{_row('b.jpg', 5)}", "the index that pandas writes"),
+    ],
+)
+def test_first_rows_that_are_not_understood_are_listed(tmp_path: Path, row: str, reason: str) -> None:
+    table = read_landmarks(_write(tmp_path / "l.csv", row, _row("a.jpg")))
+    assert list(table.points) == ["a.jpg"]
+    assert [reason in skip.reason for skip in table.skipped] == [True]
+
+
+@pytest.mark.parametrize("start", ["# made by a detector", '"sep=,"'])
+def test_lines_before_the_faces_are_no_faces(tmp_path: Path, start: str) -> None:
+    table = read_landmarks(_write(tmp_path / "l.csv", start, _row("a.jpg"), _row("b.jpg")))
+    assert (list(table.points), table.skipped) == (["a.jpg", "b.jpg"], [])
+
+
+def test_utf16_without_a_mark_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FocusError, match="UTF-16 without a byte-order mark; save it as UTF-8") as caught:
+        read_landmarks(_write(tmp_path / "l.csv", _row("a.jpg"), encoding="utf-16-le"))
+    assert "\0" not in str(caught.value)

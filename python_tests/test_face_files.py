@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 import torch
 
 from focus.cli import main
+from focus.data.landmarks import MIRRORED_LANDMARKS
 from focus.errors import FocusError, FocusWarning
 from focus.face import MorphableModel, hdf5, hdf5_process
 from focus.face.matlab import read_matlab
@@ -33,7 +35,8 @@ def _numbers(*shape: int, seed: int = 0) -> np.ndarray:
 def _mean() -> np.ndarray:
     """[72, 3] mm."""
     mean = 40 * _numbers(COUNT, 3)
-    mean[36], mean[45] = (-EYES_MM / 2, 30, 20), (EYES_MM / 2, 30, 20)
+    mean[36:42], mean[42:48], mean[48:68] = (-30, 30, 20), (30, 30, 20), (0, -40, 30)
+    mean[36], mean[45], mean[30] = (-EYES_MM / 2, 30, 10), (EYES_MM / 2, 30, 10), (0, -5, 50)
     return mean
 
 
@@ -144,6 +147,99 @@ def test_other_units_are_refused_by_the_distance_and_unusual_sizes_are_named(tmp
     save(tmp_path / name, expected / 3)
     with pytest.warns(FocusWarning, match=r"30\.7 mm; in people it is about 90: is the unit"):
         assert _eyes(MorphableModel.load(tmp_path / name, LANDMARKS)) == pytest.approx(EYES_MM / 3, rel=1e-4)
+
+
+# Rows are the axes x, y and z of a file in ours.
+TURNS = {
+    "y down, looking back": ([[1, 0, 0], [0, -1, 0], [0, 0, -1]], "looks along -z with -y up"),
+    "looking back": ([[-1, 0, 0], [0, 1, 0], [0, 0, -1]], "looks along -z with +y up"),
+    "z up": ([[1, 0, 0], [0, 0, -1], [0, 1, 0]], "looks along -y with +z up"),
+    "x up": ([[0, 1, 0], [0, 0, 1], [1, 0, 0]], "looks along +y with +x up"),
+}
+MIRRORS = {
+    "x": [[-1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "y": [[1, 0, 0], [0, -1, 0], [0, 0, 1]],
+    "z": [[1, 0, 0], [0, 1, 0], [0, 0, -1]],
+    "y and z exchanged": [[1, 0, 0], [0, 0, 1], [0, 1, 0]],
+}
+
+
+def _turn_toys(monkeypatch: pytest.MonkeyPatch, turn: list[list[int]]) -> None:
+    """Makes the writers above write positions and displacements in other axes."""
+    numbers, mean, matrix = _numbers, _mean(), np.array(turn, np.float32)
+
+    def turned_numbers(*shape: int, seed: int = 0) -> np.ndarray:
+        array = numbers(*shape, seed=seed)
+        if shape[0] == 3 * COUNT:
+            return np.einsum("ij,vjk->vik", matrix, array.reshape(COUNT, 3, -1)).reshape(shape)
+        return array @ matrix.T
+
+    monkeypatch.setattr(sys.modules[__name__], "_mean", lambda: mean @ matrix.T)
+    monkeypatch.setattr(sys.modules[__name__], "_numbers", turned_numbers)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("turn", TURNS)
+def test_models_in_other_axes_are_turned(tmp_path: Path, name: str, turn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    save, unit = WRITERS[name]
+    save(tmp_path / name, unit)
+    right = MorphableModel.load(tmp_path / name, LANDMARKS)
+    matrix, message = TURNS[turn]
+    _turn_toys(monkeypatch, matrix)
+    save(tmp_path / name, unit)
+    with pytest.warns(FocusWarning, match=re.escape(message)):
+        model = MorphableModel.load(tmp_path / name, LANDMARKS)
+    assert [message in note for note in model.notes] == [True]
+    for key in ("identity_basis", "expression_basis"):
+        torch.testing.assert_close(getattr(model, key), getattr(right, key), rtol=1e-4, atol=2e-3)
+    means = [shape - shape[30] for shape in (model.mean_shape, right.mean_shape)]  # the centre may be another
+    torch.testing.assert_close(*means, rtol=1e-4, atol=2e-3)
+    assert torch.equal(model.faces, right.faces)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("mirror", MIRRORS)
+def test_mirrored_models_are_refused(tmp_path: Path, name: str, mirror: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    save, unit = WRITERS[name]
+    _turn_toys(monkeypatch, MIRRORS[mirror])
+    save(tmp_path / name, unit)
+    with pytest.raises(FocusError, match=rf"{name}: the mean face is mirrored.*landmarks68"):
+        MorphableModel.load(tmp_path / name, LANDMARKS)
+
+
+def test_landmarks_in_mirrored_order_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.focusmodel"
+    model = MorphableModel.procedural("small").truncated(2, 2, 2)
+    model.save(path)
+    with pytest.raises(FocusError, match=r"a\.focusmodel: the mean face is mirrored.*order of iBUG"):
+        MorphableModel.load(path, model.landmarks68[torch.from_numpy(MIRRORED_LANDMARKS)].tolist())
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.h5", "a.mat", "a.focusmodel"])
+def test_models_that_are_no_surface_of_a_face_are_refused(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, unit = WRITERS[name]
+    here, mean, faces = sys.modules[__name__], _mean(), FACES
+    monkeypatch.setattr(here, "FACES", np.zeros_like(faces))
+    save(tmp_path / name, unit)
+    with pytest.raises(FocusError, match=rf"{name}: faces: expected triangles, got 50 without area"):
+        MorphableModel.load(tmp_path / name, LANDMARKS)
+    monkeypatch.setattr(here, "FACES", faces)
+    mean[70] = 1e9
+    monkeypatch.setattr(here, "_mean", lambda: mean)
+    save(tmp_path / name, unit)
+    with pytest.raises(FocusError, match=rf"{name}: its vertices are up to .* apart"):
+        MorphableModel.load(tmp_path / name, LANDMARKS)
+
+
+def test_surfaces_that_are_inside_out_are_turned(tmp_path: Path) -> None:
+    model = MorphableModel.procedural("small").truncated(2, 2, 2)
+    model.save(tmp_path / "right.focusmodel")
+    model.faces = model.faces.flip(1)
+    model.save(tmp_path / "a.focusmodel")
+    right, turned = (MorphableModel.load(tmp_path / name) for name in ("right.focusmodel", "a.focusmodel"))
+    assert torch.equal(right.faces, turned.faces)
 
 
 def test_commands_tell_the_unit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

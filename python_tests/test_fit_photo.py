@@ -228,6 +228,9 @@ def shuffled(points: NDArray[np.float64]) -> NDArray[np.float64]:
         (lambda points: points * (1, -1) + (0, SIZE - 1), "those of a mirrored face"),
         (shuffled, "no face fits them: .* order of iBUG"),
         (lambda points: "everywhere", "expected numbers"),
+        (lambda points: points + 0j, "expected real numbers"),
+        (lambda points: torch.from_numpy(points + 0j), "expected real numbers"),
+        (lambda points: np.ma.array(points, mask=np.arange(136).reshape(68, 2) == 9), r"masked ones at points \[4\]"),
         (lambda points: [[1, 2], [3]], "expected numbers"),
     ],
 )
@@ -254,6 +257,25 @@ def test_bad_images(scene: Scene, fitter: PhotoFitter, image: object, message: s
 def test_what_is_no_model_is_refused(wrong: object) -> None:
     with pytest.raises(TypeError, match=r"expected a MorphableModel .*procedural\(\)"):
         PhotoFitter(wrong)
+
+
+def test_a_model_without_numbers_is_refused(model: MorphableModel) -> None:
+    with pytest.raises(FocusError, match="on the device meta"):
+        PhotoFitter(model.truncated(2, 2, 2).to("meta"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("antialias", "no", "True or False, got 'no'"),
+        ("antialias", None, "True or False"),
+        ("coarse_steps", None, "whole"),
+    ],
+)
+def test_settings_of_other_kinds_are_refused(field: str, value: object, message: str) -> None:
+    with pytest.raises(FocusError, match=f"FitSettings.{field}: expected .*{message}"):
+        FitSettings(**{field: value})  # type: ignore[arg-type]
+    assert FitSettings(antialias=np.bool_(True)).antialias is True  # type: ignore[arg-type]
 
 
 def test_tiny_photo(scene: Scene, model: MorphableModel) -> None:

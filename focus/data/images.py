@@ -37,6 +37,9 @@ _AVIF = (b"avif", b"avis")
 _GREY = 24
 """Channels of a grey picture differ by this at most: JPEG may put a little colour into one."""
 
+_NARROW_BITS = (10, 12)
+"""Of cameras whose numbers are often saved as if they had 16."""
+
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -94,7 +97,8 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
 
     Raises:
         FocusError: the file is missing, a folder, not an image, truncated, smaller than `MINIMUM_SIDE` on a side, or
-            larger than `focus.limits.IMAGE_PIXELS` (found in the header: nothing is decoded).
+            larger than `focus.limits.IMAGE_PIXELS` (found in the header: nothing is decoded); more than 8 bits a
+            channel of which only the lowest 12 or fewer are used.
     """
     return _decode(Path(path), _to_rgb)
 
@@ -106,8 +110,7 @@ def read_grey(path: str | Path) -> NDArray[np.uint8]:
         uint8 [H, W], turned as `read_image` does; 16-bit grey keeps its high byte.
 
     Raises:
-        FocusError: as `read_image`; colours, also those of a palette; transparency; more than 8 bits a pixel of which
-            only the lowest 8 are used.
+        FocusError: as `read_image`; colours, also those of a palette; transparency.
     """
     return _decode(Path(path), _to_grey)
 
@@ -116,7 +119,9 @@ def _decode(path: Path, convert: Callable[[Image.Image, Path], Image.Image]) -> 
     with _open(path) as image, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged tags, which are not needed
         try:
+            added = _added_to_high_bytes(image)
             image.load()
+            _check_depth(image, added, path)
             orientation = _orientation(image)
             converted = convert(image, path)
             if orientation in _TRANSPOSITIONS:
@@ -253,15 +258,45 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
+def _added_to_high_bytes(image: Image.Image) -> int | None:
+    """What values may have above 256 times those that Pillow gives, where it makes 8 bits of colours of 16; known until
+    they are loaded. None: these are no such colours."""
+    for codec, _, _, arguments in getattr(image, "tile", ()):
+        words = arguments if isinstance(arguments, tuple) else (arguments,)
+        if codec.startswith("ppm") and words[-1] == (1 << 16) - 1:
+            return -1  # rounded
+        if any(isinstance(word, str) and ";16" in word for word in words):
+            return 255  # cut off
+    return None
+
+
+def _check_depth(image: Image.Image, added: int | None, path: Path) -> None:
+    """Refuses numbers of 8, 10 or 12 bits that were saved as those of 16, and would be read as nearly black."""
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if int(values.min()) < 0 or (largest := int(values.max())) == 0:  # nothing there, as in an empty mask
+            return
+    elif added is not None and image.mode in ("RGB", "RGBA", "RGBa", "RGBX"):
+        high = int(np.asarray(image)[..., :3].max())
+        largest = max(255, 256 * high + added)
+    else:
+        return
+    text = f"no value above {largest}"
+    if largest < 256:
+        raise FocusError(f"{path}: more than 8 bits for each pixel, but {text}, which is black; save it with 8")
+    for bits in _NARROW_BITS:
+        if largest < 1 << bits:
+            raise FocusError(
+                f"{path}: 16 bits for each pixel, but {text}, which is nearly black: it uses {bits} of its 16 bits; "
+                f"scale it (multiply by {1 << 16 - bits}) or save it with 8"
+            )
+
+
 def _to_grey(image: Image.Image, path: Path) -> Image.Image:
     """Converts what is grey to 8 bits, and refuses the rest."""
     transparent = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
     if transparent and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
         raise FocusError(f"{path}: expected grey values alone, got transparent pixels; save it without transparency")
-    if image.mode.startswith("I") and 0 < (largest := int(np.asarray(image).max())) < 256:
-        raise FocusError(
-            f"{path}: more than 8 bits for each pixel, but no value above {largest}, which is black; save it with 8"
-        )
     rgb = np.asarray(_to_rgb(image, path))
     color = int(np.ptp(rgb, axis=2).max())
     if color > _GREY:

@@ -24,6 +24,7 @@ LANDMARK_COUNT = 68
 _LARGEST_COORDINATE = 1e6
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _NUMBERS = (2 * LANDMARK_COUNT, 10)
+_PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".avif", ".heic", ".heif")
 _FIRST_ROWS = 20
 """Rows by which the separator is recognised."""
 
@@ -80,7 +81,7 @@ def read_landmarks(path: str | Path) -> LandmarkTable:
     tip, image-left and image-right mouth corner.
 
     Commas, semicolons or tabs are between the cells, the same in all rows; with semicolons and tabs, decimals may have
-    a comma. Integers and decimals are accepted; so are a header row, empty lines, byte-order marks (of UTF-8 and
+    a comma. Integers and decimals are accepted; so are a header row, lines of comments before it (#), empty lines, byte-order marks (of UTF-8 and
     UTF-16) and either line ending. A row with a wrong count, a missing, non-numeric, infinite or absurd number, without
     a name, or that repeats another is skipped and listed.
 
@@ -95,6 +96,11 @@ def read_landmarks(path: str | Path) -> LandmarkTable:
     except FocusError as error:
         detail = str(error).removeprefix(f"{path}: ")
         raise FocusError(f"{path}: cannot be read as a CSV text file: {detail}") from error
+    if "\0" in text:
+        raise FocusError(
+            f"{path}: cannot be read as a CSV text file: it has NUL characters, as a text in UTF-16 without a "
+            "byte-order mark; save it as UTF-8"
+        )
     rows: list[LandmarkRow] = []
     skipped: list[Skip] = []
     seen: set[tuple[str, bytes]] = set()
@@ -103,6 +109,8 @@ def read_landmarks(path: str | Path) -> LandmarkTable:
     for count, (number, cells) in enumerate(_cells(path, text, separator)):
         if count == 0 and _is_header(cells, decimal):
             continue
+        if not (rows or skipped) and cells[0].startswith("#") and len(_trimmed(cells)) - 1 not in _NUMBERS:
+            continue  # a comment; a photo may have such a name
         name = cells[0]
         values, reason = _parse(cells[1:], separator, decimal)
         if not name:
@@ -268,9 +276,9 @@ def _cells(path: Path, text: str, separator: str) -> Iterator[tuple[int, list[st
 
 def _recognise(path: Path, text: str) -> tuple[str, str]:
     """The separator of a table, and its text: the one with which most of its first rows have the right numbers."""
-    hint = re.match(r"sep=([,;\t])\r?\n", text, re.IGNORECASE)  # a line that Excel writes and obeys
+    hint = re.match(r'("?)sep=([,;\t])\1(?:\r\n?|\n)', text, re.IGNORECASE)  # a line that Excel writes and obeys
     if hint:
-        return hint[1], text[hint.end() :]
+        return hint[2], text[hint.end() :]
     lines = islice(io.StringIO(text, newline=None), 10 * _FIRST_ROWS)
     head = [line for line in lines if line.strip()][:_FIRST_ROWS]
     fitting = {separator: sum(_fits(line.split(separator)) for line in head) for separator in _SEPARATORS}
@@ -312,6 +320,9 @@ def _decimal(path: Path, text: str, separator: str) -> str:
 
 
 def _is_header(cells: list[str], decimal: str) -> bool:
+    """Words alone, of which the first does not look like a photo: a row that is not understood is listed."""
+    if PurePosixPath(cells[0]).suffix.lower() in _PHOTO_SUFFIXES:
+        return False
     return len(cells) > 1 and not any(_number(cell, decimal) is not None for cell in cells[1:]) and any(cells[1:])
 
 
@@ -339,12 +350,23 @@ def _parse(cells: Sequence[str], separator: str, decimal: str) -> tuple[NDArray[
         reason = f"{len(cells)} numbers; expected 136 (68 points) or 10 (5 points)"
         if len(cells) <= 1:
             reason += f", with {_SEPARATORS[separator]} between them"
+        elif len(cells) - 1 in _NUMBERS and _number(cells[0], decimal) is None:
+            reason += (
+                "; is there a column before that of the file names, such as the index that pandas writes? Leave it out"
+            )
         return None, reason
     values = [_number(cell, decimal) for cell in cells]
     numbers = [value for value in values if value is not None]
     if len(numbers) < len(values):
         bad = cells[values.index(None)]
-        return None, f"{_short(bad)!r} is not a number" if bad else "a number is missing"
+        if not bad:
+            return None, "a number is missing"
+        reason = f"{_short(bad)!r} is not a number"
+        if re.fullmatch(r"[-+]?[0-9]*,[0-9]+", bad):
+            reason += "; its decimals have a comma, as they may between semicolons or tabs alone: write a point"
+        elif re.fullmatch(r"[a-z_.]+[0-9]*\(.*\)", bad):
+            reason += "; write it without the name of its type, as float(value) or value.item() gives it"
+        return None, reason
     points = np.array(numbers)
     if not np.isfinite(points).all() or np.abs(points).max() > _LARGEST_COORDINATE:
         return None, "a coordinate is not finite or far outside of any photo"

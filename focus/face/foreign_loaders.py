@@ -17,11 +17,11 @@ from torch import Tensor
 from focus import limits
 from focus.arrays import ArrayArchive
 from focus.errors import FocusError
+from focus.face.frames import frame_of, outward_faces
 from focus.face.hdf5 import read_hdf5
 from focus.face.ict_facekit import read_ict_facekit
 from focus.face.matlab import read_matlab
 from focus.face.model import LANDMARK_COUNT, ExpressionPrior, MorphableModel
-from focus.face.units import millimetres_per_unit
 
 Array = NDArray[Any]
 
@@ -68,14 +68,6 @@ def _tensor(
     if not dtype.is_floating_point and not np.array_equal(tensor.numpy(), array):
         raise FocusError(f"{path}: {name}: expected whole numbers within {dtype}, got others")
     return tensor
-
-
-def _outward(vertices: Tensor, faces: Tensor) -> Tensor:
-    """Faces counterclockwise seen from outside: turned round if most look towards the centre."""
-    corners = vertices[faces.long()]
-    normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    away = corners.mean(1) - vertices.mean(0)
-    return faces if float((normals * away).sum()) >= 0 else faces.flip(1)
 
 
 def checked_landmarks(path: Path, landmarks68: Sequence[int] | None, vertex_count: int, why: str = "") -> Tensor:
@@ -148,21 +140,21 @@ def load_basel_hdf5(path: Path, landmarks68: Sequence[int] | None = None) -> Mor
         f"the landmarks of the {_BASEL_2017_VERTICES} vertices of BFM 2017 are known, this has {count}.",
     )
     mean = means["shape"] + means["expression"]
-    unit, notes = millimetres_per_unit(path, mean, landmarks)
-    mean = mean * unit - torch.tensor(_BASEL_CENTRE)
+    frame = frame_of(path, mean, {"shape": bases["shape"], "expression": bases["expression"]}, landmarks)
+    mean = frame.convert(mean) - torch.tensor(_BASEL_CENTRE)
     color_unit = 255.0 if float(means["color"].max()) > 2 else 1.0
     return MorphableModel(
         mean_shape=mean,
-        identity_basis=bases["shape"] * unit,
-        expression_basis=bases["expression"] * unit,
+        identity_basis=frame.convert(bases["shape"]),
+        expression_basis=frame.convert(bases["expression"]),
         mean_albedo=means["color"] / color_unit,
         albedo_basis=bases["color"] / color_unit,
-        faces=_outward(mean, _checked_faces(path, faces, count)),
+        faces=outward_faces(path, mean, _checked_faces(path, faces, count)),
         landmarks68=landmarks,
         landmarks7=torch.tensor(_BASEL_2017_LANDMARKS7) if count == _BASEL_2017_VERTICES else None,
         name=f"Basel Face Model ({path.name})",
         licence="Basel Face Model licence: research only, not to be redistributed",
-        notes=notes,
+        notes=frame.notes,
     )
 
 
@@ -198,21 +190,21 @@ def load_basel_2009(path: Path, landmarks68: Sequence[int] | None = None) -> Mor
 
     landmarks = checked_landmarks(path, landmarks68, count, "the Basel Face Model 2009 comes without landmarks.")
     mean, identity = scaled("shape", 1.0)
-    unit, notes = millimetres_per_unit(path, mean, landmarks, expected=1e-3)
+    frame = frame_of(path, mean, {"shapePC": identity}, landmarks, expected=1e-3)
     mean_albedo, albedo = scaled("tex", 1 / 255)
     faces = _tensor(path, "tl", arrays["tl"], (None, 3), torch.int32) - 1
-    mean = _centred(mean * unit, landmarks)
+    mean = _centred(frame.convert(mean), landmarks)
     return MorphableModel(
         mean_shape=mean,
-        identity_basis=identity * unit,
+        identity_basis=frame.convert(identity),
         expression_basis=torch.zeros(0, count, 3),
         mean_albedo=mean_albedo,
         albedo_basis=albedo,
-        faces=_outward(mean, _checked_faces(path, faces, count)),
+        faces=outward_faces(path, mean, _checked_faces(path, faces, count)),
         landmarks68=landmarks,
         name="Basel Face Model 2009",
         licence="Basel Face Model licence: research only, not to be redistributed",
-        notes=notes,
+        notes=frame.notes,
     )
 
 
@@ -303,19 +295,20 @@ def _from_arrays(
     has_albedo = "mean_albedo" in arrays
     if has_albedo and "albedo" not in arrays:
         raise FocusError(f"{path}: expected the array albedo [Ka, {count}, 3] beside mean_albedo; it is missing")
-    unit, notes = millimetres_per_unit(path, mean, landmarks, unit)
-    mean = mean * unit
+    bases = {key: _tensor(path, key, arrays[key], (None, count, 3)) for key in ("identity", "expression")}
+    frame = frame_of(path, mean, bases, landmarks, unit)
+    mean = frame.convert(mean)
     model = MorphableModel(
         mean_shape=_centred(mean, landmarks),
-        identity_basis=_tensor(path, "identity", arrays["identity"], (None, count, 3)) * unit,
-        expression_basis=_tensor(path, "expression", arrays["expression"], (None, count, 3)) * unit,
+        identity_basis=frame.convert(bases["identity"]),
+        expression_basis=frame.convert(bases["expression"]),
         mean_albedo=_tensor(path, "mean_albedo", arrays["mean_albedo"], (count, 3))
         if has_albedo
         else torch.full((count, 3), 0.5),
         albedo_basis=_tensor(path, "albedo", arrays["albedo"], (None, count, 3))
         if has_albedo
         else torch.zeros(0, count, 3),
-        faces=_outward(mean, faces),
+        faces=outward_faces(path, mean, faces),
         landmarks68=landmarks,
         landmarks7=_tensor(path, "landmarks7", arrays["landmarks7"], (7,), torch.int64)
         if "landmarks7" in arrays
@@ -324,7 +317,7 @@ def _from_arrays(
         name=name,
         licence=licence,
         expression_prior=prior,
-        notes=notes,
+        notes=frame.notes,
     )
     return model if has_albedo else model.with_gaussian_process_albedo()
 

@@ -18,9 +18,9 @@ from focus import limits
 from focus._version import __version__
 from focus.errors import FocusError, FocusWarning
 from focus.face import foreign_loaders as foreign
+from focus.face.frames import frame_of, outward_faces
 from focus.face.ict_facekit import NEUTRAL
 from focus.face.model import LANDMARK_COUNT, ExpressionPrior, MorphableModel
-from focus.face.units import millimetres_per_unit
 from focus.files import check_input, read_input, write_files
 from focus.sealed import DamagedError, open_tensors, parse_object, read_tensors, seal_tensors
 
@@ -127,12 +127,14 @@ def load_own(path: Path, landmarks68: Sequence[int] | None = None) -> MorphableM
         landmarks = foreign.checked_landmarks(path, landmarks68, tensors["mean_shape"].shape[:1].numel())
     arguments: dict[str, Any] = {**tensors, **values, "landmarks68": landmarks}
     model = MorphableModel(**arguments)
-    unit, notes = millimetres_per_unit(path, model.mean_shape, model.landmarks68)
-    if not notes:
+    bases = {key: getattr(model, key) for key in ("identity_basis", "expression_basis")}
+    frame = frame_of(path, model.mean_shape, bases, model.landmarks68)
+    faces = outward_faces(path, model.mean_shape, model.faces)
+    if not frame.notes and faces is model.faces:
         return model
-    for key in ("mean_shape", "identity_basis", "expression_basis"):
-        arguments[key] = arguments[key] * unit
-    return MorphableModel(**{**arguments, "recipe": None, "notes": notes})
+    for key in ("mean_shape", *bases):
+        arguments[key] = frame.convert(arguments[key])
+    return MorphableModel(**{**arguments, "faces": faces, "recipe": None, "notes": frame.notes})
 
 
 def _read_own(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from focus.data.align import Alignment, estimate_alignment, five_from_68
-from focus.data.conventions import check_landmarks, check_order
+from focus.data.conventions import check_contrast, check_landmarks, check_order
 from focus.data.images import image_orientation, read_image
 from focus.errors import FocusError
 
@@ -46,7 +46,8 @@ def open_photo(
 
     Raises:
         FocusError: an unusable image, or landmarks that are not finite, not 68 or 5, not on the photo, mirrored, in
-            another order, or those of the photo as stored and not as shown (EXIF orientation).
+            another order, those of the photo as stored and not as shown (EXIF orientation), or where all is of one
+            colour.
     """
     if isinstance(image, (str, Path)):
         photo, name = read_image(image), name or Path(image).name
@@ -61,13 +62,22 @@ def open_photo(
     check_landmarks(points, photo, orientation, name)
     alignment = estimate_alignment(points if len(points) == 5 else five_from_68(points), image_size)
     check_order(points)
+    check_contrast(points, photo, name)
     crop = torch.from_numpy(alignment.crop_image(photo)).permute(2, 0, 1).float().div(255).contiguous()
     return OpenPhoto(name, photo, points, alignment, crop)
 
 
 def _checked(landmarks: NDArray[np.floating] | Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    given: Any = landmarks
+    if isinstance(given, Tensor):
+        given = given.detach().cpu()
+    if np.ma.is_masked(given):
+        bad = np.flatnonzero(np.ma.getmaskarray(given).reshape(len(given), -1).any(axis=1)).tolist()
+        raise FocusError(f"landmarks: expected numbers that are all known, got masked ones at points {bad}")
+    if np.iscomplexobj(given) or (isinstance(given, Tensor) and given.is_complex()):
+        raise FocusError("landmarks: expected real numbers [68, 2] or [5, 2], got complex ones")
     try:
-        points = np.asarray(landmarks, dtype=np.float64)
+        points = np.array(given, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise FocusError(f"landmarks: expected numbers [68, 2] or [5, 2], got something else ({error})") from error
     if points.shape not in ((68, 2), (5, 2)):

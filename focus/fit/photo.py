@@ -48,6 +48,7 @@ class PhotoFitter:
 
     Raises:
         TypeError: `model` is no `MorphableModel`.
+        FocusError: it has no numbers (device meta).
     """
 
     def __init__(self, model: MorphableModel, settings: FitSettings | None = None) -> None:
@@ -55,6 +56,11 @@ class PhotoFitter:
             raise TypeError(
                 "PhotoFitter: model: expected a MorphableModel (MorphableModel.procedural(), or MorphableModel.load of "
                 f"a file), got {type(model).__name__}"
+            )
+        if model.mean_shape.is_meta:
+            raise FocusError(
+                "PhotoFitter: model: is on the device meta, where tensors have shapes but no numbers; expected a model "
+                "with its numbers, on the CPU or a GPU. Load it there"
             )
         self.settings = settings or FitSettings()
         self._given = model
