@@ -81,9 +81,9 @@ def read_landmarks(path: str | Path) -> LandmarkTable:
     tip, image-left and image-right mouth corner.
 
     Commas, semicolons or tabs are between the cells, the same in all rows; with semicolons and tabs, decimals may have
-    a comma. Integers and decimals are accepted; so are a header row, lines of comments before it (#), empty lines, byte-order marks (of UTF-8 and
-    UTF-16) and either line ending. A row with a wrong count, a missing, non-numeric, infinite or absurd number, without
-    a name, or that repeats another is skipped and listed.
+    a comma. Integers and decimals are accepted; so are a header row, comments (#) in the first rows, empty lines,
+    byte-order marks (of UTF-8 and UTF-16) and either line ending. A row with a wrong count, a missing, non-numeric,
+    infinite or absurd number, without a name, or that repeats another is skipped and listed.
 
     Raises:
         FocusError: the file cannot be read as text or as a table, or no row is usable.
