@@ -74,10 +74,11 @@ def _checked(landmarks: NDArray[np.floating] | Sequence[Sequence[float]]) -> NDA
     if np.ma.is_masked(given):
         bad = np.flatnonzero(np.ma.getmaskarray(given).reshape(len(given), -1).any(axis=1)).tolist()
         raise FocusError(f"landmarks: expected numbers that are all known, got masked ones at points {bad}")
-    if np.iscomplexobj(given) or (isinstance(given, Tensor) and given.is_complex()):
-        raise FocusError("landmarks: expected real numbers [68, 2] or [5, 2], got complex ones")
     try:
-        points = np.array(given, dtype=np.float64)
+        array = np.asarray(given)
+        if array.dtype.kind == "c":
+            raise FocusError("landmarks: expected real numbers [68, 2] or [5, 2], got complex ones")
+        points = np.array(array, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise FocusError(f"landmarks: expected numbers [68, 2] or [5, 2], got something else ({error})") from error
     if points.shape not in ((68, 2), (5, 2)):
