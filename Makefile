@@ -5,8 +5,8 @@
 # make torture      kills, a full disk, flipped bits, hostile files for TORTURE_MINUTES (12) in all; docs/reliability.md
 #
 # make test-plain     every command in an environment without extras, on the example
-# make test-lowest    tests with the lowest versions of everything but torch (scripts/lowest.txt)
-# make test-newest    tests with NEWEST_TORCH; where that is a CUDA build, 6 GB
+# make test-lowest    tests of all that is not torch, with the lowest versions of everything but torch (scripts/lowest.txt)
+# make test-newest    tests of all that is torch, with NEWEST_TORCH; where that is a CUDA build, 6 GB
 # make test-archive   source distribution and wheel from a copy of the files without git's folder
 #
 # All need python >= 3.10 with venv, g++ and make, and set up everything else in folders of their own. PYTHON and TORCH can be overridden:
@@ -24,6 +24,11 @@ FUZZ_FUNCTIONS ?= build_topology $(foreach op,rasterize interpolate render antia
 
 # What tests need to run with a torch and libraries of other versions; what only compilers and processes show is left to `make test`.
 SUBSET := -m "not slow" -k "not emulated"
+tests = $(foreach name,$(1),$(wildcard python_tests/test_$(name).py))
+# Whose results follow from torch, and whose do not.
+TORCH_TESTS := $(call tests,caller_state face_model face_renderer fit_* losses nets_* ops_* reconstruction train_*)
+LIBRARY_TESTS := $(filter-out $(call tests,build_cuda caller_state experiment layout ops_* readme sanitizers torture train_c* train_t*), \
+	$(call tests,*))
 TEST_TOOLS := pytest hypothesis expecttest pybind11 cmake ninja
 NEW_ENVIRONMENT = PYTHON="$(PYTHON)" TORCH="$(TORCH)" bash scripts/new_environment.sh
 # Not of git: in an unpacked archive there is none.
@@ -55,13 +60,13 @@ test-lowest: build/wheel/ready
 	$(NEW_ENVIRONMENT) build/lowest
 	build/lowest/bin/pip install --quiet --constraint scripts/lowest.txt "$$(echo build/wheel/*.whl)[all]" $(TEST_TOOLS)
 	build/lowest/bin/pip check
-	build/lowest/bin/pytest $(SUBSET) $(PYTEST_ARGUMENTS)
+	build/lowest/bin/pytest $(SUBSET) $(LIBRARY_TESTS) $(PYTEST_ARGUMENTS)
 
 test-newest: TORCH = $(NEWEST_TORCH)
 test-newest: build/wheel/ready
 	$(NEW_ENVIRONMENT) build/newest
 	build/newest/bin/pip install --quiet "$$(echo build/wheel/*.whl)[all]" $(TEST_TOOLS)
-	build/newest/bin/pytest $(SUBSET) $(PYTEST_ARGUMENTS)
+	build/newest/bin/pytest $(SUBSET) $(TORCH_TESTS) $(PYTEST_ARGUMENTS)
 	rm -rf build/newest
 
 test-archive: build/venv/ready
