@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO, TypeVar, cast
+from typing import Any, Protocol, TextIO, TypeVar, cast
 
 import tyro
 from rich.console import Console, RenderableType
@@ -62,6 +62,12 @@ class Outcome:
         return 0 if good else NOTHING_WRITTEN
 
 
+class SoFar(Protocol):
+    """What has been done until now. A class: tyro 0.9 cannot read the type of a callable."""
+
+    def __call__(self) -> Outcome: ...
+
+
 @dataclass
 class Command:
     """Base of all commands."""
@@ -70,7 +76,7 @@ class Command:
     """Print one JSON object on standard output, everything else on standard error."""
     called: tyro.conf.Suppress[tyro.conf.Fixed[str]] = field(default="", init=False, repr=False, compare=False)
     """Name of the command, after ``focus``."""
-    so_far: tyro.conf.Suppress[tyro.conf.Fixed[Callable[[], Outcome]]] = field(
+    so_far: tyro.conf.Suppress[tyro.conf.Fixed[SoFar]] = field(
         default_factory=lambda: Outcome, init=False, repr=False, compare=False
     )
     """What is done already, for the report of a run that is cut short. Commands with long loops set it."""
