@@ -10,8 +10,10 @@ from typing import Annotated
 
 import tyro
 
+from focus import limits
 from focus.cli.command import Command, Outcome, bars, parse_as, say
 from focus.cli.faces import PROCEDURAL, load_face, photo_outcome, photo_progress
+from focus.files import check_input
 from focus.fit import FitReport, FitSettings, run
 
 
@@ -34,6 +36,7 @@ class Fit(Command):
     def run(self) -> Outcome:
         """Fits all photos; one that fails is skipped."""
         started = time.monotonic()
+        check_input(self.landmarks, limits.TABLE_FILE)  # before the model is built, which takes seconds
         model = load_face(self.model)
         say(f"face model: {model.name} ({model.licence})")
         report = FitReport()

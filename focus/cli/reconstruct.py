@@ -13,7 +13,7 @@ from focus import limits
 from focus.cli.command import Command, Outcome, bars, parse_as, say
 from focus.cli.faces import load_face, photo_outcome, photo_progress
 from focus.eval.misfit import MisfitPrior
-from focus.files import digest_input
+from focus.files import check_input, digest_input
 from focus.fit.folder import FitReport, reconstruct_photos
 from focus.reconstructor import Reconstructor
 from focus.train.run import pick_device
@@ -45,6 +45,7 @@ class Reconstruct(Command):
     def run(self) -> Outcome:
         """Reconstructs all photos; one that fails is skipped."""
         started = time.monotonic()
+        check_input(self.landmarks, limits.TABLE_FILE)  # before networks are read
         model = None if self.model is None else load_face(self.model)
         misfit = None if self.misfit is None else MisfitPrior.load(self.misfit)
         device = pick_device(self.device)
