@@ -21,7 +21,7 @@ from focus.fit import FitReport, FitSettings, run
 class Fit(Command):
     """Reconstruct the faces of photos without a trained network."""
 
-    photos: tyro.conf.Positional[tuple[Path, ...]]
+    photos: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Photos, or folders, of which the photos in the landmark file are taken."""
     landmarks: Path
     """CSV file: photo, then x and y of 68 iBUG points, or of 5: eye centres, nose tip, mouth corners."""

@@ -23,7 +23,7 @@ from focus.train.run import pick_device
 class Reconstruct(Command):
     """Reconstruct the faces of photos with a trained network."""
 
-    photos: tyro.conf.Positional[tuple[Path, ...]]
+    photos: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Photos, or folders, of which the photos in the landmark file are taken."""
     checkpoint: Path
     """Written by focus train, or exported."""

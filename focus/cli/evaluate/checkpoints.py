@@ -28,7 +28,7 @@ from focus.train.run import pick_device
 class Checkpoints(Command):
     """Score trained networks on synthetic test faces, where the truth is known."""
 
-    checkpoints: tyro.conf.Positional[tuple[Path, ...]]
+    checkpoints: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Checkpoints to score, with the mask rule of the method that each was trained by."""
     seed: Annotated[int, SEED] = 0
     """Of the test faces."""

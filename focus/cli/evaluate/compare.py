@@ -21,7 +21,7 @@ from focus.report.results import write_json, write_text
 class Compare(Command):
     """Tables with intervals out of files of results, of any number of runs."""
 
-    results: tyro.conf.Positional[tuple[Path, ...]]
+    results: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Files of results (results.jsonl)."""
     reference: str | None = None
     """Method that the others are compared with, picture by picture; by default the first."""

@@ -34,7 +34,7 @@ from focus.train.run import pick_device
 class Misfit(Command):
     """Estimate what a network gets wrong about every face, and test taking it off (FOCUS-MP)."""
 
-    checkpoints: tyro.conf.Positional[tuple[Path, ...]]
+    checkpoints: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Trained networks; a prior is estimated and tested for each."""
     faces: Annotated[int, COUNT] = 1000
     """To estimate from."""

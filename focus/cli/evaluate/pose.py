@@ -26,7 +26,7 @@ from focus.report.results import write_json
 class Pose(Command):
     """Errors over the yaw of the face, with and without something in front of it."""
 
-    results: tyro.conf.Positional[tuple[Path, ...]]
+    results: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Files of results (results.jsonl)."""
     subset: str = "general"
     """Of the test set; large_pose has faces at all angles."""

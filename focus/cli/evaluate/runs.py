@@ -22,7 +22,7 @@ _RUN_FILES = ("metrics.json", "per_image.json")
 class Runs(Command):
     """One table, and the claims, over several runs of the demo."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Folders of focus demo."""
     out: Path | None = None
     """Folder for metrics.json and results.md."""
