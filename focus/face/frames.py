@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -62,7 +63,7 @@ def frame_of(
         FocusError: the unit is none that is known, vertices are where no face has any, or the face is mirrored.
     """
     unit, notes = millimetres_per_unit(path, mean, landmarks68, expected)
-    points = mean[torch.as_tensor(landmarks68, dtype=torch.int64)].double()
+    points = mean[torch.as_tensor(landmarks68, dtype=torch.int64, device=mean.device)].double()
     eyes_apart = float((points[_RIGHT_CORNER] - points[_LEFT_CORNER]).norm())
     _check_extent(path, mean, bases, eyes_apart)
     axes, signs, turned = _axes(path, points, eyes_apart)
@@ -90,14 +91,14 @@ def outward_faces(path: Path, vertices: Tensor, faces: Tensor) -> Tensor:
 def _check_extent(path: Path, mean: Tensor, bases: dict[str, Tensor], eyes_apart: float) -> None:
     reach = _FARTHEST * eyes_apart
     extent = float((mean.amax(0).double() - mean.amin(0).double()).max())
-    if torch.tensor(extent).isfinite() and extent > reach:
+    if math.isfinite(extent) and extent > reach:
         raise FocusError(
             f"{path}: its vertices are up to {extent:.4g} apart, and the outer corners of its eyes {eyes_apart:.4g}; "
             "expected a face, perhaps with its head and shoulders. Remove the vertices that are far away"
         )
     for name, basis in bases.items():
         farthest = float(basis.abs().max()) if basis.numel() else 0.0
-        if torch.tensor(farthest).isfinite() and farthest > reach:
+        if math.isfinite(farthest) and farthest > reach:
             raise FocusError(
                 f"{path}: {name}: moves a vertex by {farthest:.4g} at a coefficient of 1, and the outer corners of the "
                 f"eyes are {eyes_apart:.4g} apart; expected displacements of a face, in the unit of its mean"
