@@ -14,8 +14,6 @@ _EYE_CORNERS = (36, 45)
 """The outer ones, among the 68 landmarks."""
 _PLAUSIBLE = (60.0, 140.0)
 """Millimetres between them. In grown-ups and their models it is 80 to 110, in small children 65 and more."""
-_POSSIBLE = (20.0, 300.0)
-"""Also drawn and carved heads; no other unit makes a face look as if it were one of them."""
 _UNITS = {1.0: "millimetres", 10.0: "centimetres", 1e3: "metres", 1e-3: "micrometres"}
 
 
@@ -44,11 +42,6 @@ def millimetres_per_unit(
     apart = (
         f"the outer corners of its eyes (landmarks {_EYE_CORNERS[0]} and {_EYE_CORNERS[1]}) are {distance:.4g} apart"
     )
-    if factor is None and _POSSIBLE[0] <= expected * distance <= _POSSIBLE[1]:
-        note = (
-            f"{path}: {apart}, {expected * distance:.1f} mm; in people it is about 90: is the unit of the model right?"
-        )
-        return expected, (note,)
     if factor is None:
         raise FocusError(
             f"{path}: in which unit is this face? {apart[0].upper()}{apart[1:]}; expected about 90 mm "
