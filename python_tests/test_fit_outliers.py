@@ -44,7 +44,7 @@ def test_lighting_is_found_again(model: MorphableModel, hidden: bool) -> None:
     if hidden:
         target[:, :, :, 60:] = torch.tensor([0.1, 0.5, 0.2])[None, :, None, None]  # a third of the face
     lighting = solve_lighting(
-        target, rendering, model.albedo(parameters.albedo), model.topology, torch.ones(1, 1, SIZE, SIZE)
+        target, rendering, model.albedo(parameters.albedo), model.faces, torch.ones(1, 1, SIZE, SIZE)
     )
     assert lighting.shape == (1, 3, 9)
     seen = rendering.mask.clone()
@@ -58,7 +58,7 @@ def test_lighting_is_found_again(model: MorphableModel, hidden: bool) -> None:
 def test_lighting_without_a_pixel_is_the_prior(model: MorphableModel) -> None:
     parameters, rendering = render(model, side_light())
     lighting = solve_lighting(
-        rendering.image, rendering, model.albedo(parameters.albedo), model.topology, torch.zeros(1, 1, SIZE, SIZE)
+        rendering.image, rendering, model.albedo(parameters.albedo), model.faces, torch.zeros(1, 1, SIZE, SIZE)
     )
     torch.testing.assert_close(lighting, ambient_lighting(1))
 
@@ -68,7 +68,7 @@ def test_untrusted_pixels_do_not_count(model: MorphableModel) -> None:
     target, weight = rendering.image.clone(), torch.ones(1, 1, SIZE, SIZE)
     target[..., :48] = 0
     weight[..., :48] = 0
-    arguments = (rendering, model.albedo(parameters.albedo), model.topology, weight)
+    arguments = (rendering, model.albedo(parameters.albedo), model.faces, weight)
     torch.testing.assert_close(solve_lighting(target, *arguments), solve_lighting(rendering.image, *arguments))
 
 

@@ -55,6 +55,24 @@ def harmonics(normals: Tensor) -> Tensor:
     )
 
 
+def harmonics_gradient(normals: Tensor) -> Tensor:
+    """Derivatives of `harmonics` by the normal, as polynomials: ``[..., 3]`` to ``[..., 9, 3]``."""
+    x, y, z = normals.unbind(-1)
+    zero, one = torch.zeros_like(x), torch.ones_like(x)
+    rows = (
+        (zero, zero, zero),
+        (zero, -_Y1 * one, zero),
+        (zero, zero, _Y1 * one),
+        (-_Y1 * one, zero, zero),
+        (_Y2 * y, _Y2 * x, zero),
+        (zero, -_Y2 * z, -_Y2 * y),
+        (zero, zero, 6 * _Y20 * z),
+        (-_Y2 * z, zero, -_Y2 * x),
+        (_Y2 * x, -_Y2 * y, zero),
+    )
+    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+
+
 def ambient_lighting(
     batch_size: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
 ) -> Tensor:

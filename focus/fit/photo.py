@@ -9,11 +9,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
 from focus.errors import FocusError
 from focus.face import Camera, FaceParameters, MorphableModel
 from focus.face.contour import LandmarkLocator
 from focus.fit.crop import open_photo
+from focus.fit.gauss_newton import SurfaceBasis
 from focus.fit.landmarks import LandmarkFit, LandmarkObservation, initial_pose
 from focus.fit.photometric import PhotometricFit
 from focus.fit.region import crop_model, face_region
@@ -34,9 +36,10 @@ less than 0.1."""
 class PhotoFitter:
     """Fits photos with one face model, by analysis by synthesis.
 
-    Pose from landmarks in closed form; pose, identity and expression from landmarks (Levenberg-Marquardt); then descent
-    on colours, landmarks and priors, first at half the size, alternating with linear least squares for the light and
-    with an estimate of the pixels that are not the face. What counts as noise there shrinks as the fit improves.
+    Pose from landmarks in closed form; pose, identity and expression from landmarks (Levenberg-Marquardt); then
+    second-order steps on colours, landmarks and priors, first at half the size, alternating with linear least squares
+    for the light and with an estimate of the pixels that are not the face. What counts as noise there shrinks as the
+    fit improves.
 
     Args:
         model: any, also one that changes from photo to photo; a model without albedo gets a synthetic one
@@ -74,6 +77,7 @@ class PhotoFitter:
         self.region = face_region(self.model)
         self._cropped = crop_model(self.model, self.region)
         self._locator = LandmarkLocator(self._cropped)
+        self._basis = SurfaceBasis(self._cropped)
 
     @property
     def steps(self) -> int:
@@ -118,6 +122,7 @@ class PhotoFitter:
         parameters = self._fit_landmarks(observation, Camera(size), expression_sigma)
         first, last = settings.first_sigma, settings.last_sigma
         middle = (first * last) ** 0.5
+        visible: Tensor | None = None
         coarse_size = max(size // 2, min(size, _SMALLEST_COARSE))
         if settings.coarse_steps:
             coarse = PhotometricFit(
@@ -128,10 +133,15 @@ class PhotoFitter:
                 expression_sigma,
                 settings,
                 notify,
+                self._basis,
             )
-            parameters = coarse.descend(parameters, settings.coarse_steps, (first, middle)).parameters
-        fine = PhotometricFit(self._cropped, self._locator, target, observation, expression_sigma, settings, notify)
-        face = fine.descend(parameters, settings.fine_steps, (middle, last))
+            found = coarse.descend(parameters, settings.coarse_steps, (first, middle))
+            parameters = found.parameters
+            visible = F.interpolate(found.visible, size=target.shape[2:], mode="bilinear")
+        fine = PhotometricFit(
+            self._cropped, self._locator, target, observation, expression_sigma, settings, notify, self._basis
+        )
+        face = fine.descend(parameters, settings.fine_steps, (middle, last), visible)
         return Reconstruction(
             model=self.model,
             parameters=face.parameters,

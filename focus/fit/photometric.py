@@ -1,4 +1,4 @@
-"""Descent on colours, landmarks and priors together, alternating with lighting and mask."""
+"""Second-order descent on colours, landmarks and priors together, alternating with lighting and mask."""
 
 from __future__ import annotations
 
@@ -9,25 +9,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from focus import ops
-from focus.face import FaceParameters, MorphableModel, Renderer
+from focus.face import FaceParameters, MorphableModel, Renderer, Rendering
 from focus.face.contour import LandmarkLocator
 from focus.face.renderer import draw
+from focus.fit.gauss_newton import (
+    POSE_COUNT,
+    PlacedFace,
+    SurfaceBasis,
+    bounded_steps,
+    color_jacobian,
+    sample_pixels,
+)
 from focus.fit.landmarks import OUTLIER_DEVIATION, LandmarkObservation
-from focus.fit.lighting import solve_lighting
+from focus.fit.lighting import lighting_prior, solve_lighting
 from focus.fit.outliers import prior_log_odds, sigma_factor, visible_probability, without_specks
 from focus.fit.settings import FitSettings
 
-_LEARNING_RATES = {
-    "identity": 0.04,
-    "expression": 0.02,
-    "albedo": 0.06,
-    "rotation": 0.004,
-    "translation": 0.4,
-    "lighting": 0.02,
-}
-_LAST_RATE = 0.1
-"""The learning rates fall linearly to this fraction."""
+_SAMPLE = 2500
+"""Pixels in a Gauss-Newton matrix."""
+_LEAST_DIFFERENCE = 0.02
+"""Colour differences below are squared, those above count by their length."""
+_DAMPING, _MORE, _LESS = 0.03, 5.0, 1 / 3
+"""Of the diagonal of the matrix: at the start, its factor after a step that led uphill, and after another one."""
 
 _UPPER, _LOWER = (61, 62, 63, 37, 38, 43, 44), (67, 66, 65, 41, 40, 47, 46)
 """Landmarks that face each other across the mouth and the eyes."""
@@ -66,6 +69,7 @@ class PhotometricFit:
         expression_sigma: standard deviation a priori of the expression coefficients.
         settings: weights.
         notify: called after each step.
+        basis: of the model, where it is at hand.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class PhotometricFit:
         expression_sigma: float,
         settings: FitSettings,
         notify: Callable[[], None] = lambda: None,
+        basis: SurfaceBasis | None = None,
     ) -> None:
         self.model, self.locator, self.target, self.observation = model, locator, target, observation
         self.expression_sigma, self.settings, self.notify = expression_sigma, settings, notify
@@ -84,14 +89,27 @@ class PhotometricFit:
         self._blending_renderer = Renderer(model, target.shape[-1], antialias=settings.antialias)
         self._gap = lip_and_lid_gaps(model, model.mean_shape[None])
         self._fields = torch.cat([sigma_factor(model), prior_log_odds(model)], dim=1)[None]  # [1, V, 2]
+        self.basis = SurfaceBasis(model) if basis is None else basis
+        self._faces = model.faces.long()
+        self._gradient = _gradient(target[0])  # [3, 2, S, S]
+        counts = model.identity_count, model.expression_count, model.albedo_count
+        parts = [(6, 0.0), (counts[0], 1.0), (counts[1], expression_sigma**-2), (counts[2], 1.0), (27, 0.0)]
+        self._precision = torch.cat([torch.full((n,), value, dtype=torch.float64) for n, value in parts]).to(
+            target.device
+        )
+        self._lower = torch.full_like(self._precision, -torch.inf)
+        self._upper = torch.full_like(self._precision, torch.inf)
+        if model.expression_prior == "unit_interval":
+            part = slice(6 + counts[0], 6 + counts[0] + counts[1])
+            self._lower[part], self._upper[part] = 0, 1
 
     def estimate(self, parameters: FaceParameters, sigma: float, visible: Tensor | None = None) -> FittedFace:
         """Lighting and mask for given shape, pose and albedo: the closed-form half of the alternation.
 
         Args:
-            parameters: B = 1; the lighting in it is not used.
+            parameters: B fits of the photo; the lighting in them is not used.
             sigma: colour difference that is called noise.
-            visible: ``[1, 1, S, S]``, the last mask; None: the middle of the face counts most.
+            visible: ``[B, 1, S, S]``, the last masks; None: the middle of the face counts most.
         """
         with torch.no_grad():
             rendering = self.renderer(parameters)
@@ -100,44 +118,57 @@ class PhotometricFit:
             factor, log_odds = torch.where(rendering.face_index[:, None] >= 0, fields[:, :1], 1), fields[:, 1:]
             trust = torch.sigmoid(2 * log_odds) if visible is None else visible
             albedo = self.model.albedo(parameters.albedo)
-            lighting = solve_lighting(self.target, rendering, albedo, self.model.topology, rendering.mask * trust)
+            lighting = solve_lighting(self.target, rendering, albedo, self.model.faces, rendering.mask * trust)
             parameters = replace(parameters, lighting=lighting)
             image = self.renderer(parameters).image
-            visible = visible_probability(
-                self.target, image, rendering.mask, sigma * factor, self.settings.cutoff, log_odds
-            )
-            return FittedFace(parameters, image, rendering.mask, visible)
+            found = [
+                visible_probability(
+                    self.target,
+                    image[b, None],
+                    rendering.mask[b, None],
+                    sigma * factor[b, None],
+                    self.settings.cutoff,
+                    log_odds[b, None],
+                )
+                for b in range(len(image))
+            ]
+            return FittedFace(parameters, image, rendering.mask, torch.cat(found))
 
-    def descend(self, start: FaceParameters, steps: int, sigmas: tuple[float, float]) -> FittedFace:
-        """Adam on all parameters, with new lighting and a new mask every few steps.
+    def descend(
+        self, start: FaceParameters, steps: int, sigmas: tuple[float, float], visible: Tensor | None = None
+    ) -> FittedFace:
+        """Levenberg-Marquardt on all parameters, with new lighting and a new mask every few steps.
 
         Args:
-            start: B = 1.
-            steps: number of descent steps.
+            start: B fits of the photo, each with a mask of its own.
+            steps: number of steps, those included that are taken back since they led uphill.
             sigmas: of the first and of the last mask.
+            visible: ``[B, 1, S, S]``, masks to start from; None: see `estimate`.
         """
-        variables = {name: value.clone().requires_grad_() for name, value in start.items()}
-        parameters = FaceParameters(**variables)
-        groups = [{"params": [variables[name]], "lr": rate} for name, rate in _LEARNING_RATES.items()]
-        optimizer = torch.optim.Adam(groups, betas=(0.8, 0.95))
-        visible: Tensor | None = None  # by the last mask,
-        trusted = torch.ones_like(self.target[:, :1])  # and what the colours are weighed with
-        for step in range(steps):
-            progress = step / steps
-            if visible is None or step % self.settings.mask_every == 0:
-                estimate = self.estimate(parameters.detach(), sigmas[0] * (sigmas[1] / sigmas[0]) ** progress, visible)
-                visible, trusted = estimate.visible, self._continued(estimate)
-                variables["lighting"].data.copy_(estimate.parameters.lighting)
-            for group, rate in zip(optimizer.param_groups, _LEARNING_RATES.values(), strict=True):
-                group["lr"] = rate * (1 - (1 - _LAST_RATE) * progress)
-            optimizer.zero_grad()
-            torch.autograd.backward(self.energy(parameters, trusted))
-            optimizer.step()
-            if self.model.expression_prior == "unit_interval":
-                variables["expression"].data.clamp_(0, 1)
-            self.notify()
-        face = self.estimate(parameters.detach(), sigmas[1], visible)
-        return replace(face, visible=without_specks(face.visible, face.face))
+        with torch.no_grad():
+            parameters = start
+            damping = torch.full((len(start),), _DAMPING, dtype=torch.float64, device=self.target.device)
+            for step in range(steps):
+                if step % self.settings.mask_every == 0:
+                    estimate = self.estimate(parameters, sigmas[0] * (sigmas[1] / sigmas[0]) ** (step / steps), visible)
+                    parameters, visible = estimate.parameters, estimate.visible
+                    trusted = self._continued(estimate)
+                    current, system = self._energies(parameters, trusted), None
+                if system is None:
+                    system = self._systems(parameters, current[1], trusted)
+                moved = self._moved(parameters, *system, damping)
+                trial = self._energies(moved, trusted)
+                better = trial[0] <= current[0]
+                damping = torch.where(better, damping * _LESS, damping * _MORE)
+                if bool(better.all()):
+                    parameters, current, system = moved, trial, None
+                elif bool(better.any()):
+                    parameters = _chosen(better, moved, parameters)
+                    current, system = self._energies(parameters, trusted), None
+                self.notify()
+        face = self.estimate(parameters, sigmas[1], visible)
+        cleaned = [without_specks(v[None], f[None]) for v, f in zip(face.visible, face.face, strict=True)]
+        return replace(face, visible=torch.cat(cleaned))
 
     def _continued(self, face: FittedFace) -> Tensor:
         """The mask, beyond the outline like the pixels inside it where the outline is to be moved by colours."""
@@ -147,19 +178,153 @@ class PhotometricFit:
         return torch.where(face.face > 0, face.visible, around)
 
     def energy(self, parameters: FaceParameters, visible: Tensor) -> Tensor:
-        """Minus the logarithm of the posterior, up to a constant; a scalar."""
+        """Minus the logarithm of the posterior, up to a constant: ``[B]``."""
+        return self._energies(parameters, visible)[0]
+
+    def _energies(self, parameters: FaceParameters, visible: Tensor) -> tuple[Tensor, Rendering]:
         rendering = self._blending_renderer(parameters)
-        pixel = ops.masked_photometric_loss(self.target, rendering.image, rendering.mask * visible)
-        landmarks = self.locator(rendering.vertices, parameters.rotation, rendering.screen_vertices[..., :2])[0]
-        deviation = self.observation.residual(landmarks).norm(dim=1)
-        landmark = F.huber_loss(deviation, torch.zeros_like(deviation), reduction="sum", delta=OUTLIER_DEVIATION)
-        # Blend shapes that close an open mouth push the lower lip through the upper one where it is not open. With five
-        # landmarks nothing but the colours would be against it, and they may like it.
-        gap = lip_and_lid_gaps(self.model, rendering.vertices)
-        overlap = (F.relu(self._gap.clamp(max=0) - gap - _OVERLAP) / _OVERLAP_SIGMA).square().sum()
+        weight = rendering.mask * visible
+        length = (self.target - rendering.image).square().sum(dim=1, keepdim=True)
+        # The length of a difference, rounded off near 0.
+        length = torch.where(
+            length > _LEAST_DIFFERENCE**2,
+            length.clamp(min=_LEAST_DIFFERENCE**2).sqrt(),
+            length / (2 * _LEAST_DIFFERENCE) + _LEAST_DIFFERENCE / 2,
+        )
+        pixel = (weight * length).flatten(1).sum(dim=1) / weight.flatten(1).sum(dim=1).clamp(min=1)
+        landmarks = self.locator(rendering.vertices, parameters.rotation, rendering.screen_vertices[..., :2])
+        deviation = torch.stack([self.observation.residual(points).norm(dim=1) for points in landmarks])
+        landmark = F.huber_loss(deviation, torch.zeros_like(deviation), reduction="none", delta=OUTLIER_DEVIATION)
+        overlap = self._overlap(rendering.vertices).square().sum(dim=1)
         expression = parameters.expression / self.expression_sigma
-        prior = sum(value.square().sum() for value in (parameters.identity, expression, parameters.albedo))
-        return self.settings.pixel_weight * pixel + landmark + 0.5 * (prior + overlap)
+        prior = sum(value.square().sum(dim=1) for value in (parameters.identity, expression, parameters.albedo))
+        energy = self.settings.pixel_weight * pixel + landmark.sum(dim=1) + 0.5 * (prior + overlap)
+        return energy, rendering
+
+    def _overlap(self, vertices: Tensor) -> Tensor:
+        """By how much lips and lids have passed each other, in standard deviations, ``[B, 7]``.
+
+        Blend shapes that close an open mouth push the lower lip through the upper one where it is not open. With five
+        landmarks nothing but the colours would be against it, and they may like it.
+        """
+        return F.relu(self._gap.clamp(max=0) - lip_and_lid_gaps(self.model, vertices) - _OVERLAP) / _OVERLAP_SIGMA
+
+    def _systems(self, parameters: FaceParameters, rendering: Rendering, visible: Tensor) -> tuple[Tensor, Tensor]:
+        """Gauss-Newton matrices ``[B, K, K]`` and gradients ``[B, K]`` of the energies, float64."""
+        albedo = self.model.albedo(parameters.albedo)
+        ends, fractions = self.locator.locate(rendering.vertices, parameters.rotation)
+        overlap = self._overlap(rendering.vertices)
+        systems = []
+        for b in range(len(parameters)):
+            face = PlacedFace.of(
+                rendering.vertices[b], parameters.rotation[b], parameters.translation[b], self.renderer.camera
+            )
+            matrix, slope = self._color_system(face, rendering, visible, parameters, albedo, b)
+            count = POSE_COUNT + self.basis.shape.shape[2]
+            rows, values = self._landmark_rows(face, ends[b], fractions[b])
+            gaps = (
+                self.basis.shape[self.model.landmarks68[list(_LOWER)], 1]
+                - self.basis.shape[self.model.landmarks68[list(_UPPER)], 1]
+            )
+            rows = torch.cat([rows, F.pad(gaps * (overlap[b] > 0)[:, None] / _OVERLAP_SIGMA, (POSE_COUNT, 0)).double()])
+            values = torch.cat([values, overlap[b].double()])
+            matrix[:count, :count] += rows.T @ rows
+            slope[:count] += rows.T @ values
+            systems.append((matrix, slope))
+        matrices, slopes = (torch.stack(part) for part in zip(*systems, strict=True))
+        if self.settings.antialias:
+            return matrices + torch.diag(self._precision), self._exact_slopes(parameters, visible)
+        return matrices + torch.diag(self._precision), slopes + self._precision * _packed(parameters)
+
+    def _exact_slopes(self, parameters: FaceParameters, visible: Tensor) -> Tensor:
+        """Gradients of the energies, ``[B, K]`` float64: also of the outline, which no point on the surface has."""
+        variables = {name: value.clone().requires_grad_() for name, value in parameters.items()}
+        with torch.enable_grad():
+            energy = self.energy(FaceParameters(**variables), visible).sum()
+            gradients = torch.autograd.grad(energy, list(variables.values()))
+        return _packed(FaceParameters(*gradients))
+
+    def _color_system(
+        self,
+        face: PlacedFace,
+        rendering: Rendering,
+        visible: Tensor,
+        parameters: FaceParameters,
+        albedo: Tensor,
+        b: int,
+    ) -> tuple[Tensor, Tensor]:
+        weight = visible[b, 0] * (rendering.face_index[b] >= 0)
+        sample = sample_pixels(weight, rendering.face_index[b], rendering.screen_vertices[b], self._faces, _SAMPLE)
+        difference = (self.target[0] - rendering.image[b]).flatten(1)[:, sample.pixels].T  # [N, 3]
+        trust = weight.flatten()[sample.pixels]
+        trust = self.settings.pixel_weight * trust / trust.sum().clamp(min=1e-9)
+        trust = trust / difference.norm(dim=1).clamp(min=_LEAST_DIFFERENCE)
+        # The mean of the gradients of photo and rendering is right to second order (ESM; Malis 2004): one step in place
+        # of two or three. Where a neighbour is not drawn, the rendering has none.
+        inside = F.avg_pool2d(rendering.mask[b], 3, stride=1, padding=1) > 1 - 1e-3
+        mean = torch.where(inside, (self._gradient + _gradient(rendering.image[b])) / 2, self._gradient)
+        gradient = mean.flatten(2)[:, :, sample.pixels].permute(2, 0, 1)  # [N, 3, 2]
+        jacobian = color_jacobian(
+            face, sample, gradient, rendering.normals[b], albedo[b], parameters.lighting[b], self.basis
+        )
+        jacobian = (trust.sqrt()[:, None, None] * jacobian).flatten(0, 1)
+        weighed = (trust.sqrt()[:, None] * difference).flatten()
+        matrix, slope = (jacobian.T @ jacobian).double(), (jacobian.T @ weighed).double()
+        precision, mean = lighting_prior(slope)
+        part = slice(len(slope) - mean.numel(), len(slope))
+        precision = precision * trust.sum().double()
+        matrix[part, part] += precision
+        slope[part] += precision @ (parameters.lighting[b].double() - mean).flatten()
+        return matrix, slope
+
+    def _landmark_rows(self, face: PlacedFace, ends: Tensor, fractions: Tensor) -> tuple[Tensor, Tensor]:
+        """Derivatives ``[2 N, 6 + K]`` and residuals ``[2 N]`` of the landmarks, times the roots of their weights."""
+        share = torch.stack([1 - fractions, fractions], dim=1)  # [68, 2]
+        points = (share[..., None] * face.placed[ends]).sum(dim=1)
+        residual = self.observation.residual(self.renderer.camera.project(points[None])[0, :, :2])
+        slopes = face.screen_derivative(points)[:, :, None, :] * share[:, None, :, None]
+        jacobian = face.pull_back(slopes, ends, self.basis)  # [68, 2, K]
+        selection = (self.observation.selection / self.observation.sigma[:, None]).to(jacobian)
+        jacobian = torch.einsum("np,pik->nik", selection, jacobian)
+        root = (OUTLIER_DEVIATION / residual.norm(dim=1).clamp(min=OUTLIER_DEVIATION)).sqrt()[:, None]
+        return (root[..., None] * jacobian).flatten(0, 1).double(), (root * residual).flatten().double()
+
+    def _moved(self, parameters: FaceParameters, matrices: Tensor, slopes: Tensor, damping: Tensor) -> FaceParameters:
+        """The parameters after a damped step inside the bounds."""
+        unknowns = _packed(parameters)
+        diagonal = matrices.diagonal(dim1=1, dim2=2)
+        damped = matrices + torch.diag_embed(damping[:, None] * diagonal + 1e-9)
+        step = bounded_steps(damped, slopes, self._lower - unknowns, self._upper - unknowns)
+        sizes = [
+            3,
+            3,
+            *(value.shape[1] for value in (parameters.identity, parameters.expression, parameters.albedo)),
+            27,
+        ]
+        rotation, translation, identity, expression, albedo, lighting = (
+            part.to(parameters.identity) for part in torch.split(unknowns + step, sizes, dim=1)
+        )
+        return FaceParameters(identity, expression, albedo, rotation, translation, lighting.view(-1, 3, 9))
+
+
+def _gradient(image: Tensor) -> Tensor:
+    """By x and y, by central differences: ``[C, H, W]`` to ``[C, 2, H, W]``."""
+    return torch.stack(torch.gradient(image, dim=(2, 1)), dim=1)
+
+
+def _chosen(first: Tensor, one: FaceParameters, other: FaceParameters) -> FaceParameters:
+    """The faces of one batch where `first`, ``[B]``, says so, and else of the other."""
+    values = dict(other.items())
+    return FaceParameters(
+        **{name: torch.where(first.view(-1, *(1,) * (v.dim() - 1)), v, values[name]) for name, v in one.items()}
+    )
+
+
+def _packed(parameters: FaceParameters) -> Tensor:
+    """All unknowns, ``[B, K]`` float64: pose, identity, expression, albedo, lighting."""
+    p = parameters
+    parts = (p.rotation, p.translation, p.identity, p.expression, p.albedo, p.lighting.flatten(1))
+    return torch.cat(parts, dim=1).double()
 
 
 def lip_and_lid_gaps(model: MorphableModel, vertices: Tensor) -> Tensor:
