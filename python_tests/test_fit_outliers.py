@@ -1,4 +1,4 @@
-"""Light and mask for a given face: the closed-form half of a fit."""
+"""Light, albedo and mask for a given face: the closed-form half of a fit."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from torch import Tensor
 
 from focus.face import FaceParameters, MorphableModel, Renderer, Rendering
 from focus.face.lighting import ambient_lighting, directional_lighting
+from focus.fit.appearance import PixelFace, fit_appearance
 from focus.fit.lighting import solve_lighting
-from focus.fit.outliers import prior_log_odds, sigma_factor, visible_probability, without_specks
+from focus.fit.outliers import Neighborhood, visible_probability, without_specks
+from focus.fit.starts import agreement, find_start, segments
+from focus.fit.witnesses import NAMES, WEIGHTS, local_correlation, vertex_fields, witnesses
 
 SIZE = 96
-SIGMA, CUTOFF = 0.05, 3.0
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +83,30 @@ def noisy(image: Tensor, amount: float = 0.02) -> Tensor:
     return image + amount * torch.randn(image.shape, generator=torch.Generator().manual_seed(3))
 
 
+def by_pixel(model: MorphableModel, rendering: Rendering, target: Tensor) -> PixelFace:
+    return PixelFace.draw(target, rendering, model, vertex_fields(model))
+
+
+def mask_of(model: MorphableModel, rendering: Rendering, target: Tensor, rounds: int = 3) -> Tensor:
+    """The mask for the right reconstruction, from the start in which all is seen."""
+    face, neighborhood = by_pixel(model, rendering, target), Neighborhood(target, rendering.mask)
+    visible = torch.ones(1, len(face.pixels))
+    for _ in range(rounds):
+        visible = visible_probability(face, face.of(rendering.image), visible, neighborhood)
+    return face.image(visible)[None]
+
+
+def square(top: int, bottom: int, left: int, right: int) -> Tensor:
+    truth = torch.zeros(1, 1, SIZE, SIZE, dtype=torch.bool)
+    truth[..., top:bottom, left:right] = True
+    return truth
+
+
 def test_a_painted_square_is_masked(model: MorphableModel) -> None:
     _, rendering = render(model, side_light())
-    truth = torch.zeros(1, 1, SIZE, SIZE, dtype=torch.bool)
-    truth[..., 50:72, 30:55] = True
+    truth = square(50, 72, 30, 55)
     target = torch.where(truth, torch.tensor([0.2, 0.3, 0.5])[None, :, None, None], rendering.image)
-    visible = visible_probability(noisy(target), rendering.image, rendering.mask, SIGMA, CUTOFF)
+    visible = mask_of(model, rendering, noisy(target))
     assert outlier_iou(visible, truth, rendering.mask) > 0.85
     assert not visible[rendering.mask == 0].any()
     assert visible.min() >= 0
@@ -95,32 +115,129 @@ def test_a_painted_square_is_masked(model: MorphableModel) -> None:
 
 def test_what_agrees_is_visible(model: MorphableModel) -> None:
     _, rendering = render(model, side_light())
-    visible = visible_probability(noisy(rendering.image), rendering.image, rendering.mask, SIGMA, CUTOFF)
-    assert (visible >= 0.5)[rendering.mask > 0].all()
+    visible = mask_of(model, rendering, noisy(rendering.image))
+    assert (visible >= 0.5)[rendering.mask > 0].float().mean() > 0.97
 
 
 def test_gloss_and_shadow_are_not_outliers_but_tint_is(model: MorphableModel) -> None:
     _, rendering = render(model, ambient_lighting(1))
-    square = torch.zeros(1, 1, SIZE, SIZE, dtype=torch.bool)
-    square[..., 30:45, 35:60] = True
+    there = square(30, 45, 35, 60)
 
     def masked(changed: Tensor) -> Tensor:
-        target = torch.where(square, changed, rendering.image)
-        return (visible_probability(target, rendering.image, rendering.mask, 0.03, CUTOFF) < 0.5) & square
+        target = torch.where(there, changed, rendering.image)
+        return (mask_of(model, rendering, noisy(target)) < 0.5) & there
 
-    assert not masked(rendering.image + 0.15).any()
-    assert not masked(rendering.image * 0.85).any()
+    assert masked(rendering.image + 0.1).sum() < 0.05 * there.sum()
+    assert masked(rendering.image * 0.85).sum() < 0.05 * there.sum()
     tinted = rendering.image + 0.15 * torch.tensor([-1.0, 0.0, 1.0])[None, :, None, None]
-    assert masked(tinted).sum() > 0.8 * square.sum()
+    assert masked(tinted).sum() > 0.8 * there.sum()
 
 
 def test_neighbours_of_like_colour_share_a_label(model: MorphableModel) -> None:
-    """One outlier pixel that looks like its neighbours in the photo is noise; the same evidence in a block is not."""
+    """One spot of evidence against the face that looks like its neighbours in the photo is noise."""
     _, rendering = render(model, ambient_lighting(1))
-    reconstruction = rendering.image.clone()
-    reconstruction[..., 40:43, 45:48] += torch.tensor([-0.15, 0.0, 0.15])[None, :, None, None]
-    visible = visible_probability(rendering.image, reconstruction, rendering.mask, 0.04, CUTOFF)
-    assert (visible >= 0.5)[rendering.mask > 0].all()
+    evidence = torch.full((1, 1, SIZE, SIZE), 1.5)
+    evidence[..., 40:43, 45:48] = -1.5
+    settled = Neighborhood(rendering.image, rendering.mask).settle(evidence)
+    assert (settled >= 0.5)[rendering.mask > 0].all()
+    apart = torch.where(square(40, 43, 45, 48), 1 - rendering.image, rendering.image)
+    settled = Neighborhood(apart, rendering.mask).settle(evidence)
+    assert (settled < 0.5)[..., 40:43, 45:48].all()
+
+
+def test_a_batch_of_masks_is_its_masks_one_by_one(model: MorphableModel) -> None:
+    _, rendering = render(model, side_light())
+    target = noisy(torch.where(square(50, 72, 30, 55), 0.3, rendering.image))
+    face, neighborhood = by_pixel(model, rendering, target), Neighborhood(target, rendering.mask)
+    starts = segments(face)
+    together = fit_appearance(face, starts + 1e-3)
+    masks = visible_probability(face, together.colors, starts, neighborhood)
+    for number, start in enumerate(starts):
+        alone = fit_appearance(face, start[None] + 1e-3)
+        torch.testing.assert_close(alone.colors[0], together.colors[number], rtol=1e-3, atol=1e-4)
+        one = visible_probability(face, together.colors[number, None], start[None], neighborhood)
+        torch.testing.assert_close(one[0], masks[number], rtol=1e-3, atol=1e-3)
+
+
+def test_light_and_albedo_are_found_again_by_pixel(model: MorphableModel) -> None:
+    parameters, _ = render(model, side_light())
+    parameters.albedo[:] = 0.8
+    rendering = Renderer(model, SIZE)(parameters)
+    face = by_pixel(model, rendering, rendering.image)
+    found = fit_appearance(face, torch.ones(1, len(face.pixels)))
+    assert (found.colors[0] - face.photo).abs().mean() < 0.01
+    half = (face.pixels % SIZE < SIZE // 2).float()[None]
+    hidden = by_pixel(model, rendering, torch.where(torch.arange(SIZE) < SIZE // 2, rendering.image, 0.0))
+    of_half = fit_appearance(hidden, half)
+    assert ((of_half.colors[0] - face.photo).abs().mean(dim=0) * half[0]).sum() / half.sum() < 0.01
+
+
+@pytest.mark.parametrize("color", [(0.1, 0.12, 0.2), (0.75, 0.85, 0.95), (0.4, 0.5, 0.35)])
+def test_the_larger_part_of_a_face_may_be_hidden(model: MorphableModel, color: tuple[float, ...]) -> None:
+    """Cloth from the nose down and hair over the forehead: the strip between them is the face, not the rest."""
+    _, rendering = render(model, side_light())
+    marks = rendering.landmarks[0]
+    nose, brows = int(marks[29, 1]), int(marks[17:27, 1].min()) - 2
+    truth = square(nose, SIZE, 0, SIZE) | square(0, brows, 0, SIZE)
+    assert (truth & (rendering.mask > 0)).sum() > 0.5 * rendering.mask.sum()
+    target = torch.where(square(nose, SIZE, 0, SIZE), torch.tensor(color)[None, :, None, None], rendering.image)
+    target = torch.where(square(0, brows, 0, SIZE), torch.tensor([0.08, 0.06, 0.05])[None, :, None, None], target)
+    face = by_pixel(model, rendering, noisy(target))
+    visible = find_start(face, noisy(target), rendering.mask, marks)
+    assert outlier_iou(visible, truth, rendering.mask) > 0.8
+
+
+def test_a_right_mask_agrees_better_than_the_same_mask_inverted(model: MorphableModel) -> None:
+    _, rendering = render(model, side_light())
+    truth = square(int(rendering.landmarks[0, 29, 1]), SIZE, 0, SIZE)
+    target = noisy(torch.where(truth, torch.tensor([0.3, 0.4, 0.6])[None, :, None, None], rendering.image))
+    face = by_pixel(model, rendering, target)
+    seen = 1 - face.of(truth[0].float())
+    both = torch.cat([seen, 1 - seen])
+    good, inverted = agreement(face, fit_appearance(face, both + 1e-3).colors, both)
+    assert good > inverted + 0.2
+
+
+def test_segments_cover_the_face_once_and_are_the_same_each_time(model: MorphableModel) -> None:
+    _, rendering = render(model, side_light())
+    face = by_pixel(model, rendering, torch.where(square(50, 72, 30, 55), 0.0, rendering.image))
+    parts = segments(face)
+    assert torch.equal(parts.sum(dim=0), torch.ones(len(face.pixels)))
+    assert torch.equal(parts, segments(face))
+    black = face.of(square(50, 72, 30, 55)[0].float())
+    best = max(float((part * black).sum() / torch.maximum(part, black).sum()) for part in parts)
+    assert best > 0.9
+
+
+def test_a_face_of_one_colour_has_a_mask(model: MorphableModel) -> None:
+    _, rendering = render(model, ambient_lighting(1))
+    target = torch.full_like(rendering.image, 0.5)
+    visible = find_start(by_pixel(model, rendering, target), target, rendering.mask, rendering.landmarks[0])
+    assert torch.isfinite(visible).all()
+
+
+def test_correlation_needs_structure_and_no_light(model: MorphableModel) -> None:
+    _, rendering = render(model, side_light())
+    face = by_pixel(model, rendering, rendering.image)
+    same, in_photo, in_face = local_correlation(face, (0.5 * rendering.image + 0.2).flatten(2)[..., face.pixels], 8.0)
+    assert same[0][in_photo[0] > 0.8].min() > 0.6
+    assert in_photo.max() <= 1
+    assert in_face.min() >= 0
+    flat, _, nothing = local_correlation(face, torch.full((1, 3, len(face.pixels)), 0.5), 8.0)
+    assert flat.abs().max() < 0.01  # rounding
+    assert nothing.max() < 0.01
+    opposite, *_ = local_correlation(face, (1 - rendering.image).flatten(2)[..., face.pixels], 8.0)
+    assert opposite[0][in_photo[0] > 0.8].max() < -0.6
+
+
+def test_every_witness_has_a_weight_and_a_scale(model: MorphableModel) -> None:
+    _, rendering = render(model, side_light())
+    target = noisy(torch.where(square(50, 72, 30, 55), 0.9, rendering.image))
+    face = by_pixel(model, rendering, target)
+    said = witnesses(face, face.of(rendering.image), torch.full((1, len(face.pixels)), 0.5))
+    assert said.shape == (1, len(NAMES), len(face.pixels))
+    assert len(WEIGHTS) == len(NAMES) == len(set(NAMES))
+    assert said.abs().max() <= 4
 
 
 def test_specks_are_removed_and_pieces_stay() -> None:
@@ -141,10 +258,12 @@ def test_specks_are_removed_and_pieces_stay() -> None:
 
 
 def test_fields_of_the_face(model: MorphableModel) -> None:
-    factor, odds = sigma_factor(model), prior_log_odds(model)
-    assert factor.shape == odds.shape == (model.vertex_count, 1)
-    eye, chin = int(model.landmarks68[37]), int(model.landmarks68[8])
-    assert factor[eye] > 1.9
-    assert factor[chin] < 1.05
-    assert odds[int(model.landmarks68[30])] == 2
-    assert odds.min() < 0
+    border, noise, brow, eye, mouth = vertex_fields(model).unbind(1)
+    marks = model.landmarks68
+    assert noise[marks[37]] > 1.9
+    assert noise[marks[8]] < 1.05
+    assert border[marks[30]] == 0
+    assert border.max() > 1
+    for near, number in ((brow, 19), (eye, 37), (mouth, 51)):
+        assert near[marks[number]] == 1
+        assert near[marks[8]] < 0.1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -43,6 +43,10 @@ class Rendering:
     colors: Tensor
     landmarks: Tensor
     face_index: Tensor
+
+    def single(self, index: int) -> Rendering:
+        """One face of the batch, as a batch of one."""
+        return Rendering(**{field.name: getattr(self, field.name)[index, None] for field in fields(self)})
 
 
 def shade(

@@ -6,93 +6,69 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from focus import ops
-from focus.face import MorphableModel
+from focus.fit.appearance import PixelFace
+from focus.fit.witnesses import WEIGHTS, witnesses
 
-_BRIGHTNESS_FACTOR, _TINT_FACTOR = 0.7, 1.5
-"""Shadows and wrinkles change the brightness of skin; hair, hands, cloth and glass change its tint, too."""
-_GLOSS, _SHADOW = 0.1, 0.92
-"""The reconstruction is matt and casts no shadows: up to this much white on top of it is the gloss of skin, and what is
-darker by up to this factor is a fold or a shadow."""
 _LARGEST_EVIDENCE = 4.0
-_WIDE_WINDOW_FROM = 160
-"""Image size in pixels from which the window of the smallest difference is 5 x 5 in place of 3 x 3."""
-
 _RADII = (1, 2, 4)
+_FEW_PIXELS = 80
+"""Image size below which the largest of the radii is left out."""
 _COLOR_SIGMA = 0.08
 _COUPLING = 0.35
 _ROUNDS = 12
 _SURE, _SMALLEST_OUTLIER = 0.95, 0.01
 
-_UNSURE = ((slice(36, 48), 6.0), (slice(60, 68), 5.0), (slice(31, 36), 4.0))
-"""Landmarks of the eyes, of the inside of the mouth and of the nostrils, and the radius round each, mm."""
-_INNER_LOG_ODDS, _OUTER_LOG_ODDS = 2.0, -1.5
-_REACH = 40.0
 
-
-def sigma_factor(model: MorphableModel) -> Tensor:
-    """By how much the noise is larger at each vertex: ``[V, 1]``, from 1 to 2.
-
-    Eyes, nostrils and the inside of the mouth are painted rather than modelled: gaze, lashes, teeth and tongue differ
-    from any reconstruction, and are the face's own all the same.
-    """
-    mean = model.mean_shape
-    factor = torch.ones_like(mean[:, :1])
-    for landmarks, radius in _UNSURE:
-        distance = torch.cdist(mean, mean[model.landmarks68[landmarks]]).amin(dim=1, keepdim=True)
-        factor += torch.exp(-0.5 * (distance / radius).square())
-    return factor.clamp(max=2)
-
-
-def prior_log_odds(model: MorphableModel) -> Tensor:
-    """Log-odds a priori that a vertex is seen, ``[V, 1]``: hair and hats hide the border of a face, not the middle."""
-    mean = model.mean_shape
-    distance = torch.cdist(mean, mean[model.landmarks68[17:]]).amin(dim=1, keepdim=True)
-    return _INNER_LOG_ODDS + (_OUTER_LOG_ODDS - _INNER_LOG_ODDS) * (distance / _REACH).clamp(max=1)
-
-
-def visible_probability(
-    target: Tensor,
-    reconstruction: Tensor,
-    face: Tensor,
-    sigma: float | Tensor,
-    cutoff: float,
-    log_odds: float | Tensor = 0.0,
-) -> Tensor:
-    """The probability that a pixel shows the face: a pairwise random field, by mean-field iteration.
-
-    The evidence of a pixel is that of `ops.outlier_robust_loss`, a Gaussian of `sigma` against a constant that it meets
-    at `cutoff` sigma, for the smallest difference to the reconstruction in a small window, as in Eq. (1) of the paper.
-    Neighbours of like colour in the photo pull each other to one label (Kraehenbuehl and Koltun, NIPS 2011, with three
-    rings of neighbours in place of all pixels).
+class Neighborhood:
+    """Which neighbours of a pixel pull it to their label: those of like colour in the photo.
 
     Args:
-        target: ``[1, 3, S, S]``.
-        reconstruction: ``[1, 3, S, S]``.
-        face: ``[1, 1, S, S]``, 1 where the face is drawn.
-        sigma: standard deviation of a colour difference; a number or ``[1, 1, S, S]``.
-        cutoff: in units of sigma.
-        log_odds: a priori; a number or ``[1, 1, S, S]``.
+        target: ``[1, 3, S, S]``, the photo.
+        face: ``[B, 1, S, S]``, 1 where the face is drawn; B = 1 or that of the evidence.
+    """
+
+    def __init__(self, target: Tensor, face: Tensor) -> None:
+        self._face = face
+        self._radii = _RADII if target.shape[-1] >= _FEW_PIXELS else _RADII[:-1]
+        self._affinity = [_affinity(target, radius) * _neighbors(face, radius) for radius in self._radii]
+
+    def settle(self, evidence: Tensor) -> Tensor:
+        """The probability of each pixel given all of the evidence: a pairwise random field, by mean-field iteration.
+
+        Kraehenbuehl and Koltun (NIPS 2011), with a few rings of neighbours in place of all pixels.
+
+        Args:
+            evidence: ``[B, 1, S, S]``, log-odds of each pixel.
+
+        Returns:
+            ``[B, 1, S, S]`` in [0, 1]; 0 outside of the face.
+        """
+        probability = torch.sigmoid(evidence) * self._face
+        for _ in range(_ROUNDS):
+            label = (2 * probability - 1) * self._face
+            pull = torch.zeros_like(evidence)
+            for radius, weight in zip(self._radii, self._affinity, strict=True):
+                pull += (weight * _neighbors(label, radius)).sum(dim=1, keepdim=True)
+            probability = torch.sigmoid(evidence + _COUPLING * pull) * self._face
+        return probability
+
+
+def visible_probability(face: PixelFace, colors: Tensor, visible: Tensor, neighborhood: Neighborhood) -> Tensor:
+    """The probability that a pixel shows the face, by all witnesses and by its neighbours.
+
+    Args:
+        face: by pixel.
+        colors: ``[B, 3, P]``, of B reconstructions.
+        visible: ``[B, P]``, the last masks.
+        neighborhood: of this photo and this face.
 
     Returns:
-        ``[1, 1, S, S]`` in [0, 1]; 0 outside of the face.
+        ``[B, P]`` in [0, 1].
     """
-    with torch.no_grad():
-        window = 5 if target.shape[-1] >= _WIDE_WINDOW_FROM else 3
-        distance = ops.neighbor_min(
-            _weigh_tint(target * face), _weigh_tint(_relit(reconstruction, target) * face), window=window
-        )
-        evidence = 0.5 * (cutoff**2 - (distance[:, None] / sigma).square()) + log_odds
-        evidence = evidence.clamp(-_LARGEST_EVIDENCE, _LARGEST_EVIDENCE)
-        affinity = [_affinity(target, face, radius) for radius in _RADII]
-        probability = torch.sigmoid(evidence) * face
-        for _ in range(_ROUNDS):
-            label = (2 * probability - 1) * face
-            pull = torch.zeros_like(evidence)
-            for radius, weight in zip(_RADII, affinity, strict=True):
-                pull += (weight * _neighbors(label, radius)).sum(dim=1, keepdim=True)
-            probability = torch.sigmoid(evidence + _COUPLING * pull) * face
-        return probability
+    weights = torch.tensor(WEIGHTS).to(colors)
+    evidence = torch.einsum("w,bwp->bp", weights, witnesses(face, colors, visible))
+    evidence = evidence.clamp(-_LARGEST_EVIDENCE, _LARGEST_EVIDENCE)
+    return face.of(neighborhood.settle(face.image(evidence)[:, None])[:, 0])
 
 
 def without_specks(visible: Tensor, face: Tensor) -> Tensor:
@@ -118,29 +94,15 @@ def without_specks(visible: Tensor, face: Tensor) -> Tensor:
     return torch.where(unsure & (hidden < _SMALLEST_OUTLIER * face.sum()), 1.0, visible)
 
 
-def _relit(reconstruction: Tensor, target: Tensor) -> Tensor:
-    """The reconstruction with the gloss or the shadow that brings it closest to the photo."""
-    seen, expected = (image.mean(dim=1, keepdim=True) for image in (target, reconstruction))
-    gloss = (seen - expected).clamp(0, _GLOSS)
-    shadow = (seen / expected.clamp(min=0.01)).clamp(_SHADOW, 1)
-    return torch.where(seen > expected, reconstruction + gloss, reconstruction * shadow)
-
-
-def _weigh_tint(image: Tensor) -> Tensor:
-    """Scales the brightness and the tint of colours."""
-    grey = image.mean(dim=1, keepdim=True)
-    return _BRIGHTNESS_FACTOR * grey + _TINT_FACTOR * (image - grey)
-
-
 def _neighbors(values: Tensor, radius: int) -> Tensor:
-    """The eight pixels at a distance: ``[1, C, H, W]`` to ``[1, 8 C, H, W]``, channel by channel; 0 past the border."""
-    channels, height, width = values.shape[1:]
-    columns = F.unfold(values, 3, dilation=radius, padding=radius).view(channels, 9, height, width)
-    return torch.cat([columns[:, :4], columns[:, 5:]], dim=1).reshape(1, channels * 8, height, width)
+    """The eight pixels at a distance: ``[B, C, H, W]`` to ``[B, 8 C, H, W]``, channel by channel; 0 past the border."""
+    batch, channels, height, width = values.shape
+    columns = F.unfold(values, 3, dilation=radius, padding=radius).view(batch, channels, 9, height, width)
+    return torch.cat([columns[:, :, :4], columns[:, :, 5:]], dim=2).reshape(batch, channels * 8, height, width)
 
 
-def _affinity(target: Tensor, face: Tensor, radius: int) -> Tensor:
-    """``[1, 8, H, W]``, in [0, 1]: how alike in colour a pixel and its neighbours are; 0 for those off the face."""
+def _affinity(target: Tensor, radius: int) -> Tensor:
+    """``[1, 8, H, W]``, in [0, 1]: how alike in colour a pixel and its neighbours are."""
     around = _neighbors(target, radius).view(1, 3, 8, *target.shape[2:])
     squared = (around - target[:, :, None]).square().sum(dim=1)
-    return torch.exp(-squared / (2 * _COLOR_SIGMA**2)) * _neighbors(face, radius)
+    return torch.exp(-squared / (2 * _COLOR_SIGMA**2))

@@ -12,19 +12,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from focus.errors import FocusError
-from focus.face import Camera, FaceParameters, MorphableModel
+from focus.face import Camera, FaceParameters, MorphableModel, Renderer
 from focus.face.contour import LandmarkLocator
+from focus.fit.appearance import PixelFace
 from focus.fit.crop import open_photo
 from focus.fit.gauss_newton import SurfaceBasis
 from focus.fit.landmarks import LandmarkFit, LandmarkObservation, initial_pose
 from focus.fit.photometric import PhotometricFit
 from focus.fit.region import crop_model, face_region
 from focus.fit.settings import FitSettings
+from focus.fit.starts import find_start
+from focus.fit.witnesses import vertex_fields
 from focus.isolation import own_state
 from focus.reconstruction import Reconstruction
 
 _SIZE_OF_SIGMAS = 224
 _SMALLEST_COARSE = 48
+_SIZE_OF_STARTS = 56
 _STIFFNESS_OF_FIVE = 0.5
 """Factor on the standard deviation of expressions where 5 landmarks say next to nothing about them."""
 
@@ -78,6 +82,7 @@ class PhotoFitter:
         self._cropped = crop_model(self.model, self.region)
         self._locator = LandmarkLocator(self._cropped)
         self._basis = SurfaceBasis(self._cropped)
+        self._fields = vertex_fields(self._cropped)
 
     @property
     def steps(self) -> int:
@@ -120,9 +125,7 @@ class PhotoFitter:
             expression_sigma *= _STIFFNESS_OF_FIVE
 
         parameters = self._fit_landmarks(observation, Camera(size), expression_sigma)
-        first, last = settings.first_sigma, settings.last_sigma
-        middle = (first * last) ** 0.5
-        visible: Tensor | None = None
+        visible = self._start(target, parameters)
         coarse_size = max(size // 2, min(size, _SMALLEST_COARSE))
         if settings.coarse_steps:
             coarse = PhotometricFit(
@@ -135,13 +138,12 @@ class PhotoFitter:
                 notify,
                 self._basis,
             )
-            found = coarse.descend(parameters, settings.coarse_steps, (first, middle))
-            parameters = found.parameters
-            visible = F.interpolate(found.visible, size=target.shape[2:], mode="bilinear")
+            found = coarse.descend(parameters, settings.coarse_steps, _resized(visible, coarse_size))
+            parameters, visible = found.parameters, found.visible
         fine = PhotometricFit(
             self._cropped, self._locator, target, observation, expression_sigma, settings, notify, self._basis
         )
-        face = fine.descend(parameters, settings.fine_steps, (middle, last), visible)
+        face = fine.descend(parameters, settings.fine_steps, _resized(visible, size))
         return Reconstruction(
             model=self.model,
             parameters=face.parameters,
@@ -154,6 +156,15 @@ class PhotoFitter:
             name=source.name,
             region=self.region,
         )
+
+    def _start(self, target: Tensor, parameters: FaceParameters) -> Tensor:
+        """The first mask, from light and albedo alone, on a small image: ``[1, 1, s, s]``."""
+        size = min(target.shape[-1], _SIZE_OF_STARTS)
+        small = _resized(target, size)
+        with torch.no_grad():
+            rendering = Renderer(self._cropped, size)(parameters)
+            face = PixelFace.draw(small, rendering, self._cropped, self._fields)
+            return find_start(face, small, rendering.mask, rendering.landmarks[0])
 
     def _fit_landmarks(
         self, observation: LandmarkObservation, camera: Camera, expression_sigma: float
@@ -172,6 +183,12 @@ class PhotoFitter:
                 f"less than {100 * _LARGEST_MISFIT:.0f}%. Are they in the order of iBUG, and those of one face?"
             )
         return parameters
+
+
+def _resized(images: Tensor, size: int) -> Tensor:
+    """Images ``[B, C, s, s]`` at another size."""
+    smaller = size < images.shape[-1]
+    return F.interpolate(images, size=(size, size), mode="area" if smaller else "bilinear")
 
 
 def fit_photo(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from focus.face import FaceParameters, MorphableModel, Renderer, Rendering
 from focus.face.contour import LandmarkLocator
-from focus.face.renderer import draw
+from focus.fit.appearance import PixelFace
 from focus.fit.gauss_newton import (
     POSE_COUNT,
     PlacedFace,
@@ -22,8 +22,9 @@ from focus.fit.gauss_newton import (
 )
 from focus.fit.landmarks import OUTLIER_DEVIATION, LandmarkObservation
 from focus.fit.lighting import lighting_prior, solve_lighting
-from focus.fit.outliers import prior_log_odds, sigma_factor, visible_probability, without_specks
+from focus.fit.outliers import Neighborhood, visible_probability, without_specks
 from focus.fit.settings import FitSettings
+from focus.fit.witnesses import vertex_fields
 
 _SAMPLE = 2500
 """Pixels in a Gauss-Newton matrix."""
@@ -88,7 +89,7 @@ class PhotometricFit:
         self.renderer = Renderer(model, target.shape[-1])
         self._blending_renderer = Renderer(model, target.shape[-1], antialias=settings.antialias)
         self._gap = lip_and_lid_gaps(model, model.mean_shape[None])
-        self._fields = torch.cat([sigma_factor(model), prior_log_odds(model)], dim=1)[None]  # [1, V, 2]
+        self._fields = vertex_fields(model)
         self.basis = SurfaceBasis(model) if basis is None else basis
         self._faces = model.faces.long()
         self._gradient = _gradient(target[0])  # [3, 2, S, S]
@@ -103,54 +104,42 @@ class PhotometricFit:
             part = slice(6 + counts[0], 6 + counts[0] + counts[1])
             self._lower[part], self._upper[part] = 0, 1
 
-    def estimate(self, parameters: FaceParameters, sigma: float, visible: Tensor | None = None) -> FittedFace:
+    def estimate(self, parameters: FaceParameters, visible: Tensor) -> FittedFace:
         """Lighting and mask for given shape, pose and albedo: the closed-form half of the alternation.
 
         Args:
             parameters: B fits of the photo; the lighting in them is not used.
-            sigma: colour difference that is called noise.
-            visible: ``[B, 1, S, S]``, the last masks; None: the middle of the face counts most.
+            visible: ``[B, 1, S, S]``, the last masks.
         """
         with torch.no_grad():
             rendering = self.renderer(parameters)
-            height, width = self.target.shape[2:]
-            fields, _, _ = draw(rendering.screen_vertices, self._fields, self.model.topology, (height, width))
-            factor, log_odds = torch.where(rendering.face_index[:, None] >= 0, fields[:, :1], 1), fields[:, 1:]
-            trust = torch.sigmoid(2 * log_odds) if visible is None else visible
             albedo = self.model.albedo(parameters.albedo)
-            lighting = solve_lighting(self.target, rendering, albedo, self.model.faces, rendering.mask * trust)
+            lighting = solve_lighting(self.target, rendering, albedo, self.model.faces, rendering.mask * visible)
             parameters = replace(parameters, lighting=lighting)
-            image = self.renderer(parameters).image
-            found = [
-                visible_probability(
-                    self.target,
-                    image[b, None],
-                    rendering.mask[b, None],
-                    sigma * factor[b, None],
-                    self.settings.cutoff,
-                    log_odds[b, None],
-                )
-                for b in range(len(image))
-            ]
-            return FittedFace(parameters, image, rendering.mask, torch.cat(found))
+            rendering = self.renderer(parameters)
+            found = []
+            for b in range(len(parameters)):
+                one = rendering.single(b)
+                face = PixelFace.draw(self.target, one, self.model, self._fields)
+                neighborhood = Neighborhood(self.target, one.mask)
+                colors, last = face.of(one.image), face.of(visible[b])
+                found.append(face.image(visible_probability(face, colors, last, neighborhood)))
+            return FittedFace(parameters, rendering.image, rendering.mask, torch.stack(found))
 
-    def descend(
-        self, start: FaceParameters, steps: int, sigmas: tuple[float, float], visible: Tensor | None = None
-    ) -> FittedFace:
+    def descend(self, start: FaceParameters, steps: int, visible: Tensor) -> FittedFace:
         """Levenberg-Marquardt on all parameters, with new lighting and a new mask every few steps.
 
         Args:
             start: B fits of the photo, each with a mask of its own.
             steps: number of steps, those included that are taken back since they led uphill.
-            sigmas: of the first and of the last mask.
-            visible: ``[B, 1, S, S]``, masks to start from; None: see `estimate`.
+            visible: ``[B, 1, S, S]``, masks to start from.
         """
         with torch.no_grad():
             parameters = start
             damping = torch.full((len(start),), _DAMPING, dtype=torch.float64, device=self.target.device)
             for step in range(steps):
                 if step % self.settings.mask_every == 0:
-                    estimate = self.estimate(parameters, sigmas[0] * (sigmas[1] / sigmas[0]) ** (step / steps), visible)
+                    estimate = self.estimate(parameters, visible)
                     parameters, visible = estimate.parameters, estimate.visible
                     trusted = self._continued(estimate)
                     current, system = self._energies(parameters, trusted), None
@@ -166,7 +155,7 @@ class PhotometricFit:
                     parameters = _chosen(better, moved, parameters)
                     current, system = self._energies(parameters, trusted), None
                 self.notify()
-        face = self.estimate(parameters, sigmas[1], visible)
+        face = self.estimate(parameters, visible)
         cleaned = [without_specks(v[None], f[None]) for v, f in zip(face.visible, face.face, strict=True)]
         return replace(face, visible=torch.cat(cleaned))
 

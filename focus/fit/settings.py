@@ -30,12 +30,6 @@ class FitSettings:
     """Standard deviation a priori of expression coefficients in [0, 1]; all other coefficients have 1."""
     pixel_weight: Annotated[float, Within(1e-30, 1e9)] = 1500.0
     """Weight of the mean color difference, against half a squared standard deviation of coefficients and landmarks."""
-    first_sigma: Annotated[float, _SIGMA] = 0.09
-    """Color difference that is called noise, at the first mask; it falls geometrically to `last_sigma`."""
-    last_sigma: Annotated[float, _SIGMA] = 0.05
-    """The same at the last mask."""
-    cutoff: Annotated[float, _SIGMA] = 3.0
-    """A pixel is an outlier from this many sigma on, its neighbors apart."""
     antialias: bool = False
     """Blend the outline of the face in the descent, which then moves it by the colors on both sides."""
 

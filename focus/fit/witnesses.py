@@ -1,0 +1,273 @@
+"""What tells the pixels of a face from those of things before it: measures per pixel, and how far each is believed.
+
+Colour alone cannot decide: cloth is explained by the wrong light as well as skin by the right one, and hands have the
+colour of faces. So several witnesses are heard. Each is a number per pixel, computed from a photo, a reconstruction and
+the last mask; their weighed sum is the log-odds that the face is seen there. The weights are those of a logistic
+regression on photos of which the truth is known (docs/log.md tells which); they are twenty numbers, not a network.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from focus import ops
+from focus.data.skin import skin_mask
+from focus.face import MorphableModel
+from focus.fit.appearance import PixelFace
+
+_BRIGHTNESS_FACTOR, _TINT_FACTOR = 0.7, 1.5
+"""Shadows and wrinkles change the brightness of skin; hair, hands, cloth and glass change its tint, too."""
+_GLOSS, _SHADOW = 0.1, 0.92
+"""The reconstruction is matt and casts no shadows: up to this much white on top of it is the gloss of skin, and what is
+darker by up to this factor is a fold or a shadow."""
+_WIDE_WINDOW_FROM = 160
+"""Image size in pixels from which the window of the smallest difference is 5 x 5 in place of 3 x 3."""
+_SIZE_OF_WINDOWS = 224
+
+_REACH = 40.0
+"""Unit of the distance from the features of the face, mm: hair and hats hide the border of a face, not the middle."""
+_PARTS = ((slice(17, 27), 8.0), (slice(36, 48), 7.0), (slice(48, 68), 8.0))
+"""Landmarks of brows, eyes and mouth, and the radius round each, mm."""
+_UNSURE = ((slice(36, 48), 6.0), (slice(60, 68), 5.0), (slice(31, 36), 4.0))
+"""The same of eyes, the inside of the mouth and nostrils."""
+
+# Densities of colours: histograms with smooth bins, in coordinates of weighed brightness and tint.
+_BIN, _BINS, _WIDTH = 0.08, (17, 26, 26), 0.05
+_LOWEST = (-0.05, -1.0, -1.0)
+_TINT_AXES = ((2**-0.5, 0.0, -(2**-0.5)), (6**-0.5, -2 * 6**-0.5, 6**-0.5))
+_UNKNOWN_DENSITY = 1 / (1.21 * 1.0 * 0.6)
+"""Of the colours of an occluder that nothing is known of: about one over the volume of all colours."""
+_UNKNOWN_SHARE, _FEW_PIXELS = 0.2, 30.0
+_LEAST_NOISE = 0.025
+_LEAST_CONTRAST = 4e-4
+"""Variance of brightness below which a window has no structure to be compared."""
+
+
+def vertex_fields(model: MorphableModel) -> Tensor:
+    """What is known of places of the face before a photo is seen, by vertex.
+
+    Returns:
+        ``[V, 5]``: distance from the features of the face, in units of 40 mm, at most 1.5; factor on the noise there (1
+        to 2), since eyes, nostrils and the inside of the mouth are painted rather than modelled: gaze, lashes, teeth
+        and tongue differ from any reconstruction, and are the face's own all the same; how near brows, eyes and mouth
+        are, 0 to 1 each.
+    """
+    mean, marks = model.mean_shape, model.mean_shape[model.landmarks68]
+    outer = torch.cdist(mean, marks[17:]).amin(dim=1) / _REACH
+    noise = 1 + sum(_nearness(mean, marks[part], radius) for part, radius in _UNSURE)
+    near = [_nearness(mean, marks[part], radius) for part, radius in _PARTS]
+    return torch.stack([outer.clamp(max=1.5), noise.clamp(max=2), *near], dim=1)
+
+
+def _nearness(vertices: Tensor, marks: Tensor, radius: float) -> Tensor:
+    return torch.exp(-0.5 * (torch.cdist(vertices, marks).amin(dim=1) / radius).square())
+
+
+NAMES = (
+    "constant",
+    "colors",
+    "difference",
+    "tint",
+    "correlation 4",
+    "correlation 8",
+    "correlation 14",
+    "structure of the photo",
+    "structure of the face",
+    "surplus of edges",
+    "colors of this photo",
+    "colors of skin",
+    "brow",
+    "darker brow",
+    "eye",
+    "colors at the eye",
+    "border",
+)
+"""Of the witnesses. The numbers are widths of windows in pixels at a crop of 224."""
+WEIGHTS = (0.19, 0.49, -0.52, -0.35, 0.29, 0.82, 1.66, 0.59, -0.97, 0.26, 2.19, 0.46, 0.67, 0.31, 1.34, 0.48, 0.22)
+"""How far each is believed."""
+
+
+def witnesses(face: PixelFace, colors: Tensor, visible: Tensor) -> Tensor:
+    """What each witness says, in numbers of the order of 1; the more, the likelier is the face.
+
+    Args:
+        face: by pixel, with the fields of `vertex_fields`.
+        colors: ``[B, 3, P]``, of B reconstructions.
+        visible: ``[B, P]`` in [0, 1], the last masks.
+
+    Returns:
+        ``[B, 17, P]``, in the order of `NAMES`.
+    """
+    border, noise, brow, eye, _ = face.fields
+    photo = face.photo
+    distance = _distance(face, colors)
+    codes = _codes(photo)
+    seen, hidden = _densities(codes, visible), _densities(codes, 1 - visible)
+    likelihood = _likelihood_ratio(distance / noise, visible, noise, hidden)
+    rest = photo - colors
+    brightness = rest.mean(dim=1)
+    tint = (rest - brightness[:, None]).norm(dim=1)
+    usual_tint = _root_mean_square(tint.clamp(max=0.15), visible).clamp(min=0.01)
+    usual_brightness = _root_mean_square(brightness.clamp(-0.2, 0.2), visible).clamp(min=0.02)
+    fine, middle, wide = (local_correlation(face, colors, window)[0] for window in (4.0, 8.0, 14.0))
+    _, in_photo, in_face = local_correlation(face, colors, 8.0)
+    all_of_them = (
+        torch.ones_like(distance),
+        likelihood,
+        (distance / 0.15).clamp(max=2),
+        (tint / usual_tint / 3).clamp(max=2),
+        fine,
+        middle,
+        wide,
+        in_photo.expand_as(distance),
+        in_face,
+        _surplus_of_edges(face, colors),
+        (((seen + 0.05) / (hidden + 0.05)).log() / 4).clamp(-1, 1),
+        (2 * skin_mask(photo[None, :, None])[0, 0] - 1).expand_as(distance),
+        brow.expand_as(distance),
+        brow * (-brightness / usual_brightness).clamp(0, 4),
+        eye.expand_as(distance),
+        eye * likelihood,
+        border.square().expand_as(distance),
+    )
+    return torch.stack(all_of_them, dim=1)
+
+
+def local_correlation(face: PixelFace, colors: Tensor, window: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Correlation of the brightness of photo and reconstruction in a Gaussian window round each pixel of the face.
+
+    Eyes, brows, nose and lips of the model are where the photo has them only on the face; it needs no light and no
+    colour of skin.
+
+    Args:
+        face: by pixel.
+        colors: ``[B, 3, P]``.
+        window: standard deviation in pixels at a crop of 224.
+
+    Returns:
+        ``[B, P]`` in [-1, 1], near 0 where either has no structure; and how much structure the photo ``[1, P]`` and the
+        reconstruction ``[B, P]`` have, in [0, 1].
+    """
+    sigma = window * face.size / _SIZE_OF_WINDOWS
+    a, b = face.photo.mean(dim=0, keepdim=True), colors.mean(dim=1)
+    around = blur(face.image(torch.ones_like(a)), sigma) + 1e-6
+
+    def mean(values: Tensor) -> Tensor:
+        return face.of(blur(face.image(values), sigma) / around)
+
+    mean_a, mean_b = mean(a), mean(b)
+    variance_a = (mean(a * a) - mean_a.square()).clamp(min=0)
+    variance_b = (mean(b * b) - mean_b.square()).clamp(min=0)
+    both = mean(a * b) - mean_a * mean_b
+    least = _LEAST_CONTRAST
+    correlation = both / ((variance_a + least) * (variance_b + least)).sqrt()
+    return correlation, variance_a / (variance_a + least), variance_b / (variance_b + least)
+
+
+def blur(images: Tensor, sigma: float) -> Tensor:
+    """Gaussian of images ``[..., S, S]``, with 0 round them; standard deviation in pixels."""
+    kernel = _gaussian(sigma).to(images)
+    half = len(kernel) // 2
+    flat = images.reshape(-1, 1, *images.shape[-2:])
+    flat = F.conv2d(flat, kernel.view(1, 1, -1, 1), padding=(half, 0))
+    return F.conv2d(flat, kernel.view(1, 1, 1, -1), padding=(0, half)).view(images.shape)
+
+
+def _gaussian(sigma: float) -> Tensor:
+    half = max(1, int(3 * sigma + 0.5))
+    kernel = torch.exp(-0.5 * (torch.arange(-half, half + 1, dtype=torch.float32) / sigma).square())
+    return kernel / kernel.sum()
+
+
+def _root_mean_square(values: Tensor, weight: Tensor) -> Tensor:
+    weight = weight.clamp(min=1e-3)
+    return ((weight * values.square()).sum(dim=1, keepdim=True) / weight.sum(dim=1, keepdim=True)).sqrt()
+
+
+def _distance(face: PixelFace, colors: Tensor) -> Tensor:
+    """Smallest difference to the reconstruction in a small window, as in Eq. (1) of the paper: ``[B, P]``."""
+    window = 5 if face.size >= _WIDE_WINDOW_FROM else 3
+    photo = face.image(_weigh_tint(face.photo)).expand(len(colors), -1, -1, -1).contiguous()
+    return face.of(ops.neighbor_min(photo, face.image(_weigh_tint(_relit(colors, face.photo))), window=window))
+
+
+def _relit(reconstruction: Tensor, photo: Tensor) -> Tensor:
+    """The reconstruction with the gloss or the shadow that brings it closest to the photo."""
+    seen, expected = (colors.mean(dim=-2, keepdim=True) for colors in (photo, reconstruction))
+    gloss = (seen - expected).clamp(0, _GLOSS)
+    shadow = (seen / expected.clamp(min=0.01)).clamp(_SHADOW, 1)
+    return torch.where(seen > expected, reconstruction + gloss, reconstruction * shadow)
+
+
+def _weigh_tint(colors: Tensor) -> Tensor:
+    """Scales the brightness and the tint of colours ``[..., 3, P]``."""
+    grey = colors.mean(dim=-2, keepdim=True)
+    return _BRIGHTNESS_FACTOR * grey + _TINT_FACTOR * (colors - grey)
+
+
+def _likelihood_ratio(distance: Tensor, visible: Tensor, noise: Tensor, hidden: Tensor) -> Tensor:
+    """Logarithm of the density of a colour if the face is seen over that if it is not, ``[B, P]``, scaled.
+
+    A face has a normal distribution round its reconstruction, as wide as the differences are where it is trusted. What
+    is before it has the colours that are distrusted in this photo, or any.
+
+    Args:
+        distance: ``[B, P]``, in units of `noise`.
+        visible: ``[B, P]``.
+        noise: ``[P]``, factors.
+        hidden: ``[B, P]``, densities of the colours that are distrusted.
+    """
+    weight = visible.clamp(min=1e-4)
+    width = ((weight * distance.clamp(max=0.2).square()).sum(dim=1) / weight.sum(dim=1) / 3).sqrt()
+    width = width.clamp(min=_LEAST_NOISE)[:, None]
+    explained = -1.5 * math.log(2 * math.pi) - 3 * (width * noise).log() - 0.5 * (distance / width).square()
+    count = (1 - visible).sum(dim=1, keepdim=True)
+    known = (1 - _UNKNOWN_SHARE) * count / (count + _FEW_PIXELS)
+    return ((explained - (known * hidden + (1 - known) * _UNKNOWN_DENSITY).log()) / 8).clamp(-1.5, 1.5)
+
+
+def _codes(colors: Tensor) -> Tensor:
+    """The bin of each colour ``[3, P]`` in the histograms of `_densities`: ``[P]`` int64."""
+    axes = torch.tensor(_TINT_AXES).to(colors)
+    brightness = _BRIGHTNESS_FACTOR * 3**0.5 * colors.mean(dim=0, keepdim=True)
+    coordinates = torch.cat([brightness, _TINT_FACTOR * axes @ colors])
+    index = ((coordinates - torch.tensor(_LOWEST).to(colors)[:, None]) / _BIN).floor().long()
+    first, second, third = (part.clamp(0, count - 1) for part, count in zip(index, _BINS, strict=True))
+    return (first * _BINS[1] + second) * _BINS[2] + third
+
+
+def _densities(codes: Tensor, weight: Tensor) -> Tensor:
+    """Density of each colour among weighed pixels, by a smoothed histogram: ``[B, P]``.
+
+    Args:
+        codes: ``[P]``.
+        weight: ``[B, P]``.
+    """
+    weight = weight + 1e-6
+    bins = weight.new_zeros(len(weight), math.prod(_BINS)).index_add_(1, codes, weight)
+    kernel = _gaussian(_WIDTH / _BIN).to(weight)
+    smooth, half = bins.view(-1, 1, *_BINS), len(kernel) // 2
+    for axis in range(3):
+        shape, padding = [1, 1, 1, 1, 1], [0, 0, 0]
+        shape[axis + 2], padding[axis] = len(kernel), half
+        smooth = F.conv3d(smooth, kernel.view(shape), padding=padding)
+    return smooth.flatten(1)[:, codes] / (weight.sum(dim=1, keepdim=True) * _BIN**3)
+
+
+def _surplus_of_edges(face: PixelFace, colors: Tensor) -> Tensor:
+    """How much steeper the photo is than the reconstruction, around each pixel: ``[B, P]``."""
+    photo, reconstruction = face.image(face.photo.mean(dim=0)), face.image(colors.mean(dim=1))
+    inside = face.image(torch.ones_like(face.photo[0]))
+    inner = -F.max_pool2d(-F.pad(inside, (1, 1, 1, 1))[None], 3, stride=1)[0]  # the outline is an edge of its own
+    surplus = (_steepness(photo) - _steepness(reconstruction)).clamp(-0.1, 0.1) * inner
+    return 20 * face.of(blur(surplus, 6 * face.size / _SIZE_OF_WINDOWS))
+
+
+def _steepness(images: Tensor) -> Tensor:
+    x = F.pad(images[..., :, 2:] - images[..., :, :-2], (1, 1)) / 2
+    y = F.pad(images[..., 2:, :] - images[..., :-2, :], (0, 0, 1, 1)) / 2
+    return (x.square() + y.square()).sqrt()
