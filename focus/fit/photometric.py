@@ -94,9 +94,8 @@ class PhotometricFit:
         self._gradient = _gradient(target[0])  # [3, 2, S, S]
         counts = model.identity_count, model.expression_count, model.albedo_count
         parts = [(6, 0.0), (counts[0], 1.0), (counts[1], expression_sigma**-2), (counts[2], 1.0), (27, 0.0)]
-        self._precision = torch.cat([torch.full((n,), value, dtype=torch.float64) for n, value in parts]).to(
-            target.device
-        )
+        device = target.device
+        self._precision = torch.cat([torch.full((n,), value, dtype=torch.float64, device=device) for n, value in parts])
         self._lower = torch.full_like(self._precision, -torch.inf)
         self._upper = torch.full_like(self._precision, torch.inf)
         if model.expression_prior == "unit_interval":
