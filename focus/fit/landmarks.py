@@ -68,7 +68,7 @@ def initial_pose(observation: LandmarkObservation, vertices: Tensor, camera: Cam
         Angles ``[3]`` and translation ``[3]`` in the sense of `FaceParameters`.
     """
     inner = observation.selection[:, :JAW_COUNT].sum(dim=1) == 0
-    points = observation.points[inner] - camera.principal
+    points = observation.points[inner] - camera.principal - observation.points.new_tensor(camera.offset)
     corners = observation.selection[inner] @ vertices
     design = torch.cat([corners, torch.ones_like(corners[:, :1])], dim=1)
     solution = torch.linalg.lstsq(design, points).solution.T  # [2, 4]
@@ -158,6 +158,14 @@ class LandmarkFit:
         distance = sigma * self._residual(unknowns, self._landmark_basis(unknowns))
         extent = self.observation.points - self.observation.points.mean(dim=0)
         return float(distance.norm() / extent.norm())
+
+    def energy(self, parameters: FaceParameters) -> float:
+        """Minus the logarithm of the posterior, up to a constant."""
+        unknowns = self._pack(parameters)
+        deviation = self._residual(unknowns, self._landmark_basis(unknowns)).norm(dim=1)
+        inside = deviation.clamp(max=OUTLIER_DEVIATION)
+        robust = 0.5 * inside.square() + OUTLIER_DEVIATION * (deviation - inside)
+        return float(robust.sum() + 0.5 * (self.precision * unknowns.square()).sum())
 
     def _energy(self, unknowns: Tensor, residual: Tensor) -> Tensor:
         return residual.square().sum() + (self.precision * unknowns.square()).sum()

@@ -14,9 +14,10 @@ from torch import Tensor
 from focus.errors import FocusError
 from focus.face import Camera, FaceParameters, MorphableModel
 from focus.face.contour import LandmarkLocator
-from focus.fit.crop import open_photo
+from focus.fit.crop import OpenPhoto, open_photo
+from focus.fit.distance import DISTANCES, fit_with_distance
 from focus.fit.gauss_newton import SurfaceBasis
-from focus.fit.landmarks import LandmarkFit, LandmarkObservation, initial_pose
+from focus.fit.landmarks import LandmarkFit, LandmarkObservation
 from focus.fit.photometric import PhotometricFit
 from focus.fit.region import crop_model, face_region
 from focus.fit.settings import FitSettings
@@ -28,6 +29,8 @@ _SMALLEST_COARSE = 48
 _STIFFNESS_OF_FIVE = 0.5
 """Factor on the standard deviation of expressions where 5 landmarks say next to nothing about them."""
 
+_FARTHEST = 2.0
+"""Sides of the crop between the middles of crop and photo, at most: what lies farther off is a photo that was cut."""
 _LARGEST_MISFIT = 0.3
 """Root mean square distance of landmarks from the fitted face, relative to their distance from their mean. Faces have
 less than 0.1."""
@@ -119,7 +122,7 @@ class PhotoFitter:
         if len(source.landmarks) == 5:
             expression_sigma *= _STIFFNESS_OF_FIVE
 
-        parameters = self._fit_landmarks(observation, Camera(size), expression_sigma)
+        parameters, camera = self._fit_landmarks(observation, _camera_of(source), expression_sigma)
         first, last = settings.first_sigma, settings.last_sigma
         middle = (first * last) ** 0.5
         visible: Tensor | None = None
@@ -134,12 +137,13 @@ class PhotoFitter:
                 settings,
                 notify,
                 self._basis,
+                camera,
             )
             found = coarse.descend(parameters, settings.coarse_steps, (first, middle))
             parameters = found.parameters
             visible = F.interpolate(found.visible, size=target.shape[2:], mode="bilinear")
         fine = PhotometricFit(
-            self._cropped, self._locator, target, observation, expression_sigma, settings, notify, self._basis
+            self._cropped, self._locator, target, observation, expression_sigma, settings, notify, self._basis, camera
         )
         face = fine.descend(parameters, settings.fine_steps, (middle, last), visible)
         return Reconstruction(
@@ -153,25 +157,33 @@ class PhotoFitter:
             photo=source.photo,
             name=source.name,
             region=self.region,
+            camera=camera,
         )
 
     def _fit_landmarks(
         self, observation: LandmarkObservation, camera: Camera, expression_sigma: float
-    ) -> FaceParameters:
-        parameters = FaceParameters.mean(self._cropped)
-        points = self._cropped.mean_shape[self._cropped.landmarks68].double().cpu()
-        rotation, translation = initial_pose(observation, points, camera)
-        parameters.rotation[0] = rotation
-        parameters.translation[0] = translation
+    ) -> tuple[FaceParameters, Camera]:
+        distances = DISTANCES if self.settings.estimate_distance else ()
+        parameters, camera = fit_with_distance(
+            self._cropped, self._locator, observation, expression_sigma, camera, distances
+        )
         fit = LandmarkFit(self._cropped, self._locator, camera, observation, expression_sigma)
-        parameters = fit.solve(fit.solve(parameters, pose_only=True))
         misfit = fit.misfit(parameters)
         if misfit > _LARGEST_MISFIT:
             raise FocusError(
                 f"landmarks: no face fits them: the best is off by {100 * misfit:.0f}% of their extent; expected "
                 f"less than {100 * _LARGEST_MISFIT:.0f}%. Are they in the order of iBUG, and those of one face?"
             )
-        return parameters
+        return parameters, camera
+
+
+def _camera_of(source: OpenPhoto) -> Camera:
+    """Of the crop: the axis of the lens went through the middle of the photo, if that is not too far off."""
+    height, width = source.photo.shape[:2]
+    size = source.alignment.image_size
+    x, y = source.alignment.to_crop(np.array([(width - 1) / 2, (height - 1) / 2])) - (size - 1) / 2
+    shrink = min(1.0, _FARTHEST * size / max(float(np.hypot(x, y)), 1e-9))
+    return Camera(size, offset=(float(x) * shrink, float(y) * shrink))
 
 
 def fit_photo(

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from focus.face import FaceParameters, MorphableModel, Renderer, Rendering
+from focus.face import Camera, FaceParameters, MorphableModel, Renderer, Rendering
 from focus.face.contour import LandmarkLocator
 from focus.face.renderer import draw
 from focus.fit.gauss_newton import (
@@ -70,6 +70,7 @@ class PhotometricFit:
         settings: weights.
         notify: called after each step.
         basis: of the model, where it is at hand.
+        camera: of the photo, at any size; None: that of FOCUS.
     """
 
     def __init__(
@@ -82,11 +83,12 @@ class PhotometricFit:
         settings: FitSettings,
         notify: Callable[[], None] = lambda: None,
         basis: SurfaceBasis | None = None,
+        camera: Camera | None = None,
     ) -> None:
         self.model, self.locator, self.target, self.observation = model, locator, target, observation
         self.expression_sigma, self.settings, self.notify = expression_sigma, settings, notify
-        self.renderer = Renderer(model, target.shape[-1])
-        self._blending_renderer = Renderer(model, target.shape[-1], antialias=settings.antialias)
+        self.renderer = Renderer(model, target.shape[-1], camera=camera)
+        self._blending_renderer = Renderer(model, target.shape[-1], antialias=settings.antialias, camera=camera)
         self._gap = lip_and_lid_gaps(model, model.mean_shape[None])
         self._fields = torch.cat([sigma_factor(model), prior_log_odds(model)], dim=1)[None]  # [1, V, 2]
         self.basis = SurfaceBasis(model) if basis is None else basis

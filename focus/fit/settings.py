@@ -36,6 +36,8 @@ class FitSettings:
     """The same at the last mask."""
     cutoff: Annotated[float, _SIGMA] = 3.0
     """A pixel is an outlier from this many sigma on, its neighbors apart."""
+    estimate_distance: bool = True
+    """Find out how far the camera was from the perspective of the face; else it is about a metre, with a long lens."""
     antialias: bool = False
     """Blend the outline of the face in the descent, which then moves it by the colors on both sides."""
 
