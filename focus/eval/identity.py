@@ -44,7 +44,8 @@ def shape_distances(shapes: Tensor) -> NDArray[np.float64]:
     for row in range(count):
         target = shapes[row, None].expand(count, -1, -1)
         distances[row] = shape_error(shapes, target).double().mean(dim=1).numpy()
-    return (distances + distances.T) / 2
+    symmetric: NDArray[np.float64] = (distances + distances.T) / 2
+    return symmetric
 
 
 def identity_scores(distances: NDArray[np.float64], people: Sequence[str], yaws: Sequence[float]) -> IdentityScores:
