@@ -142,6 +142,20 @@ def synthetic(fitter: PhotoFitter, options: argparse.Namespace) -> dict[str, obj
                 "mean_face_mm": float(of_mean[rows].mean()),
                 "better": 1 - float(error[rows].mean() / of_mean[rows].mean()),
             }
+    for count in options.together if errors else ():
+        found = []
+        for person in range(options.people):
+            own = [(p.photo, p.landmarks) for p in photos if p.person == person]
+            for first in range(0, len(own) - count + 1, count):
+                several = fitter.together(own[first : first + count])[0].neutral_vertices[fitter.region]
+                truth = photos[person * len(options.yaws)].neutral[fitter.region][None]
+                found.append(float(shape_error(several[None], truth).mean()))
+        value = float(np.mean(found))
+        table[f"{count} together"] = {
+            "error_mm": value,
+            "mean_face_mm": float(of_mean.mean()),
+            "better": 1 - value / float(of_mean.mean()),
+        }
     distances = shape_distances(torch.stack(shapes))
     scores = identity_scores(distances, [str(p.person) for p in photos], [p.yaw for p in photos]).as_dict()
     return {"errors": table, "scores": scores, "cpu_seconds_per_photo": float(np.mean(seconds))}
@@ -181,6 +195,7 @@ def main(arguments: list[str] | None = None) -> dict[str, object]:
     drawn.add_argument("--yaws", type=int, nargs="+", default=YAWS)
     drawn.add_argument("--occluded", action="store_true", help="something in front of each face")
     drawn.add_argument("--drawn-with", help="another model than the one that is fitted: then no errors, scores only")
+    drawn.add_argument("--together", type=int, nargs="*", default=(), help="numbers of photos that share an identity")
     drawn.add_argument("--seed", type=int, default=1)
     taken.add_argument("folder", type=Path)
     taken.add_argument("--landmarks", type=Path, required=True)

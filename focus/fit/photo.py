@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ from focus.fit.crop import OpenPhoto, open_photo
 from focus.fit.distance import DISTANCES, fit_with_distance
 from focus.fit.gauss_newton import SurfaceBasis
 from focus.fit.landmarks import LandmarkFit, LandmarkObservation
-from focus.fit.photometric import PhotometricFit
+from focus.fit.photometric import FittedFace, PhotometricFit
 from focus.fit.region import crop_model, face_region
 from focus.fit.settings import FitSettings
+from focus.fit.together import descend_together
 from focus.isolation import own_state
 from focus.reconstruction import Reconstruction
 
@@ -34,6 +36,22 @@ _FARTHEST = 2.0
 _LARGEST_MISFIT = 0.3
 """Root mean square distance of landmarks from the fitted face, relative to their distance from their mean. Faces have
 less than 0.1."""
+
+
+Photo = tuple[NDArray[np.uint8] | str | Path, NDArray[np.floating] | Sequence[Sequence[float]]]
+"""An image, or its file, and the landmarks in it."""
+
+
+@dataclass(frozen=True)
+class _Start:
+    """A photo, and the face that its landmarks say."""
+
+    source: OpenPhoto
+    target: Tensor
+    observation: LandmarkObservation
+    expression_sigma: float
+    parameters: FaceParameters
+    camera: Camera
 
 
 class PhotoFitter:
@@ -101,6 +119,23 @@ class PhotoFitter:
                 self._prepare()
             return self._fit(image, landmarks, name, notify)
 
+    def together(
+        self, photos: Sequence[Photo], *, names: Sequence[str] | None = None, notify: Callable[[], None] = lambda: None
+    ) -> list[Reconstruction]:
+        """Fits photos of one person; see `fit_photos`. `notify` is called `steps` times for each photo."""
+        with own_state(grad=True):
+            if self._given.has_changed(self._versions):
+                self._prepare()
+            if not photos:
+                raise FocusError("fit_photos: expected at least one photo, got none")
+            given = [None] * len(photos) if names is None else list(names)
+            if len(given) != len(photos):
+                raise FocusError(f"fit_photos: names: expected {len(photos)}, got {len(given)}")
+            starts = [self._start(image, points, name) for (image, points), name in zip(photos, given, strict=True)]
+            identity = torch.cat([start.parameters.identity for start in starts]).mean(dim=0, keepdim=True)
+            starts = [replace(start, parameters=replace(start.parameters, identity=identity)) for start in starts]
+            return self._descend(starts, notify)
+
     def _fit(
         self,
         image: NDArray[np.uint8] | str | Path,
@@ -108,57 +143,77 @@ class PhotoFitter:
         name: str | None,
         notify: Callable[[], None],
     ) -> Reconstruction:
+        return self._descend([self._start(image, landmarks, name)], notify)[0]
+
+    def _descend(self, starts: Sequence[_Start], notify: Callable[[], None]) -> list[Reconstruction]:
+        """From pose and shape by landmarks to the results, all of one person."""
+        settings, size = self.settings, self.settings.image_size
+        first, last = settings.first_sigma, settings.last_sigma
+        middle = (first * last) ** 0.5
+        visible: list[Tensor | None] = [None] * len(starts)
+        parameters = [start.parameters for start in starts]
+        coarse_size = max(size // 2, min(size, _SMALLEST_COARSE))
+        if settings.coarse_steps:
+            fits = [self._photometric(start, coarse_size, notify) for start in starts]
+            found = _descend(fits, parameters, settings.coarse_steps, (first, middle), visible)
+            parameters = [face.parameters for face in found]
+            visible = [F.interpolate(face.visible, size=(size, size), mode="bilinear") for face in found]
+        fits = [self._photometric(start, size, notify) for start in starts]
+        faces = _descend(fits, parameters, settings.fine_steps, (middle, last), visible)
+        return [self._result(start, face) for start, face in zip(starts, faces, strict=True)]
+
+    def _result(self, start: _Start, face: FittedFace) -> Reconstruction:
+        return Reconstruction(
+            model=self.model,
+            parameters=face.parameters,
+            image=start.target[0],
+            rendering=face.image[0],
+            face=face.face[0],
+            mask=face.visible[0],
+            alignment=start.source.alignment,
+            photo=start.source.photo,
+            name=start.source.name,
+            region=self.region,
+            camera=start.camera,
+        )
+
+    def _photometric(self, start: _Start, size: int, notify: Callable[[], None]) -> PhotometricFit:
+        """The fit at a size of the crop."""
+        full = self.settings.image_size
+        target = start.target if size == full else F.interpolate(start.target, size=(size, size), mode="area")
+        return PhotometricFit(
+            self._cropped,
+            self._locator,
+            target,
+            start.observation.resized(full, size),
+            start.expression_sigma,
+            self.settings,
+            notify,
+            self._basis,
+            start.camera,
+        )
+
+    def _start(
+        self,
+        image: NDArray[np.uint8] | str | Path,
+        landmarks: NDArray[np.floating] | Sequence[Sequence[float]],
+        name: str | None,
+    ) -> _Start:
+        """Reads a photo, and fits its landmarks."""
         settings, size = self.settings, self.settings.image_size
         source = open_photo(image, landmarks, size, name)
-        target = source.crop[None].to(self.model.mean_shape.device)
         unit = size / _SIZE_OF_SIGMAS
         observation = LandmarkObservation.from_points(
             torch.from_numpy(source.alignment.to_crop(source.landmarks)),
             unit * settings.landmark_sigma,
             unit * settings.jaw_sigma,
         )
-
         expression_sigma = settings.blend_shape_sigma if self.model.expression_prior == "unit_interval" else 1.0
         if len(source.landmarks) == 5:
             expression_sigma *= _STIFFNESS_OF_FIVE
-
         parameters, camera = self._fit_landmarks(observation, _camera_of(source), expression_sigma)
-        first, last = settings.first_sigma, settings.last_sigma
-        middle = (first * last) ** 0.5
-        visible: Tensor | None = None
-        coarse_size = max(size // 2, min(size, _SMALLEST_COARSE))
-        if settings.coarse_steps:
-            coarse = PhotometricFit(
-                self._cropped,
-                self._locator,
-                F.interpolate(target, size=(coarse_size, coarse_size), mode="area"),
-                observation.resized(size, coarse_size),
-                expression_sigma,
-                settings,
-                notify,
-                self._basis,
-                camera,
-            )
-            found = coarse.descend(parameters, settings.coarse_steps, (first, middle))
-            parameters = found.parameters
-            visible = F.interpolate(found.visible, size=target.shape[2:], mode="bilinear")
-        fine = PhotometricFit(
-            self._cropped, self._locator, target, observation, expression_sigma, settings, notify, self._basis, camera
-        )
-        face = fine.descend(parameters, settings.fine_steps, (middle, last), visible)
-        return Reconstruction(
-            model=self.model,
-            parameters=face.parameters,
-            image=target[0],
-            rendering=face.image[0],
-            face=face.face[0],
-            mask=face.visible[0],
-            alignment=source.alignment,
-            photo=source.photo,
-            name=source.name,
-            region=self.region,
-            camera=camera,
-        )
+        target = source.crop[None].to(self.model.mean_shape.device)
+        return _Start(source, target, observation, expression_sigma, parameters, camera)
 
     def _fit_landmarks(
         self, observation: LandmarkObservation, camera: Camera, expression_sigma: float
@@ -175,6 +230,18 @@ class PhotoFitter:
                 f"less than {100 * _LARGEST_MISFIT:.0f}%. Are they in the order of iBUG, and those of one face?"
             )
         return parameters, camera
+
+
+def _descend(
+    fits: Sequence[PhotometricFit],
+    starts: Sequence[FaceParameters],
+    steps: int,
+    sigmas: tuple[float, float],
+    visible: Sequence[Tensor | None],
+) -> list[FittedFace]:
+    if len(fits) == 1:
+        return [fits[0].descend(starts[0], steps, sigmas, visible[0])]
+    return descend_together(fits, starts, steps, sigmas, visible)
 
 
 def _camera_of(source: OpenPhoto) -> Camera:
@@ -212,3 +279,27 @@ def fit_photo(
             not those of a face.
     """
     return PhotoFitter(model, settings)(image, landmarks, name=name)
+
+
+def fit_photos(
+    photos: Sequence[Photo],
+    model: MorphableModel,
+    settings: FitSettings | None = None,
+    *,
+    names: Sequence[str] | None = None,
+) -> list[Reconstruction]:
+    """Reconstructs one person from several photos: identity and albedo are shared, and found from all of them at once.
+
+    Args:
+        photos: image and landmarks of each, as for `fit_photo`.
+        model: the face model.
+        settings: see `FitSettings`.
+        names: of the photos; None: the names of the files, or "photo".
+
+    Returns:
+        A reconstruction for each photo, with its pose, expression, light and mask.
+
+    Raises:
+        FocusError: no photo, or one that `fit_photo` refuses.
+    """
+    return PhotoFitter(model, settings).together(photos, names=names)
