@@ -82,7 +82,7 @@ def draw_photos(model: MorphableModel, people: int, yaws: tuple[int, ...], occlu
             image, mask, _ = draw(screen, colors, model.topology, (SIDE, SIDE))
             wall = rng.uniform(0.1, 0.8, (1, 1, 3)) + 0.03 * rng.standard_normal((SIDE, SIDE, 3))
             picture = np.where(mask[0, 0, ..., None] > 0, image[0].permute(1, 2, 0).numpy(), wall)
-            points = locator(vertices, face.rotation, screen[..., :2])[0].double().numpy()
+            points = locator(vertices - middle, face.rotation, screen[..., :2], shift[None])[0].double().numpy()
             occluder = "none"
             if occluded:
                 scene = _scene(model, face, picture, mask[0, 0].numpy() > 0, points)

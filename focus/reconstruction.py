@@ -88,7 +88,9 @@ class Reconstruction:
         """``[68, 2]`` pixels of the photo: the iBUG points, those of the jaw on the outline (`LandmarkLocator`)."""
         camera = self.camera_at(self.alignment.image_size)
         parameters = self.parameters
-        points = LandmarkLocator(self.model)(self.vertices[None], parameters.rotation)
+        points = LandmarkLocator(self.model)(
+            self.vertices[None], parameters.rotation, translation=parameters.translation
+        )
         screen = camera.project(camera.transform(points, parameters.rotation, parameters.translation))
         return self.alignment.to_photo(screen[0, :, :2].double().cpu().numpy())
 

@@ -44,7 +44,7 @@ def seen_from(
 def test_the_distance_is_found(model: MorphableModel, distance: float, offset: tuple[float, float]) -> None:
     face, camera = seen_from(model, distance, offset)
     locator = LandmarkLocator(model)
-    points = locator(model.shape(face.identity, face.expression), face.rotation)
+    points = locator(model.shape(face.identity, face.expression), face.rotation, translation=face.translation)
     screen = camera.project(camera.transform(points, face.rotation, face.translation))[0, :, :2]
     observation = LandmarkObservation.from_points(screen, 0.5, 0.7)
     found, seen = fit_with_distance(model, locator, observation, 1.0, Camera(SIZE, offset=offset))
@@ -70,7 +70,11 @@ def test_a_selfie_is_drawn_where_it_is(model: MorphableModel) -> None:
     rendering = Renderer(model, SIZE, camera=camera)(face)
     photo = torch.where(rendering.mask > 0, rendering.image, 0.3)[0].clamp(0, 1).permute(1, 2, 0)
     locator = LandmarkLocator(model)
-    points = locator(rendering.vertices, face.rotation, rendering.screen_vertices[..., :2])[0].double().numpy()
+    points = (
+        locator(rendering.vertices, face.rotation, rendering.screen_vertices[..., :2], face.translation)[0]
+        .double()
+        .numpy()
+    )
     settings = FitSettings(image_size=112, coarse_steps=2, fine_steps=2, landmark_sigma=0.7, jaw_sigma=1)
     found = fit_photo((photo * 255).round().byte().numpy(), points, model, settings)
     assert np.abs(found.landmarks_68 - points).mean() < 1

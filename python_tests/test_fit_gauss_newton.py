@@ -44,7 +44,7 @@ def a_fit(model: MorphableModel, settings: FitSettings = SETTINGS) -> tuple[Phot
     rendering = Renderer(model, SIZE)(truth)
     target = torch.where(rendering.mask > 0, rendering.image, 0.4).clamp(0, 1)
     locator = LandmarkLocator(model)
-    points = locator(rendering.vertices, truth.rotation, rendering.screen_vertices[..., :2])[0]
+    points = locator(rendering.vertices, truth.rotation, rendering.screen_vertices[..., :2], truth.translation)[0]
     observation = LandmarkObservation.from_points(points, 0.5, 1.0)
     return PhotometricFit(model, locator, target, observation, 1.0, settings), truth
 
@@ -137,7 +137,7 @@ def test_steps_stay_in_bounds() -> None:
 def test_a_few_steps_find_the_face(model: MorphableModel, antialias: bool) -> None:
     fit, truth = a_fit(model, replace(SETTINGS, antialias=antialias))
     start = replace(FaceParameters.mean(model), rotation=truth.rotation + 0.05)
-    found = fit.descend(start, 8, (0.1, 0.05))
+    found = fit.descend(start, 10, (0.1, 0.05))
     visible = torch.ones_like(found.visible)
     best = float(fit.energy(truth, visible))
     assert float(fit.energy(found.parameters, visible)) < 1.15 * best

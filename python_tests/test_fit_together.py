@@ -42,7 +42,9 @@ def photos_of(model: MorphableModel) -> tuple[list[tuple[NDArray[np.uint8], NDAr
         )
         rendering = Renderer(model, SIZE)(face)
         picture = torch.where(rendering.mask > 0, rendering.image, 0.3)[0].clamp(0, 1).permute(1, 2, 0)
-        points = LandmarkLocator(model)(rendering.vertices, face.rotation, rendering.screen_vertices[..., :2])[0]
+        points = LandmarkLocator(model)(
+            rendering.vertices, face.rotation, rendering.screen_vertices[..., :2], face.translation
+        )[0]
         points = points + 0.7 * torch.randn(68, 2, generator=generator)
         photos.append(((picture * 255).round().byte().numpy(), points.double().numpy()))
     return photos, person

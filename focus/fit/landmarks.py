@@ -186,7 +186,7 @@ class LandmarkFit:
         model = self.model
         coefficients = unknowns[None, _POSE_COUNT:].to(model.mean_shape)
         vertices = model.shape(coefficients[:, : model.identity_count], coefficients[:, model.identity_count :])
-        ends, fractions = self.locator.locate(vertices, unknowns[None, :3])
+        ends, fractions = self.locator.locate(vertices, unknowns[None, :3], unknowns[None, 3:_POSE_COUNT])
         first, second = ends[0].unbind(1)
         fraction = fractions[0, :, None]
         parts = (model.mean_shape[None], model.identity_basis, model.expression_basis)

@@ -198,7 +198,9 @@ class PhotometricFit:
             length / (2 * _LEAST_DIFFERENCE) + _LEAST_DIFFERENCE / 2,
         )
         pixel = (weight * length).flatten(1).sum(dim=1) / weight.flatten(1).sum(dim=1).clamp(min=1)
-        landmarks = self.locator(rendering.vertices, parameters.rotation, rendering.screen_vertices[..., :2])
+        landmarks = self.locator(
+            rendering.vertices, parameters.rotation, rendering.screen_vertices[..., :2], parameters.translation
+        )
         deviation = torch.stack([self.observation.residual(points).norm(dim=1) for points in landmarks])
         landmark = F.huber_loss(deviation, torch.zeros_like(deviation), reduction="none", delta=OUTLIER_DEVIATION)
         overlap = self._overlap(rendering.vertices).square().sum(dim=1)
@@ -218,7 +220,7 @@ class PhotometricFit:
     def systems(self, parameters: FaceParameters, rendering: Rendering, visible: Tensor) -> tuple[Tensor, Tensor]:
         """Gauss-Newton matrices ``[B, K, K]`` and gradients ``[B, K]`` of the energies, float64."""
         albedo = self.model.albedo(parameters.albedo)
-        ends, fractions = self.locator.locate(rendering.vertices, parameters.rotation)
+        ends, fractions = self.locator.locate(rendering.vertices, parameters.rotation, parameters.translation)
         overlap = self._overlap(rendering.vertices)
         systems = []
         for b in range(len(parameters)):
