@@ -24,16 +24,17 @@ if TYPE_CHECKING:
     from focus import ops as ops
     from focus import report as report
     from focus import train as train
-    from focus.fit import fit_photo
+    from focus.fit import fit_photo, fit_photos
     from focus.reconstruction import Reconstruction
     from focus.reconstructor import Reconstructor
 
-__all__ = ["FocusError", "Reconstruction", "Reconstructor", "__version__", "fit_photo"]
+__all__ = ["FocusError", "Reconstruction", "Reconstructor", "__version__", "fit_photo", "fit_photos"]
 
 _HOMES = {
     "Reconstruction": "focus.reconstruction",
     "Reconstructor": "focus.reconstructor",
     "fit_photo": "focus.fit",
+    "fit_photos": "focus.fit",
 }
 _PARTS = ("data", "eval", "experiment", "face", "fit", "losses", "nets", "ops", "report", "train")
 

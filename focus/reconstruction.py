@@ -45,6 +45,7 @@ class Reconstruction:
         photo: uint8 ``[H, W, 3]``.
         name: of the photo.
         region: ``[V]`` bool, the vertices that were drawn; None: all of them.
+        camera: of the crop; None: that of FOCUS, with which networks see.
         misfit: ``[V, 3]`` mm, taken off the shape (`focus.eval.misfit`); the drawn overlay has it, `rendering` has not.
     """
 
@@ -59,6 +60,11 @@ class Reconstruction:
     name: str = "photo"
     region: Tensor | None = None
     misfit: Tensor | None = None
+    camera: Camera | None = None
+
+    def camera_at(self, image_size: int) -> Camera:
+        """The camera of the crop drawn at a size in pixels."""
+        return Camera(image_size) if self.camera is None else self.camera.resized(image_size)
 
     @property
     def vertices(self) -> Tensor:
@@ -80,9 +86,11 @@ class Reconstruction:
     @property
     def landmarks_68(self) -> NDArray[np.float64]:
         """``[68, 2]`` pixels of the photo: the iBUG points, those of the jaw on the outline (`LandmarkLocator`)."""
-        camera = Camera(self.alignment.image_size)
+        camera = self.camera_at(self.alignment.image_size)
         parameters = self.parameters
-        points = LandmarkLocator(self.model)(self.vertices[None], parameters.rotation)
+        points = LandmarkLocator(self.model)(
+            self.vertices[None], parameters.rotation, translation=parameters.translation
+        )
         screen = camera.project(camera.transform(points, parameters.rotation, parameters.translation))
         return self.alignment.to_photo(screen[0, :, :2].double().cpu().numpy())
 
@@ -118,7 +126,7 @@ class Reconstruction:
             Image ``[3, size, size]``, not clamped, and mask ``[1, size, size]``.
         """
         parameters = self.parameters
-        camera = Camera(image_size)
+        camera = self.camera_at(image_size)
         placed = camera.transform(self.vertices[None], parameters.rotation, parameters.translation)
         albedo = (self.colors if colors is None else colors)[None]
         light = parameters.lighting if lighting is None else lighting[None]
@@ -131,6 +139,13 @@ class Reconstruction:
             return self.model.topology
         faces = self.model.faces
         return ops.Topology(faces[self.region[faces.long()].all(dim=1)], self.model.vertex_count)
+
+    def _camera_in_photo(self) -> dict[str, Any]:
+        """Focal length and principal point in pixels of the photo."""
+        crop = self.alignment
+        camera = self.camera_at(crop.image_size)
+        principal = crop.to_photo(np.array(camera.offset) + camera.principal)
+        return {"focal_pixels": camera.focal / crop.scale, "principal_pixels": principal.tolist()}
 
     def mask_in_photo(self) -> NDArray[np.float32]:
         """`mask` in the pixels of the photo: float32 ``[H, W]`` in [0, 1]."""
@@ -149,6 +164,7 @@ class Reconstruction:
             "model_fingerprint": self.model.fingerprint(),
             "landmarks_68": self.landmarks_68.tolist(),
             "pose": self.pose,
+            "camera": self._camera_in_photo(),
             "lighting": parameters.lighting[0].double().tolist(),
             "coefficients": {
                 name: getattr(parameters, name)[0].double().tolist() for name in ("identity", "expression", "albedo")

@@ -195,9 +195,9 @@ def test_a_result_with_numbers_that_are_not_finite_is_not_written(
 
 def test_numbers_of_numpy_are_settings(photos: Path, tmp_path: Path) -> None:
     settings = FitSettings(
-        image_size=np.int64(32), coarse_steps=np.uint8(1), fine_steps=np.int32(1), cutoff=np.float32(2.5)
+        image_size=np.int64(32), coarse_steps=np.uint8(1), fine_steps=np.int32(1), jaw_sigma=np.float32(2.5)
     )
-    assert (type(settings.image_size), type(settings.cutoff)) == (int, float)
+    assert (type(settings.image_size), type(settings.jaw_sigma)) == (int, float)
     model = MorphableModel.procedural("small", np.int64(3), np.int32(2), np.uint8(2))
     report = folder.run([photos], photos / "landmarks.csv", model, tmp_path, settings)
     assert len(report.written) == 3

@@ -28,6 +28,16 @@ def test_focal_and_principal_point() -> None:
     assert camera.principal == 111.5
 
 
+def test_a_camera_of_another_focal_length_beside_the_middle() -> None:
+    camera = Camera(64, focal=100, offset=(10, -4))
+    assert _project(camera, (100, 0, 0), (0, 0, 0)) == pytest.approx([31.5 + 10 + 100 * 100 / 1000, 27.5, 1000])
+    twice = camera.resized(128)
+    assert (twice.focal, twice.offset, twice.principal) == (200, (20, -8), 63.5)
+    for wrong in (0, -1, math.inf, math.nan):
+        with pytest.raises(ValueError, match="Camera: focal: expected a positive number"):
+            Camera(64, focal=wrong)
+
+
 def test_origin_is_the_middle_of_the_image_at_one_metre() -> None:
     assert _project(Camera(64), (0, 0, 0), (0, 0, 0)) == pytest.approx([31.5, 31.5, 1000])
 

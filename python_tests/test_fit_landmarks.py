@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from focus.face import Camera, FaceParameters, MorphableModel
+from focus.face.camera import rotation_matrix
 from focus.face.contour import JAW_COUNT, LandmarkLocator
 from focus.fit.landmarks import LandmarkFit, LandmarkObservation, _bounded_step, initial_pose
 from focus.fit.region import crop_model, face_region
@@ -203,3 +204,28 @@ def test_face_region_and_its_model(model: MorphableModel) -> None:
     corners = small.mean_shape[small.faces.long()]
     kept = region[model.faces.long()].all(dim=1)
     torch.testing.assert_close(corners, model.mean_shape[model.faces[kept].long()])
+
+
+def test_from_near_the_outline_lies_further_in_front(model: MorphableModel, locator: LandmarkLocator) -> None:
+    """Each jaw point is the outermost of its candidates in the picture of a camera at that distance."""
+    face = pose(model, yaw=0.6)
+    vertices = model.shape(face.identity, face.expression)
+    rotation = rotation_matrix(face.rotation)
+    differ = []
+    for distance in (300.0, 2000.0):
+        translation = torch.tensor([[0.0, 0.0, distance - 1000]])
+        points = locator(vertices, face.rotation, translation=translation)[0, :JAW_COUNT]
+        candidates = torch.lerp(
+            vertices[0][locator.ends[..., 0]], vertices[0][locator.ends[..., 1]], locator.fractions[..., None]
+        )
+
+        def reach(places: Tensor, translation: Tensor = translation) -> Tensor:
+            screen = Camera(SIZE).project(Camera.transform(places[None], face.rotation, translation))[0, :, :2]
+            outward = locator.outward @ rotation[0, :2].T
+            return (screen.view(JAW_COUNT, -1, 2) * outward[:, None]).sum(dim=2)
+
+        torch.testing.assert_close(reach(points)[:, 0], reach(candidates.flatten(0, 1)).amax(dim=1))
+        differ.append(points)
+    moved = (differ[0] - differ[1])[:, 2]
+    assert float(moved.min()) > -0.5
+    assert float(moved.max()) > 3  # mm towards the camera, on the side that is turned away

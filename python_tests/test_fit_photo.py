@@ -146,7 +146,7 @@ def test_lips_do_not_pass_each_other(scene: Scene, model: MorphableModel) -> Non
     # Neither colours nor prior have a say (Adam makes much of the smallest slope).
     settings = replace(QUICK, pixel_weight=1e-30)
     fit = PhotometricFit(closing, LandmarkLocator(closing), target, five.resized(SIZE, size), float("inf"), settings)
-    found = fit.descend(start, 60, (0.09, 0.05)).parameters
+    found = fit.descend(start, 60, torch.ones(1, 1, size, size)).parameters
     assert float(lip_and_lid_gaps(closing, closing.shape(found.identity, found.expression)).min()) > -4
 
 
@@ -301,7 +301,7 @@ def test_face_at_the_border_of_the_photo(scene: Scene, model: MorphableModel) ->
     assert np.isfinite(result.landmarks_68).all()
 
 
-@pytest.mark.parametrize("field", ["pixel_weight", "mask_every", "first_sigma", "cutoff", "coarse_steps", "image_size"])
+@pytest.mark.parametrize("field", ["pixel_weight", "mask_every", "landmark_sigma", "jaw_sigma", "coarse_steps", "image_size"])
 def test_bad_settings(field: str) -> None:
     with pytest.raises(FocusError, match=f"FitSettings.{field}"):
         FitSettings(**{field: -1})

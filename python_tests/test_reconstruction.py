@@ -150,7 +150,7 @@ def test_overlay_of_a_ragged_border_shows_no_specks(reconstruction: Reconstructi
 def test_json(model: MorphableModel, reconstruction: Reconstruction, tmp_path: Path) -> None:
     content = json.loads(reconstruction.save(tmp_path)[-1].read_text())
     assert set(content) == {
-        *("format", "version", "photo", "photo_size", "model", "model_fingerprint", "landmarks_68", "pose"),
+        *("format", "version", "photo", "photo_size", "model", "model_fingerprint", "landmarks_68", "pose", "camera"),
         *("lighting", "coefficients", "occluded_fraction", "alignment", "files", "made_from"),
     }
     assert content["made_from"] is None

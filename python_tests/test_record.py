@@ -94,7 +94,7 @@ def test_what_changed_is_made_anew(
     fits.clear()
     answer_of(fit(mine, out), capsys)
     assert fits == []
-    answer_of(fit(mine, out, "--cutoff", 2.5), capsys)
+    answer_of(fit(mine, out, "--jaw-sigma", 2.5), capsys)
     assert len(fits) == 3
     fits.clear()
     other = tmp_path / "other.focusmodel"
@@ -270,7 +270,7 @@ def test_fits_that_are_killed_at_any_step_of_saving(
 ) -> None:
     arguments = ["fit", str(photos / "a.png"), "--landmarks", str(photos / "landmarks.csv"), *QUICK]
     if there:  # results of other settings, to be replaced
-        answer_of([*arguments, "--out", str(tmp_path / "before"), "--cutoff", "2"], capsys)
+        answer_of([*arguments, "--out", str(tmp_path / "before"), "--jaw-sigma", "2"], capsys)
     command = [sys.executable, "-c", textwrap.dedent(KILLED_FITS), str(tmp_path), str(tmp_path / "before"), *arguments]
     result = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}

@@ -59,19 +59,38 @@ class Camera:
 
     Attributes:
         image_size: S, height and width in pixels.
-        focal: 9.06 * S / 2, pixels.
+        focal: pixels.
         principal: (S - 1) / 2 in x and in y, pixels: the centre of the image.
+        offset: (x, y), pixels from there to where the axis of the lens meets the image.
+
+    Args:
+        image_size: S.
+        focal: None: 9.06 * S / 2, the camera of FOCUS, with which networks see.
+        offset: not (0, 0) where the image was cut out of a photo beside its middle.
     """
 
-    def __init__(self, image_size: int | np.integer[Any]) -> None:
+    def __init__(
+        self,
+        image_size: int | np.integer[Any],
+        focal: float | None = None,
+        offset: tuple[float, float] = (0.0, 0.0),
+    ) -> None:
         if isinstance(image_size, bool) or not isinstance(image_size, (int, np.integer)) or image_size < 1:
             raise ValueError(f"Camera: image_size: expected a positive whole number of pixels, got {image_size!r}")
         self.image_size = int(image_size)
-        self.focal = FOCAL_FACTOR * self.image_size / 2
+        self.focal = FOCAL_FACTOR * self.image_size / 2 if focal is None else float(focal)
+        if not 0 < self.focal < float("inf"):
+            raise ValueError(f"Camera: focal: expected a positive number of pixels, got {focal!r}")
         self.principal = (self.image_size - 1) / 2
+        self.offset = (float(offset[0]), float(offset[1]))
 
     def __repr__(self) -> str:
-        return f"Camera(image_size={self.image_size})"
+        return f"Camera(image_size={self.image_size}, focal={self.focal:g}, offset={self.offset})"
+
+    def resized(self, image_size: int) -> Camera:
+        """The same camera for the image at another size."""
+        factor = image_size / self.image_size
+        return Camera(image_size, self.focal * factor, (self.offset[0] * factor, self.offset[1] * factor))
 
     rotation_matrix = staticmethod(rotation_matrix)
 
@@ -103,4 +122,6 @@ class Camera:
         """
         depth = camera_vertices[..., 2:]
         pixels = camera_vertices[..., :2] * (self.focal / depth) + self.principal
+        if self.offset != (0.0, 0.0):
+            pixels = pixels + pixels.new_tensor(self.offset)
         return torch.cat((pixels, depth), dim=-1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from focus.face.camera import rotation_matrix
+from focus.face.camera import DEFAULT_DISTANCE, rotation_matrix
 from focus.face.model import LANDMARK_COUNT, MorphableModel
 from focus.isolation import own_state
 
@@ -72,12 +72,14 @@ class LandmarkLocator:
         start = edges.new_tensor([[jaw, jaw]])
         return torch.cat([start, edges[kept]]), torch.cat([fraction.new_zeros(1), fraction[kept]])
 
-    def locate(self, vertices: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
+    def locate(self, vertices: Tensor, rotation: Tensor, translation: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The edges on which the landmarks of posed faces lie.
 
         Args:
             vertices: ``[B, V, 3]`` mm, model space.
             rotation: ``[B, 3]`` rad.
+            translation: ``[B, 3]`` mm, in the sense of `FaceParameters`: where the camera is, which from near sees less
+                of a face; None: far away.
 
         Returns:
             The vertices of each edge ``[B, 68, 2]`` int64, and the way from the first to the second ``[B, 68]``. A
@@ -86,11 +88,14 @@ class LandmarkLocator:
         with torch.no_grad():
             ends = self.ends.to(vertices.device)
             fractions = self.fractions.to(vertices)
-            matrices = rotation_matrix(rotation.to(vertices))[:, :2]  # [B, 2, 3]
+            matrices = rotation_matrix(rotation.to(vertices))  # [B, 3, 3]
             candidates = torch.lerp(vertices[:, ends[..., 0]], vertices[:, ends[..., 1]], fractions[..., None])
-            # The camera is so far away (6 degrees at the border of the image) that depth need not enter this choice.
-            screen = torch.einsum("bij,bkcj->bkci", matrices, candidates)
-            outward = torch.einsum("bij,kj->bki", matrices, self.outward.to(vertices))
+            placed = torch.einsum("bij,bkcj->bkci", matrices, candidates)
+            screen = placed[..., :2]
+            if translation is not None:
+                placed = placed + translation.to(vertices)[:, None, None]
+                screen = placed[..., :2] / (placed[..., 2:] + DEFAULT_DISTANCE).clamp(min=1.0)
+            outward = torch.einsum("bij,kj->bki", matrices[:, :2], self.outward.to(vertices))
             best = torch.einsum("bkci,bki->bkc", screen, outward).argmax(dim=2)  # [B, 17]
             rows = torch.arange(JAW_COUNT, dtype=torch.int64, device=best.device)
             fixed = self._landmarks[JAW_COUNT:].to(best.device)[:, None].expand(-1, 2)
@@ -98,19 +103,26 @@ class LandmarkLocator:
             all_fractions = torch.nn.functional.pad(fractions[rows, best], (0, LANDMARK_COUNT - JAW_COUNT))
             return all_ends, all_fractions
 
-    def __call__(self, vertices: Tensor, rotation: Tensor, values: Tensor | None = None) -> Tensor:
+    def __call__(
+        self,
+        vertices: Tensor,
+        rotation: Tensor,
+        values: Tensor | None = None,
+        translation: Tensor | None = None,
+    ) -> Tensor:
         """The landmarks of posed faces.
 
         Args:
             vertices: ``[B, V, 3]`` mm, model space.
             rotation: ``[B, 3]`` rad.
             values: ``[B, V, C]`` to read at the landmarks, for example screen positions; None reads `vertices`.
+            translation: see `locate`.
 
         Returns:
             ``[B, 68, C]``; differentiable in the values.
         """
         values = vertices if values is None else values
-        ends, fractions = self.locate(vertices, rotation)
+        ends, fractions = self.locate(vertices, rotation, translation)
         first, second = (values.gather(1, ends[..., k, None].expand(-1, -1, values.shape[2])) for k in (0, 1))
         return torch.lerp(first, second, fractions[..., None])
 

@@ -96,15 +96,18 @@ class Renderer(torch.nn.Module):
         antialias: blends the mask at the outline and the image where one part of the face hides another
             (`ops.antialias`), from where the vertices then get gradients. At the outline the image has the colours of
             the face alone, wherever the mask is not 0: ``mask * image`` is the picture before a black background.
+        camera: of another focal length, for images of another size too; None: `Camera(image_size)`.
     """
 
     model: MorphableModel
 
-    def __init__(self, model: MorphableModel, image_size: int, *, antialias: bool = False) -> None:
+    def __init__(
+        self, model: MorphableModel, image_size: int, *, antialias: bool = False, camera: Camera | None = None
+    ) -> None:
         super().__init__()
         self.antialias = antialias
         self.model = model
-        self.camera = Camera(image_size)
+        self.camera = Camera(image_size) if camera is None else camera.resized(image_size)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "model":

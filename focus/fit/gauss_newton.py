@@ -180,7 +180,7 @@ def color_jacobian(
     slopes = slopes + torch.stack([-second - third, second, third], dim=2)
     shape = face.pull_back(slopes, sample.corners, basis)
     paint = torch.einsum("nk,nkca->nca", sample.barycentric, basis.albedo[sample.corners]) * -shading[..., None]
-    light = torch.einsum("nc,cd,nh->ncdh", -color, torch.eye(3).to(color), bands)
+    light = torch.einsum("nc,cd,nh->ncdh", -color, torch.eye(3, dtype=color.dtype, device=color.device), bands)
     return torch.cat([shape, paint, light.reshape(len(color), 3, 3 * HARMONIC_COUNT)], dim=2)
 
 

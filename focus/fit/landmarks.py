@@ -68,7 +68,7 @@ def initial_pose(observation: LandmarkObservation, vertices: Tensor, camera: Cam
         Angles ``[3]`` and translation ``[3]`` in the sense of `FaceParameters`.
     """
     inner = observation.selection[:, :JAW_COUNT].sum(dim=1) == 0
-    points = observation.points[inner] - camera.principal
+    points = observation.points[inner] - camera.principal - observation.points.new_tensor(camera.offset)
     corners = observation.selection[inner] @ vertices
     design = torch.cat([corners, torch.ones_like(corners[:, :1])], dim=1)
     solution = torch.linalg.lstsq(design, points).solution.T  # [2, 4]
@@ -159,6 +159,14 @@ class LandmarkFit:
         extent = self.observation.points - self.observation.points.mean(dim=0)
         return float(distance.norm() / extent.norm())
 
+    def energy(self, parameters: FaceParameters) -> float:
+        """Minus the logarithm of the posterior, up to a constant."""
+        unknowns = self._pack(parameters)
+        deviation = self._residual(unknowns, self._landmark_basis(unknowns)).norm(dim=1)
+        inside = deviation.clamp(max=OUTLIER_DEVIATION)
+        robust = 0.5 * inside.square() + OUTLIER_DEVIATION * (deviation - inside)
+        return float(robust.sum() + 0.5 * (self.precision * unknowns.square()).sum())
+
     def _energy(self, unknowns: Tensor, residual: Tensor) -> Tensor:
         return residual.square().sum() + (self.precision * unknowns.square()).sum()
 
@@ -178,7 +186,7 @@ class LandmarkFit:
         model = self.model
         coefficients = unknowns[None, _POSE_COUNT:].to(model.mean_shape)
         vertices = model.shape(coefficients[:, : model.identity_count], coefficients[:, model.identity_count :])
-        ends, fractions = self.locator.locate(vertices, unknowns[None, :3])
+        ends, fractions = self.locator.locate(vertices, unknowns[None, :3], unknowns[None, 3:_POSE_COUNT])
         first, second = ends[0].unbind(1)
         fraction = fractions[0, :, None]
         parts = (model.mean_shape[None], model.identity_basis, model.expression_basis)

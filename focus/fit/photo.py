@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,15 @@ from focus.errors import FocusError
 from focus.face import Camera, FaceParameters, MorphableModel, Renderer
 from focus.face.contour import LandmarkLocator
 from focus.fit.appearance import PixelFace
-from focus.fit.crop import open_photo
+from focus.fit.crop import OpenPhoto, open_photo
+from focus.fit.distance import DISTANCES, fit_with_distance
 from focus.fit.gauss_newton import SurfaceBasis
-from focus.fit.landmarks import LandmarkFit, LandmarkObservation, initial_pose
-from focus.fit.photometric import PhotometricFit
+from focus.fit.landmarks import LandmarkFit, LandmarkObservation
+from focus.fit.photometric import FittedFace, PhotometricFit
 from focus.fit.region import crop_model, face_region
 from focus.fit.settings import FitSettings
 from focus.fit.starts import find_start
+from focus.fit.together import descend_together
 from focus.fit.witnesses import vertex_fields
 from focus.isolation import own_state
 from focus.reconstruction import Reconstruction
@@ -32,18 +35,35 @@ _SIZE_OF_STARTS = 56
 _STIFFNESS_OF_FIVE = 0.5
 """Factor on the standard deviation of expressions where 5 landmarks say next to nothing about them."""
 
+_FARTHEST = 2.0
+"""Sides of the crop between the middles of crop and photo, at most: what lies farther off is a photo that was cut."""
 _LARGEST_MISFIT = 0.3
 """Root mean square distance of landmarks from the fitted face, relative to their distance from their mean. Faces have
 less than 0.1."""
 
 
+Photo = tuple[NDArray[np.uint8] | str | Path, NDArray[np.floating] | Sequence[Sequence[float]]]
+"""An image, or its file, and the landmarks in it."""
+
+
+@dataclass(frozen=True)
+class _Start:
+    """A photo, and the face that its landmarks say."""
+
+    source: OpenPhoto
+    target: Tensor
+    observation: LandmarkObservation
+    expression_sigma: float
+    parameters: FaceParameters
+    camera: Camera
+
+
 class PhotoFitter:
     """Fits photos with one face model, by analysis by synthesis.
 
-    Pose from landmarks in closed form; pose, identity and expression from landmarks (Levenberg-Marquardt); then
-    second-order steps on colours, landmarks and priors, first at half the size, alternating with linear least squares
-    for the light and with an estimate of the pixels that are not the face. What counts as noise there shrinks as the
-    fit improves.
+    Pose from landmarks in closed form; pose, identity and expression from landmarks (Levenberg-Marquardt); a first mask
+    by several starts on a small image; then second-order steps on colours, landmarks and priors, first at half the
+    size, alternating with linear least squares for the light and with an estimate of the pixels that are not the face.
 
     Args:
         model: any, also one that changes from photo to photo; a model without albedo gets a synthetic one
@@ -103,6 +123,23 @@ class PhotoFitter:
                 self._prepare()
             return self._fit(image, landmarks, name, notify)
 
+    def together(
+        self, photos: Sequence[Photo], *, names: Sequence[str] | None = None, notify: Callable[[], None] = lambda: None
+    ) -> list[Reconstruction]:
+        """Fits photos of one person; see `fit_photos`. `notify` is called `steps` times for each photo."""
+        with own_state(grad=True):
+            if self._given.has_changed(self._versions):
+                self._prepare()
+            if not photos:
+                raise FocusError("fit_photos: expected at least one photo, got none")
+            given = [None] * len(photos) if names is None else list(names)
+            if len(given) != len(photos):
+                raise FocusError(f"fit_photos: names: expected {len(photos)}, got {len(given)}")
+            starts = [self._start(image, points, name) for (image, points), name in zip(photos, given, strict=True)]
+            identity = torch.cat([start.parameters.identity for start in starts]).mean(dim=0, keepdim=True)
+            starts = [replace(start, parameters=replace(start.parameters, identity=identity)) for start in starts]
+            return self._descend(starts, notify)
+
     def _fit(
         self,
         image: NDArray[np.uint8] | str | Path,
@@ -110,85 +147,125 @@ class PhotoFitter:
         name: str | None,
         notify: Callable[[], None],
     ) -> Reconstruction:
+        return self._descend([self._start(image, landmarks, name)], notify)[0]
+
+    def _descend(self, starts: Sequence[_Start], notify: Callable[[], None]) -> list[Reconstruction]:
+        """From pose and shape by landmarks to the results, all of one person."""
+        settings, size = self.settings, self.settings.image_size
+        visible = [self._first_mask(start) for start in starts]
+        parameters = [start.parameters for start in starts]
+        coarse_size = max(size // 2, min(size, _SMALLEST_COARSE))
+        if settings.coarse_steps:
+            fits = [self._photometric(start, coarse_size, notify) for start in starts]
+            found = _descend(fits, parameters, settings.coarse_steps, visible)
+            parameters, visible = [face.parameters for face in found], [face.visible for face in found]
+        fits = [self._photometric(start, size, notify) for start in starts]
+        faces = _descend(fits, parameters, settings.fine_steps, visible)
+        return [self._result(start, face) for start, face in zip(starts, faces, strict=True)]
+
+    def _result(self, start: _Start, face: FittedFace) -> Reconstruction:
+        return Reconstruction(
+            model=self.model,
+            parameters=face.parameters,
+            image=start.target[0],
+            rendering=face.image[0],
+            face=face.face[0],
+            mask=face.visible[0],
+            alignment=start.source.alignment,
+            photo=start.source.photo,
+            name=start.source.name,
+            region=self.region,
+            camera=start.camera,
+        )
+
+    def _first_mask(self, start: _Start) -> Tensor:
+        """From light and albedo alone, on a small image: ``[1, 1, s, s]``."""
+        size = min(start.target.shape[-1], _SIZE_OF_STARTS)
+        small = _resized(start.target, size)
+        with torch.no_grad():
+            rendering = Renderer(self._cropped, size, camera=start.camera.resized(size))(start.parameters)
+            face = PixelFace.draw(small, rendering, self._cropped, self._fields)
+            return find_start(face, small, rendering.mask, rendering.landmarks[0])
+
+    def _photometric(self, start: _Start, size: int, notify: Callable[[], None]) -> PhotometricFit:
+        """The fit at a size of the crop."""
+        full = self.settings.image_size
+        target = start.target if size == full else _resized(start.target, size)
+        return PhotometricFit(
+            self._cropped,
+            self._locator,
+            target,
+            start.observation.resized(full, size),
+            start.expression_sigma,
+            self.settings,
+            notify,
+            self._basis,
+            start.camera,
+        )
+
+    def _start(
+        self,
+        image: NDArray[np.uint8] | str | Path,
+        landmarks: NDArray[np.floating] | Sequence[Sequence[float]],
+        name: str | None,
+    ) -> _Start:
+        """Reads a photo, and fits its landmarks."""
         settings, size = self.settings, self.settings.image_size
         source = open_photo(image, landmarks, size, name)
-        target = source.crop[None].to(self.model.mean_shape.device)
         unit = size / _SIZE_OF_SIGMAS
         observation = LandmarkObservation.from_points(
             torch.from_numpy(source.alignment.to_crop(source.landmarks)),
             unit * settings.landmark_sigma,
             unit * settings.jaw_sigma,
         )
-
         expression_sigma = settings.blend_shape_sigma if self.model.expression_prior == "unit_interval" else 1.0
         if len(source.landmarks) == 5:
             expression_sigma *= _STIFFNESS_OF_FIVE
-
-        parameters = self._fit_landmarks(observation, Camera(size), expression_sigma)
-        visible = self._start(target, parameters)
-        coarse_size = max(size // 2, min(size, _SMALLEST_COARSE))
-        if settings.coarse_steps:
-            coarse = PhotometricFit(
-                self._cropped,
-                self._locator,
-                F.interpolate(target, size=(coarse_size, coarse_size), mode="area"),
-                observation.resized(size, coarse_size),
-                expression_sigma,
-                settings,
-                notify,
-                self._basis,
-            )
-            found = coarse.descend(parameters, settings.coarse_steps, _resized(visible, coarse_size))
-            parameters, visible = found.parameters, found.visible
-        fine = PhotometricFit(
-            self._cropped, self._locator, target, observation, expression_sigma, settings, notify, self._basis
-        )
-        face = fine.descend(parameters, settings.fine_steps, _resized(visible, size))
-        return Reconstruction(
-            model=self.model,
-            parameters=face.parameters,
-            image=target[0],
-            rendering=face.image[0],
-            face=face.face[0],
-            mask=face.visible[0],
-            alignment=source.alignment,
-            photo=source.photo,
-            name=source.name,
-            region=self.region,
-        )
-
-    def _start(self, target: Tensor, parameters: FaceParameters) -> Tensor:
-        """The first mask, from light and albedo alone, on a small image: ``[1, 1, s, s]``."""
-        size = min(target.shape[-1], _SIZE_OF_STARTS)
-        small = _resized(target, size)
-        with torch.no_grad():
-            rendering = Renderer(self._cropped, size)(parameters)
-            face = PixelFace.draw(small, rendering, self._cropped, self._fields)
-            return find_start(face, small, rendering.mask, rendering.landmarks[0])
+        parameters, camera = self._fit_landmarks(observation, _camera_of(source), expression_sigma)
+        target = source.crop[None].to(self.model.mean_shape.device)
+        return _Start(source, target, observation, expression_sigma, parameters, camera)
 
     def _fit_landmarks(
         self, observation: LandmarkObservation, camera: Camera, expression_sigma: float
-    ) -> FaceParameters:
-        parameters = FaceParameters.mean(self._cropped)
-        points = self._cropped.mean_shape[self._cropped.landmarks68].double().cpu()
-        rotation, translation = initial_pose(observation, points, camera)
-        parameters.rotation[0] = rotation
-        parameters.translation[0] = translation
+    ) -> tuple[FaceParameters, Camera]:
+        distances = DISTANCES if self.settings.estimate_distance else ()
+        parameters, camera = fit_with_distance(
+            self._cropped, self._locator, observation, expression_sigma, camera, distances
+        )
         fit = LandmarkFit(self._cropped, self._locator, camera, observation, expression_sigma)
-        parameters = fit.solve(fit.solve(parameters, pose_only=True))
         misfit = fit.misfit(parameters)
         if misfit > _LARGEST_MISFIT:
             raise FocusError(
                 f"landmarks: no face fits them: the best is off by {100 * misfit:.0f}% of their extent; expected "
                 f"less than {100 * _LARGEST_MISFIT:.0f}%. Are they in the order of iBUG, and those of one face?"
             )
-        return parameters
+        return parameters, camera
+
+
+def _descend(
+    fits: Sequence[PhotometricFit],
+    starts: Sequence[FaceParameters],
+    steps: int,
+    visible: Sequence[Tensor],
+) -> list[FittedFace]:
+    masks = [_resized(mask, fit.target.shape[-1]) for fit, mask in zip(fits, visible, strict=True)]
+    if len(fits) == 1:
+        return [fits[0].descend(starts[0], steps, masks[0])]
+    return descend_together(fits, starts, steps, masks)
 
 
 def _resized(images: Tensor, size: int) -> Tensor:
     """Images ``[B, C, s, s]`` at another size."""
-    smaller = size < images.shape[-1]
-    return F.interpolate(images, size=(size, size), mode="area" if smaller else "bilinear")
+    return F.interpolate(images, size=(size, size), mode="area" if size < images.shape[-1] else "bilinear")
+
+
+def _camera_of(source: OpenPhoto) -> Camera:
+    """Of the crop: the axis of the lens went through the middle of the photo, if that is not too far off."""
+    height, width = source.photo.shape[:2]
+    size = source.alignment.image_size
+    x, y = source.alignment.to_crop(np.array([(width - 1) / 2, (height - 1) / 2])) - (size - 1) / 2
+    shrink = min(1.0, _FARTHEST * size / max(float(np.hypot(x, y)), 1e-9))
+    return Camera(size, offset=(float(x) * shrink, float(y) * shrink))
 
 
 def fit_photo(
@@ -217,3 +294,27 @@ def fit_photo(
             not those of a face.
     """
     return PhotoFitter(model, settings)(image, landmarks, name=name)
+
+
+def fit_photos(
+    photos: Sequence[Photo],
+    model: MorphableModel,
+    settings: FitSettings | None = None,
+    *,
+    names: Sequence[str] | None = None,
+) -> list[Reconstruction]:
+    """Reconstructs one person from several photos: identity and albedo are shared, and found from all of them at once.
+
+    Args:
+        photos: image and landmarks of each, as for `fit_photo`.
+        model: the face model.
+        settings: see `FitSettings`.
+        names: of the photos; None: the names of the files, or "photo".
+
+    Returns:
+        A reconstruction for each photo, with its pose, expression, light and mask.
+
+    Raises:
+        FocusError: no photo, or one that `fit_photo` refuses.
+    """
+    return PhotoFitter(model, settings).together(photos, names=names)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from focus.face import FaceParameters, MorphableModel, Renderer, Rendering
+from focus.face import Camera, FaceParameters, MorphableModel, Renderer, Rendering
 from focus.face.contour import LandmarkLocator
 from focus.fit.appearance import PixelFace
 from focus.fit.gauss_newton import (
@@ -30,7 +30,7 @@ _SAMPLE = 2500
 """Pixels in a Gauss-Newton matrix."""
 _LEAST_DIFFERENCE = 0.02
 """Colour differences below are squared, those above count by their length."""
-_DAMPING, _MORE, _LESS = 0.03, 5.0, 1 / 3
+DAMPING, MORE, LESS = 0.03, 5.0, 1 / 3
 """Of the diagonal of the matrix: at the start, its factor after a step that led uphill, and after another one."""
 
 _UPPER, _LOWER = (61, 62, 63, 37, 38, 43, 44), (67, 66, 65, 41, 40, 47, 46)
@@ -71,6 +71,7 @@ class PhotometricFit:
         settings: weights.
         notify: called after each step.
         basis: of the model, where it is at hand.
+        camera: of the photo, at any size; None: that of FOCUS.
     """
 
     def __init__(
@@ -83,11 +84,12 @@ class PhotometricFit:
         settings: FitSettings,
         notify: Callable[[], None] = lambda: None,
         basis: SurfaceBasis | None = None,
+        camera: Camera | None = None,
     ) -> None:
         self.model, self.locator, self.target, self.observation = model, locator, target, observation
         self.expression_sigma, self.settings, self.notify = expression_sigma, settings, notify
-        self.renderer = Renderer(model, target.shape[-1])
-        self._blending_renderer = Renderer(model, target.shape[-1], antialias=settings.antialias)
+        self.renderer = Renderer(model, target.shape[-1], camera=camera)
+        self._blending_renderer = Renderer(model, target.shape[-1], antialias=settings.antialias, camera=camera)
         self._gap = lip_and_lid_gaps(model, model.mean_shape[None])
         self._fields = vertex_fields(model)
         self.basis = SurfaceBasis(model) if basis is None else basis
@@ -95,14 +97,13 @@ class PhotometricFit:
         self._gradient = _gradient(target[0])  # [3, 2, S, S]
         counts = model.identity_count, model.expression_count, model.albedo_count
         parts = [(6, 0.0), (counts[0], 1.0), (counts[1], expression_sigma**-2), (counts[2], 1.0), (27, 0.0)]
-        self._precision = torch.cat([torch.full((n,), value, dtype=torch.float64) for n, value in parts]).to(
-            target.device
-        )
-        self._lower = torch.full_like(self._precision, -torch.inf)
-        self._upper = torch.full_like(self._precision, torch.inf)
+        device = target.device
+        self._precision = torch.cat([torch.full((n,), value, dtype=torch.float64, device=device) for n, value in parts])
+        self.lower = torch.full_like(self._precision, -torch.inf)
+        self.upper = torch.full_like(self._precision, torch.inf)
         if model.expression_prior == "unit_interval":
             part = slice(6 + counts[0], 6 + counts[0] + counts[1])
-            self._lower[part], self._upper[part] = 0, 1
+            self.lower[part], self.upper[part] = 0, 1
 
     def estimate(self, parameters: FaceParameters, visible: Tensor) -> FittedFace:
         """Lighting and mask for given shape, pose and albedo: the closed-form half of the alternation.
@@ -136,30 +137,34 @@ class PhotometricFit:
         """
         with torch.no_grad():
             parameters = start
-            damping = torch.full((len(start),), _DAMPING, dtype=torch.float64, device=self.target.device)
+            damping = torch.full((len(start),), DAMPING, dtype=torch.float64, device=self.target.device)
             for step in range(steps):
                 if step % self.settings.mask_every == 0:
                     estimate = self.estimate(parameters, visible)
                     parameters, visible = estimate.parameters, estimate.visible
-                    trusted = self._continued(estimate)
-                    current, system = self._energies(parameters, trusted), None
+                    trusted = self.continued(estimate)
+                    current, system = self.energies(parameters, trusted), None
                 if system is None:
-                    system = self._systems(parameters, current[1], trusted)
+                    system = self.systems(parameters, current[1], trusted)
                 moved = self._moved(parameters, *system, damping)
-                trial = self._energies(moved, trusted)
+                trial = self.energies(moved, trusted)
                 better = trial[0] <= current[0]
-                damping = torch.where(better, damping * _LESS, damping * _MORE)
+                damping = torch.where(better, damping * LESS, damping * MORE)
                 if bool(better.all()):
                     parameters, current, system = moved, trial, None
                 elif bool(better.any()):
                     parameters = _chosen(better, moved, parameters)
-                    current, system = self._energies(parameters, trusted), None
+                    current, system = self.energies(parameters, trusted), None
                 self.notify()
+        return self.finish(parameters, visible)
+
+    def finish(self, parameters: FaceParameters, visible: Tensor) -> FittedFace:
+        """The last light and mask, the latter without specks; arguments as of `estimate`."""
         face = self.estimate(parameters, visible)
         cleaned = [without_specks(v[None], f[None]) for v, f in zip(face.visible, face.face, strict=True)]
         return replace(face, visible=torch.cat(cleaned))
 
-    def _continued(self, face: FittedFace) -> Tensor:
+    def continued(self, face: FittedFace) -> Tensor:
         """The mask, beyond the outline like the pixels inside it where the outline is to be moved by colours."""
         if not self.settings.antialias:
             return face.visible
@@ -168,9 +173,10 @@ class PhotometricFit:
 
     def energy(self, parameters: FaceParameters, visible: Tensor) -> Tensor:
         """Minus the logarithm of the posterior, up to a constant: ``[B]``."""
-        return self._energies(parameters, visible)[0]
+        return self.energies(parameters, visible)[0]
 
-    def _energies(self, parameters: FaceParameters, visible: Tensor) -> tuple[Tensor, Rendering]:
+    def energies(self, parameters: FaceParameters, visible: Tensor) -> tuple[Tensor, Rendering]:
+        """As `energy`, with the rendering that it is of."""
         rendering = self._blending_renderer(parameters)
         weight = rendering.mask * visible
         length = (self.target - rendering.image).square().sum(dim=1, keepdim=True)
@@ -181,7 +187,9 @@ class PhotometricFit:
             length / (2 * _LEAST_DIFFERENCE) + _LEAST_DIFFERENCE / 2,
         )
         pixel = (weight * length).flatten(1).sum(dim=1) / weight.flatten(1).sum(dim=1).clamp(min=1)
-        landmarks = self.locator(rendering.vertices, parameters.rotation, rendering.screen_vertices[..., :2])
+        landmarks = self.locator(
+            rendering.vertices, parameters.rotation, rendering.screen_vertices[..., :2], parameters.translation
+        )
         deviation = torch.stack([self.observation.residual(points).norm(dim=1) for points in landmarks])
         landmark = F.huber_loss(deviation, torch.zeros_like(deviation), reduction="none", delta=OUTLIER_DEVIATION)
         overlap = self._overlap(rendering.vertices).square().sum(dim=1)
@@ -198,10 +206,10 @@ class PhotometricFit:
         """
         return F.relu(self._gap.clamp(max=0) - lip_and_lid_gaps(self.model, vertices) - _OVERLAP) / _OVERLAP_SIGMA
 
-    def _systems(self, parameters: FaceParameters, rendering: Rendering, visible: Tensor) -> tuple[Tensor, Tensor]:
+    def systems(self, parameters: FaceParameters, rendering: Rendering, visible: Tensor) -> tuple[Tensor, Tensor]:
         """Gauss-Newton matrices ``[B, K, K]`` and gradients ``[B, K]`` of the energies, float64."""
         albedo = self.model.albedo(parameters.albedo)
-        ends, fractions = self.locator.locate(rendering.vertices, parameters.rotation)
+        ends, fractions = self.locator.locate(rendering.vertices, parameters.rotation, parameters.translation)
         overlap = self._overlap(rendering.vertices)
         systems = []
         for b in range(len(parameters)):
@@ -223,7 +231,7 @@ class PhotometricFit:
         matrices, slopes = (torch.stack(part) for part in zip(*systems, strict=True))
         if self.settings.antialias:
             return matrices + torch.diag(self._precision), self._exact_slopes(parameters, visible)
-        return matrices + torch.diag(self._precision), slopes + self._precision * _packed(parameters)
+        return matrices + torch.diag(self._precision), slopes + self._precision * packed(parameters)
 
     def _exact_slopes(self, parameters: FaceParameters, visible: Tensor) -> Tensor:
         """Gradients of the energies, ``[B, K]`` float64: also of the outline, which no point on the surface has."""
@@ -231,7 +239,7 @@ class PhotometricFit:
         with torch.enable_grad():
             energy = self.energy(FaceParameters(**variables), visible).sum()
             gradients = torch.autograd.grad(energy, list(variables.values()))
-        return _packed(FaceParameters(*gradients))
+        return packed(FaceParameters(*gradients))
 
     def _color_system(
         self,
@@ -280,20 +288,11 @@ class PhotometricFit:
 
     def _moved(self, parameters: FaceParameters, matrices: Tensor, slopes: Tensor, damping: Tensor) -> FaceParameters:
         """The parameters after a damped step inside the bounds."""
-        unknowns = _packed(parameters)
+        unknowns = packed(parameters)
         diagonal = matrices.diagonal(dim1=1, dim2=2)
         damped = matrices + torch.diag_embed(damping[:, None] * diagonal + 1e-9)
-        step = bounded_steps(damped, slopes, self._lower - unknowns, self._upper - unknowns)
-        sizes = [
-            3,
-            3,
-            *(value.shape[1] for value in (parameters.identity, parameters.expression, parameters.albedo)),
-            27,
-        ]
-        rotation, translation, identity, expression, albedo, lighting = (
-            part.to(parameters.identity) for part in torch.split(unknowns + step, sizes, dim=1)
-        )
-        return FaceParameters(identity, expression, albedo, rotation, translation, lighting.view(-1, 3, 9))
+        step = bounded_steps(damped, slopes, self.lower - unknowns, self.upper - unknowns)
+        return unpacked(unknowns + step, parameters)
 
 
 def _gradient(image: Tensor) -> Tensor:
@@ -309,11 +308,20 @@ def _chosen(first: Tensor, one: FaceParameters, other: FaceParameters) -> FacePa
     )
 
 
-def _packed(parameters: FaceParameters) -> Tensor:
+def packed(parameters: FaceParameters) -> Tensor:
     """All unknowns, ``[B, K]`` float64: pose, identity, expression, albedo, lighting."""
     p = parameters
     parts = (p.rotation, p.translation, p.identity, p.expression, p.albedo, p.lighting.flatten(1))
     return torch.cat(parts, dim=1).double()
+
+
+def unpacked(unknowns: Tensor, like: FaceParameters) -> FaceParameters:
+    """The inverse of `packed`, in the types of `like`."""
+    counts = (value.shape[1] for value in (like.identity, like.expression, like.albedo))
+    rotation, translation, identity, expression, albedo, lighting = (
+        part.to(like.identity) for part in torch.split(unknowns, [3, 3, *counts, 27], dim=1)
+    )
+    return FaceParameters(identity, expression, albedo, rotation, translation, lighting.view(-1, 3, 9))
 
 
 def lip_and_lid_gaps(model: MorphableModel, vertices: Tensor) -> Tensor:

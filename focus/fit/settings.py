@@ -30,6 +30,8 @@ class FitSettings:
     """Standard deviation a priori of expression coefficients in [0, 1]; all other coefficients have 1."""
     pixel_weight: Annotated[float, Within(1e-30, 1e9)] = 1500.0
     """Weight of the mean color difference, against half a squared standard deviation of coefficients and landmarks."""
+    estimate_distance: bool = True
+    """Find out how far the camera was from the perspective of the face; else it is about a metre, with a long lens."""
     antialias: bool = False
     """Blend the outline of the face in the descent, which then moves it by the colors on both sides."""
 
