@@ -11,6 +11,7 @@ from focus.fit.witnesses import WEIGHTS, witnesses
 
 _LARGEST_EVIDENCE = 4.0
 _RADII = (1, 2, 4)
+_REACH = max(_RADII)
 _FEW_PIXELS = 80
 """Image size below which the largest of the radii is left out."""
 _COLOR_SIGMA = 0.08
@@ -24,13 +25,17 @@ class Neighborhood:
 
     Args:
         target: ``[1, 3, S, S]``, the photo.
-        face: ``[B, 1, S, S]``, 1 where the face is drawn; B = 1 or that of the evidence.
+        face: ``[1, 1, S, S]``, 1 where the face is drawn.
     """
 
     def __init__(self, target: Tensor, face: Tensor) -> None:
         self._face = face
-        self._radii = _RADII if target.shape[-1] >= _FEW_PIXELS else _RADII[:-1]
-        self._affinity = [_affinity(target, radius) * _neighbors(face, radius) for radius in self._radii]
+        radii = _RADII if target.shape[-1] >= _FEW_PIXELS else _RADII[:-1]
+        self._shifts = [(y * r, x * r) for r in radii for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
+        self._affinity = []
+        for shift in self._shifts:
+            squared = (_shifted(target, shift) - target).square().sum(dim=1, keepdim=True)
+            self._affinity.append(torch.exp(-squared / (2 * _COLOR_SIGMA**2)) * _shifted(face, shift))
 
     def settle(self, evidence: Tensor) -> Tensor:
         """The probability of each pixel given all of the evidence: a pairwise random field, by mean-field iteration.
@@ -45,10 +50,10 @@ class Neighborhood:
         """
         probability = torch.sigmoid(evidence) * self._face
         for _ in range(_ROUNDS):
-            label = (2 * probability - 1) * self._face
+            label = F.pad((2 * probability - 1) * self._face, (_REACH,) * 4)
             pull = torch.zeros_like(evidence)
-            for radius, weight in zip(self._radii, self._affinity, strict=True):
-                pull += (weight * _neighbors(label, radius)).sum(dim=1, keepdim=True)
+            for (y, x), affinity in zip(self._shifts, self._affinity, strict=True):
+                pull.addcmul_(affinity, _window(label, y, x))
             probability = torch.sigmoid(evidence + _COUPLING * pull) * self._face
         return probability
 
@@ -94,15 +99,11 @@ def without_specks(visible: Tensor, face: Tensor) -> Tensor:
     return torch.where(unsure & (hidden < _SMALLEST_OUTLIER * face.sum()), 1.0, visible)
 
 
-def _neighbors(values: Tensor, radius: int) -> Tensor:
-    """The eight pixels at a distance: ``[B, C, H, W]`` to ``[B, 8 C, H, W]``, channel by channel; 0 past the border."""
-    batch, channels, height, width = values.shape
-    columns = F.unfold(values, 3, dilation=radius, padding=radius).view(batch, channels, 9, height, width)
-    return torch.cat([columns[:, :, :4], columns[:, :, 5:]], dim=2).reshape(batch, channels * 8, height, width)
+def _shifted(images: Tensor, shift: tuple[int, int]) -> Tensor:
+    """The pixels that are (y, x) away; 0 past the border."""
+    return _window(F.pad(images, (_REACH,) * 4), *shift)
 
 
-def _affinity(target: Tensor, radius: int) -> Tensor:
-    """``[1, 8, H, W]``, in [0, 1]: how alike in colour a pixel and its neighbours are."""
-    around = _neighbors(target, radius).view(1, 3, 8, *target.shape[2:])
-    squared = (around - target[:, :, None]).square().sum(dim=1)
-    return torch.exp(-squared / (2 * _COLOR_SIGMA**2))
+def _window(padded: Tensor, y: int, x: int) -> Tensor:
+    height, width = padded.shape[-2] - 2 * _REACH, padded.shape[-1] - 2 * _REACH
+    return padded[..., _REACH + y : _REACH + y + height, _REACH + x : _REACH + x + width]

@@ -43,6 +43,8 @@ _UNKNOWN_DENSITY = 1 / (1.21 * 1.0 * 0.6)
 """Of the colours of an occluder that nothing is known of: about one over the volume of all colours."""
 _UNKNOWN_SHARE, _FEW_PIXELS = 0.2, 30.0
 _LEAST_NOISE = 0.025
+_BLOCKS_PER_WINDOW = 2.5
+"""Standard deviations of windows are at least as many blocks."""
 _LEAST_CONTRAST = 4e-4
 """Variance of brightness below which a window has no structure to be compared."""
 
@@ -113,8 +115,8 @@ def witnesses(face: PixelFace, colors: Tensor, visible: Tensor) -> Tensor:
     tint = (rest - brightness[:, None]).norm(dim=1)
     usual_tint = _root_mean_square(tint.clamp(max=0.15), visible).clamp(min=0.01)
     usual_brightness = _root_mean_square(brightness.clamp(-0.2, 0.2), visible).clamp(min=0.02)
-    fine, middle, wide = (local_correlation(face, colors, window)[0] for window in (4.0, 8.0, 14.0))
-    _, in_photo, in_face = local_correlation(face, colors, 8.0)
+    fine, wide = (local_correlation(face, colors, window)[0] for window in (4.0, 14.0))
+    middle, in_photo, in_face = local_correlation(face, colors, 8.0)
     all_of_them = (
         torch.ones_like(distance),
         likelihood,
@@ -153,19 +155,33 @@ def local_correlation(face: PixelFace, colors: Tensor, window: float) -> tuple[T
         reconstruction ``[B, P]`` have, in [0, 1].
     """
     sigma = window * face.size / _SIZE_OF_WINDOWS
-    a, b = face.photo.mean(dim=0, keepdim=True), colors.mean(dim=1)
-    around = blur(face.image(torch.ones_like(a)), sigma) + 1e-6
+    a, b = face.image(face.photo.mean(dim=0, keepdim=True)), face.image(colors.mean(dim=1))
+    inside = face.image(torch.ones_like(face.photo[:1]))
+    # Wide windows look at moments of blocks of pixels.
+    block = max(1, int(sigma / _BLOCKS_PER_WINDOW))
 
     def mean(values: Tensor) -> Tensor:
-        return face.of(blur(face.image(values), sigma) / around)
+        return blur(F.avg_pool2d(values[:, None], block, ceil_mode=True, count_include_pad=False)[:, 0], sigma / block)
 
-    mean_a, mean_b = mean(a), mean(b)
-    variance_a = (mean(a * a) - mean_a.square()).clamp(min=0)
-    variance_b = (mean(b * b) - mean_b.square()).clamp(min=0)
-    both = mean(a * b) - mean_a * mean_b
+    around = mean(inside) + 1e-6
+    mean_a, mean_b = mean(a) / around, mean(b) / around
+    variance_a = (mean(a * a) / around - mean_a.square()).clamp(min=0)
+    variance_b = (mean(b * b) / around - mean_b.square()).clamp(min=0)
+    both = mean(a * b) / around - mean_a * mean_b
+
+    def by_pixel(values: Tensor) -> Tensor:
+        if block > 1:
+            side = values.shape[-1] * block
+            values = F.interpolate(values[:, None], size=(side, side), mode="bilinear")[:, 0, : face.size, : face.size]
+        return face.of(values)
+
     least = _LEAST_CONTRAST
     correlation = both / ((variance_a + least) * (variance_b + least)).sqrt()
-    return correlation, variance_a / (variance_a + least), variance_b / (variance_b + least)
+    return (
+        by_pixel(correlation),
+        by_pixel(variance_a / (variance_a + least)),
+        by_pixel(variance_b / (variance_b + least)),
+    )
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:
