@@ -193,7 +193,8 @@ def bounded_steps(curvature: Tensor, gradient: Tensor, lower: Tensor, upper: Ten
         lower, upper: ``[B, K]``, lower <= 0 <= upper.
     """
     step = torch.zeros_like(gradient)
-    moving = torch.ones_like(gradient, dtype=torch.bool)
+    # What lies on a bound and is pushed against it most likely stays there.
+    moving = ~((lower == 0) & (gradient > 0)) & ~((upper == 0) & (gradient < 0))
     for _ in range(12):
         held = step.masked_fill(moving, 0)
         right = -(gradient + (curvature @ held[..., None])[..., 0]).masked_fill(~moving, 0)

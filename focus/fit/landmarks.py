@@ -14,6 +14,8 @@ from focus.face.contour import JAW_COUNT, LandmarkLocator
 _POSE_COUNT = 6
 _DAMPING = 1e-3
 _STEPS = 12
+_SMALLEST_GAIN = 1e-4
+"""Of the energy, by which a step is worth another."""
 OUTLIER_DEVIATION = 2.5
 """Landmarks further off than this many standard deviations count by their distance, not by its square (Huber)."""
 
@@ -147,7 +149,7 @@ class LandmarkFit:
             else:
                 break
             unknowns, damping = trial, max(damping / 8, 1e-9)
-            if energy - trial_energy < 1e-6 * energy:
+            if energy - trial_energy < _SMALLEST_GAIN * energy:
                 break
         return self._unpack(unknowns, parameters)
 
@@ -240,7 +242,8 @@ def _bounded_step(curvature: Tensor, gradient: Tensor, lower: Tensor, upper: Ten
         free: ``[K]`` bool, the unknowns that may move.
     """
     step = torch.zeros_like(gradient)
-    moving = free.clone()
+    # What lies on a bound and is pushed against it most likely stays there.
+    moving = free & ~((lower == 0) & (gradient > 0)) & ~((upper == 0) & (gradient < 0))
     for _ in range(20):
         held = step.masked_fill(moving, 0)
         right = -(gradient + curvature @ held)[moving]
