@@ -301,7 +301,7 @@ def test_face_at_the_border_of_the_photo(scene: Scene, model: MorphableModel) ->
     assert np.isfinite(result.landmarks_68).all()
 
 
-@pytest.mark.parametrize("field", ["pixel_weight", "mask_every", "landmark_sigma", "jaw_sigma", "coarse_steps", "image_size"])
+@pytest.mark.parametrize("field", ["pixel_weight", "mask_every", "landmark_sigma", "coarse_steps", "image_size"])
 def test_bad_settings(field: str) -> None:
     with pytest.raises(FocusError, match=f"FitSettings.{field}"):
         FitSettings(**{field: -1})
