@@ -19,7 +19,7 @@ import pytest
 import torch
 
 import focus
-from focus import Reconstructor, data, face, fit, fit_photo, losses, nets, ops
+from focus import Reconstructor, data, face, fit, fit_photo, fit_photos, losses, nets, ops
 from focus.data import AugmentationSettings, PhotoFolder, SyntheticFaces, SyntheticSettings, estimate_alignment
 from focus.data.patches import patched
 from focus.face import Camera, FaceParameters, MorphableModel, Renderer
@@ -151,6 +151,7 @@ ENTRIES: dict[str, Callable[[World], Any]] = {
     "face.Renderer, antialiased": lambda w: Renderer(w.model, SIZE, antialias=True)(w.parameters),
     "face.contour.LandmarkLocator": _locator,
     "fit.fit_photo": lambda w: _parts(fit_photo(w.photo, w.points, w.model, FIT)),
+    "fit.fit_photos": lambda w: [_parts(found) for found in fit_photos(2 * [(w.photo, w.points)], w.model, FIT)],
     "fit.fit_photo, without colour": lambda w: _parts(fit_photo(w.photo, w.points, w.other, FIT)),
     "fit.PhotoFitter": lambda w: _parts(PhotoFitter(w.model, FIT)(w.photo, w.points)),
     "fit.run": lambda w: fit.run([w.folder], w.folder / "landmarks.csv", w.model, w.folder / "out", FIT).skipped,
@@ -251,7 +252,9 @@ ELSEWHERE = {
 def _public() -> Iterator[str]:
     for prefix, module in (("ops", ops), ("face", face), ("fit", fit), ("data", data), ("nets", nets)):
         yield from (f"{prefix}.{name}" for name in module.__all__)
-    yield from (f"{'fit' if name == 'fit_photo' else 'focus'}.{name}" for name in focus.__all__ if name != "ops")
+    yield from (
+        f"{'fit' if name.startswith('fit_photo') else 'focus'}.{name}" for name in focus.__all__ if name != "ops"
+    )
     for prefix, module in (("ops.reference", ops.reference), ("losses", losses)):
         for name, value in vars(module).items():
             if not name.startswith("_") and getattr(value, "__module__", "") == module.__name__ and callable(value):
