@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from focus.face import MorphableModel, Rendering
-from focus.face.lighting import AMBIENT_COEFFICIENT, HARMONIC_COUNT, harmonics
+from focus.face.lighting import HARMONIC_COUNT, harmonics
 from focus.face.renderer import draw
+from focus.fit.lighting import lighting_prior
 
 _ROUNDS = 2
 _SCALE = 0.04
@@ -23,11 +24,6 @@ ALBEDO_COUNT = 10
 """Components of the albedo that are fitted: those beyond are so local that they would paint occluders."""
 _ALBEDO_PRECISION = 3e-5
 """A priori, relative to the noise of a pixel; a face counts as some hundred independent pixels."""
-# Of the light: brightness is nearly free, soft light is likelier than hard light, and white likelier than coloured,
-# which leaves the tone of the skin to the albedo.
-_BRIGHTNESS = 3e-5
-_FIRST_BAND, _SECOND_BAND = 1e-4, 5e-4
-_TINT = 1e-3
 
 
 @dataclass
@@ -68,9 +64,8 @@ class PixelFace:
         size = target.shape[-1]
         images = draw(rendering.screen_vertices, values[None], model.topology, (size, size))[0][0]
         pixels = (rendering.face_index[0].flatten() >= 0).nonzero()[:, 0]
-        mean, bands, drawn, components = images.flatten(1)[:, pixels].split(
-            [3, HARMONIC_COUNT, fields.shape[1], 3 * count]
-        )
+        parts = [3, HARMONIC_COUNT, fields.shape[1], 3 * count]
+        mean, bands, drawn, components = torch.split(images.flatten(1)[:, pixels], parts)
         photo = target[0].flatten(1)[:, pixels]
         return cls(size, pixels, photo, bands, mean, components.view(count, 3, -1), drawn)
 
@@ -108,8 +103,9 @@ def fit_appearance(face: PixelFace, trust: Tensor) -> Appearance:
         trust: ``[B, P]``, at least 0: how much each pixel counts, in each of B fits.
     """
     count = len(face.albedo_basis)
-    precision, expected = _light_prior(face.photo)
-    ridge = _ALBEDO_PRECISION * torch.eye(count).to(face.photo)
+    precision, expected = lighting_prior(face.photo)
+    expected = expected.flatten()
+    ridge = _ALBEDO_PRECISION * torch.eye(count, dtype=face.photo.dtype, device=face.photo.device)
     share = trust / trust.sum(dim=1, keepdim=True).clamp(min=1e-6)
     weight, albedo = share, face.photo.new_zeros(len(trust), count)
     for _ in range(_ROUNDS):
@@ -131,13 +127,3 @@ def fit_appearance(face: PixelFace, trust: Tensor) -> Appearance:
         colors = (face.mean_albedo + torch.einsum("bk,kcp->bcp", albedo, face.albedo_basis)) * shading
         weight = share / (1 + (colors - face.photo).square().mean(dim=1) / _SCALE**2)
     return Appearance(lighting, albedo, colors)
-
-
-def _light_prior(like: Tensor) -> tuple[Tensor, Tensor]:
-    """Precision ``[27, 27]`` and mean ``[27]`` of the coefficients."""
-    band = torch.tensor([_BRIGHTNESS, *(_FIRST_BAND,) * 3, *(_SECOND_BAND,) * 5]).to(like)
-    colors, bands = torch.eye(3).to(like), torch.eye(HARMONIC_COUNT).to(like)
-    tint = _TINT * (colors - 1 / 3)  # what differs from the mean of the colours
-    mean = torch.zeros(3, HARMONIC_COUNT).to(like)
-    mean[:, 0] = AMBIENT_COEFFICIENT
-    return torch.kron(colors, torch.diag(band)) + torch.kron(tint, bands), mean.flatten()

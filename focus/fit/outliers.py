@@ -70,7 +70,7 @@ def visible_probability(face: PixelFace, colors: Tensor, visible: Tensor, neighb
     Returns:
         ``[B, P]`` in [0, 1].
     """
-    weights = torch.tensor(WEIGHTS).to(colors)
+    weights = colors.new_tensor(WEIGHTS)
     evidence = torch.einsum("w,bwp->bp", weights, witnesses(face, colors, visible))
     evidence = evidence.clamp(-_LARGEST_EVIDENCE, _LARGEST_EVIDENCE)
     return face.of(neighborhood.settle(face.image(evidence)[:, None])[:, 0])

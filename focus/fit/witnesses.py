@@ -60,7 +60,9 @@ def vertex_fields(model: MorphableModel) -> Tensor:
     """
     mean, marks = model.mean_shape, model.mean_shape[model.landmarks68]
     outer = torch.cdist(mean, marks[17:]).amin(dim=1) / _REACH
-    noise = 1 + sum(_nearness(mean, marks[part], radius) for part, radius in _UNSURE)
+    noise = torch.ones_like(outer)
+    for part, radius in _UNSURE:
+        noise += _nearness(mean, marks[part], radius)
     near = [_nearness(mean, marks[part], radius) for part, radius in _PARTS]
     return torch.stack([outer.clamp(max=1.5), noise.clamp(max=2), *near], dim=1)
 
@@ -186,16 +188,17 @@ def local_correlation(face: PixelFace, colors: Tensor, window: float) -> tuple[T
 
 def blur(images: Tensor, sigma: float) -> Tensor:
     """Gaussian of images ``[..., S, S]``, with 0 round them; standard deviation in pixels."""
-    kernel = _gaussian(sigma).to(images)
+    kernel = _gaussian(sigma, images)
     half = len(kernel) // 2
     flat = images.reshape(-1, 1, *images.shape[-2:])
     flat = F.conv2d(flat, kernel.view(1, 1, -1, 1), padding=(half, 0))
     return F.conv2d(flat, kernel.view(1, 1, 1, -1), padding=(0, half)).view(images.shape)
 
 
-def _gaussian(sigma: float) -> Tensor:
+def _gaussian(sigma: float, like: Tensor) -> Tensor:
     half = max(1, int(3 * sigma + 0.5))
-    kernel = torch.exp(-0.5 * (torch.arange(-half, half + 1, dtype=torch.float32) / sigma).square())
+    steps = torch.arange(-half, half + 1, dtype=like.dtype, device=like.device)
+    kernel = torch.exp(-0.5 * (steps / sigma).square())
     return kernel / kernel.sum()
 
 
@@ -248,12 +251,12 @@ def _likelihood_ratio(distance: Tensor, visible: Tensor, noise: Tensor, hidden: 
 
 def _codes(colors: Tensor) -> Tensor:
     """The bin of each colour ``[3, P]`` in the histograms of `_densities`: ``[P]`` int64."""
-    axes = torch.tensor(_TINT_AXES).to(colors)
     brightness = _BRIGHTNESS_FACTOR * 3**0.5 * colors.mean(dim=0, keepdim=True)
-    coordinates = torch.cat([brightness, _TINT_FACTOR * axes @ colors])
-    index = ((coordinates - torch.tensor(_LOWEST).to(colors)[:, None]) / _BIN).floor().long()
-    first, second, third = (part.clamp(0, count - 1) for part, count in zip(index, _BINS, strict=True))
-    return (first * _BINS[1] + second) * _BINS[2] + third
+    coordinates = torch.cat([brightness, _TINT_FACTOR * colors.new_tensor(_TINT_AXES) @ colors])
+    code = torch.zeros_like(colors[0], dtype=torch.int64)
+    for values, lowest, count in zip(coordinates, _LOWEST, _BINS, strict=True):
+        code = code * count + ((values - lowest) / _BIN).floor().long().clamp(0, count - 1)
+    return code
 
 
 def _densities(codes: Tensor, weight: Tensor) -> Tensor:
@@ -265,7 +268,7 @@ def _densities(codes: Tensor, weight: Tensor) -> Tensor:
     """
     weight = weight + 1e-6
     bins = weight.new_zeros(len(weight), math.prod(_BINS)).index_add_(1, codes, weight)
-    kernel = _gaussian(_WIDTH / _BIN).to(weight)
+    kernel = _gaussian(_WIDTH / _BIN, weight)
     smooth, half = bins.view(-1, 1, *_BINS), len(kernel) // 2
     for axis in range(3):
         shape, padding = [1, 1, 1, 1, 1], [0, 0, 0]
