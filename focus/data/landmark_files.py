@@ -190,7 +190,7 @@ def _json_points(found: Any) -> Array | None:
         return points
     if not isinstance(found, list) or not found:
         return None
-    pairs = [[value.get("x"), value.get("y")] if isinstance(value, dict) else value for value in found]
+    pairs: list[Any] = [[value.get("x"), value.get("y")] if isinstance(value, dict) else value for value in found]
     if not all(isinstance(pair, list) and len(pair) in (2, 3) and all(map(_is_number, pair)) for pair in pairs):
         return None
     return np.array([[float(value) for value in pair[:2]] for pair in pairs])

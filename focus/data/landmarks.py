@@ -1,4 +1,4 @@
-"""Landmarks of photos: read from files of every kind, matched with photos by their names, and made 5 of 68 or 68 of 5."""
+"""Landmarks of photos: read from files of every kind, matched with photos by their names, 68 or 5 points of a face."""
 
 from __future__ import annotations
 
@@ -118,10 +118,11 @@ def find_faces(folder: Path, rows: Iterable[LandmarkRow]) -> list[Face | Skip]:
             found.append(Skip(short(row.name), "another row has the same photo and the same points"))
             continue
         seen.add((path, points.tobytes()))
-        photo = _relative(folder, row.name)
+        relative = _relative(folder, row.name)
         # A name without its suffix means the photo that was found for it.
-        place = photo if photo.suffix.lower() in PHOTO_SUFFIXES else photo.with_name(_place(folder, photo).name)
-        found.append((place.as_posix(), path, points))
+        whole = relative.suffix.lower() in PHOTO_SUFFIXES
+        named = relative if whole else relative.with_name(_place(folder, relative).name)
+        found.append((named.as_posix(), path, points))
     count = Counter(entry[1] for entry in found if not isinstance(entry, Skip))
     number: Counter[Path] = Counter()
     faces: list[Face | Skip] = []
@@ -170,7 +171,9 @@ def _place(folder: Path, relative: PurePosixPath) -> Path:
     place = locate(folder, relative)
     if os.path.lexists(place) or relative.suffix.lower() in PHOTO_SUFFIXES or not relative.name:
         return place
-    found = {locate(place.parent, f"{place.name}{end}") for suffix in PHOTO_SUFFIXES for end in (suffix, suffix.upper())}
+    found = {
+        locate(place.parent, f"{place.name}{end}") for suffix in PHOTO_SUFFIXES for end in (suffix, suffix.upper())
+    }
     there = sorted(path for path in found if os.path.lexists(path))
     if len({path.resolve() for path in there}) > 1:
         raise FocusError(f"several photos of this name: {', '.join(path.name for path in there)}")

@@ -270,9 +270,7 @@ class _Bar:
         self._notify(Progress(self._jobs[index].path.name, self._finished, len(self._jobs), fraction))
 
 
-def _answers(
-    work: _Work, jobs: Sequence[_Job], workers: int, bar: _Bar
-) -> Iterator[tuple[int, Written | _Failed]]:
+def _answers(work: _Work, jobs: Sequence[_Job], workers: int, bar: _Bar) -> Iterator[tuple[int, Written | _Failed]]:
     if workers == 1 or len(jobs) < 2:
         for index, job in enumerate(jobs):
             yield index, work(job, lambda value, index=index: bar.step(index))  # type: ignore[misc]

@@ -103,8 +103,7 @@ class _OfModule:
             found = getattr(importlib.import_module(self._module), self._attribute)
         except (ImportError, AttributeError, ValueError) as error:
             raise FocusError(
-                f"{name}: cannot be imported ({error}); expected a function of a module on Python's path "
-                "(PYTHONPATH)"
+                f"{name}: cannot be imported ({error}); expected a function of a module on Python's path (PYTHONPATH)"
             ) from error
         if not callable(found):
             raise FocusError(f"{name}: expected a function from an image to its faces, got {type(found).__name__}")
@@ -126,7 +125,10 @@ def checked(faces: Iterable[DetectedFace]) -> list[DetectedFace]:
             left, top, right, bottom = (float(value) for value in face.box)
         except (AttributeError, TypeError, ValueError) as error:
             raise FocusError(f"detector: expected faces with points, score and box, got {face!r:.200}") from error
-        if points.shape != (LANDMARK_COUNT, 2) or not np.isfinite([*points.flat, score, left, top, right, bottom]).all():
+        if (
+            points.shape != (LANDMARK_COUNT, 2)
+            or not np.isfinite([*points.flat, score, left, top, right, bottom]).all()
+        ):
             raise FocusError(
                 f"detector: expected finite points [{LANDMARK_COUNT}, 2], score and box, got points of shape "
                 f"{list(points.shape)}, score {score} and box {[left, top, right, bottom]}"

@@ -32,7 +32,20 @@ INNER: tuple[tuple[int, ...], ...] = (
     *((64, 98), (97,), (2,), (326,), (294, 327)),  # lower edge of the nose, from wing to wing
     *((33,), (160,), (158,), (133,), (153,), (144,)),  # the image's left eye
     *((362,), (385,), (387,), (263,), (373,), (380,)),
-    *((61,), (39,), (37,), (0,), (267,), (269,), (291,), (405,), (314,), (17,), (84,), (181,)),  # outer edge of the lips
+    *(
+        (61,),
+        (39,),
+        (37,),
+        (0,),
+        (267,),
+        (269,),
+        (291,),
+        (405,),
+        (314,),
+        (17,),
+        (84,),
+        (181,),
+    ),  # outer edge of the lips
     *((78,), (81,), (13,), (311,), (308,), (402,), (14,), (178,)),  # inner edge
 )
 _FIRST, _SECOND = np.array([(pair[0], pair[-1]) for pair in INNER]).T
@@ -64,9 +77,9 @@ def seven_from_mesh(mesh: NDArray[np.floating]) -> Array:
     return np.asarray(mesh, dtype=np.float64)[list(SEVEN)]
 
 
-def jaw_line(mesh: Array) -> Array:
+def jaw_line(mesh: NDArray[np.floating]) -> Array:
     """The 17 points of the jaw: ``[468 or 478, 2]`` pixels -> ``[17, 2]``."""
-    oval = mesh[list(OVAL)]
+    oval = np.asarray(mesh, dtype=np.float64)[list(OVAL)]
     left, right = _spaced(oval[: _CHIN + 1], 9), _spaced(oval[_CHIN:], 9)
     return np.concatenate([left, right[1:]])
 

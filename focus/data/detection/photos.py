@@ -1,4 +1,4 @@
-"""The faces of many photos: found once, kept in a table beside the results, and taken from it where photos are the same.
+"""The faces of many photos: found once, kept in a table beside the results, reused where photos are the same.
 
 ``landmarks.csv`` has a row for each face, as every command reads it. ``landmarks.json`` beside it says of which photos
 (their SHA-256), found by what, how sure each face is, and which photos have none.
@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +73,8 @@ class Detections:
     """In the order of the photos, of a photo the largest first."""
     skipped: list[Skip] = field(default_factory=list)
     """Photos without a face, and those that cannot be read."""
+    written: list[Path] = field(default_factory=list)
+    """Files that were written."""
     looked: int = 0
     """At how many photos somebody looked; the others are in the table of an earlier run."""
 
@@ -97,8 +100,9 @@ class _Look:
         return search_faces(image, self.made[0], self.faces) or _NO_FACE
 
 
-def list_photos(places: Sequence[Path], out: Path | None = None) -> tuple[list[Path], list[Skip]]:
-    """Photos, and those in folders and below, each once, sorted within a folder.
+def list_photos(places: Sequence[Path], out: Path | None = None) -> tuple[dict[Path, str], list[Skip]]:
+    """Photos, and those in folders and below, each once, sorted within a folder, with their names in a table: relative
+    to the folder that was named, the file's own for a photo, absolute where two would have the same.
 
     Results are left out: the folder `out` where it is below one of the folders, and masks and overlays beside the JSON
     file of their photo.
@@ -108,7 +112,7 @@ def list_photos(places: Sequence[Path], out: Path | None = None) -> tuple[list[P
     """
     if not places:
         raise FocusError("expected at least one photo or folder of photos, got none")
-    photos: dict[Path, Path] = {}
+    photos: dict[Path, tuple[Path, str]] = {}
     skipped = []
     for place in places:
         if place.is_dir():
@@ -116,12 +120,16 @@ def list_photos(places: Sequence[Path], out: Path | None = None) -> tuple[list[P
             if not inside:
                 skipped.append(Skip(str(place), "no photo in this folder"))
             for photo in inside:
-                photos.setdefault(photo.resolve(), photo)
+                photos.setdefault(photo.resolve(), (photo, photo.relative_to(place).as_posix()))
         elif os.path.lexists(place):
-            photos.setdefault(place.resolve(), place)
+            photos.setdefault(place.resolve(), (place, place.name))
         else:
             skipped.append(Skip(str(place), "no such file or folder"))
-    return list(photos.values()), skipped
+    count = Counter(name for _, name in photos.values())
+    names = {
+        photo: name if count[name] == 1 else Path(os.path.abspath(photo)).as_posix() for photo, name in photos.values()
+    }
+    return names, skipped
 
 
 def _photos_below(folder: Path, out: Path | None) -> Iterator[Path]:
@@ -139,11 +147,10 @@ def _photos_below(folder: Path, out: Path | None) -> Iterator[Path]:
 
 
 def detect_photos(
-    photos: Sequence[Path],
+    photos: Mapping[Path, str],
     table: Path,
     settings: DetectionSettings | None = None,
     *,
-    root: Path | None = None,
     workers: int = 1,
     notify: Callable[[int, int, str], None] = lambda done, count, name: None,
     again: bool = False,
@@ -154,11 +161,10 @@ def detect_photos(
     Whoever corrects a row of the table, or takes one out, is heeded in the next run.
 
     Args:
-        photos: files.
+        photos: files, and their names in the table; see `list_photos`.
         table: ``landmarks.csv``; its folder is made if need be, and ``landmarks.json`` written beside it. It is saved
             as the work goes on: a run that was stopped goes on where it was.
         settings: see `DetectionSettings`.
-        root: folder that names of photos are relative to, where they are in it; None: of each its own folder.
         workers: processes; with 1 the work is done in this one.
         notify: called with how many photos are done, of how many, and the name of the last.
         again: look at all photos anew.
@@ -171,16 +177,15 @@ def detect_photos(
     settings = settings or DetectionSettings()
     found = Detections() if detections is None else detections
     book = _Book(table, settings)
-    names = _names(photos, root)
     digests: dict[Path, str] = {}
     new: list[Path] = []
     for photo in photos:
         try:
             digests[photo] = digest_input(photo, limits.IMAGE_FILE)
         except FocusError as error:
-            book.entries[names[photo]] = _Entry("", [], str(error).removeprefix(f"{photo}: "))
+            book.entries[photos[photo]] = _Entry("", [], str(error).removeprefix(f"{photo}: "))
             continue
-        if again or not book.knows(names[photo], digests[photo]):
+        if again or not book.knows(photos[photo], digests[photo]):
             new.append(photo)
     saved = time.monotonic()
     look = _Look(find_factory(settings.detector), settings.model, settings.faces)
@@ -189,16 +194,17 @@ def detect_photos(
         for photo, answer in _answers(look, new, workers):
             found.looked += 1
             done += 1
-            book.enter(names[photo], digests[photo], answer)
+            book.enter(photos[photo], digests[photo], answer)
             notify(done, len(photos), photo.name)
             if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
-                book.save(names.values())
+                book.save(photos.values())
                 saved = time.monotonic()
     finally:
-        if new and found.looked or not table.exists():
-            book.save(names.values())
+        if (new and found.looked) or not table.exists():
+            book.save(photos.values())
+            found.written += [table, table.with_suffix(".json")]
         for photo in photos:
-            entry = book.entries.get(names[photo])
+            entry = book.entries.get(photos[photo])
             if entry is not None:
                 found.faces += [FoundFace(photo, *face) for face in entry.faces]
                 if not entry.faces:
@@ -213,16 +219,6 @@ def _answers(look: _Look, photos: Sequence[Path], workers: int) -> Iterator[tupl
         return
     for index, answer in run_each(look, photos, workers=min(workers, len(photos))):
         yield photos[index], answer.reason if isinstance(answer, Lost) else answer
-
-
-def _names(photos: Sequence[Path], root: Path | None) -> dict[Path, str]:
-    """A name for each photo in the table: relative to the root, else its own; absolute where two would be equal."""
-    names = {}
-    for photo in photos:
-        inside = root is not None and photo.is_relative_to(root)
-        names[photo] = photo.relative_to(root).as_posix() if inside and root is not None else photo.name
-    taken = list(names.values())
-    return {p: name if taken.count(name) == 1 else Path(os.path.abspath(p)).as_posix() for p, name in names.items()}
 
 
 class _Entry(NamedTuple):
