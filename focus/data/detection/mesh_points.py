@@ -22,7 +22,16 @@ OVAL = (
     *(377, 400, 378, 379, 365, 397, 288, 361, 323, 454, 356),
 )
 """The outline of the mesh from the image's left temple over the chin (`_CHIN`) to its right temple."""
-_CHIN = OVAL.index(152)
+CHIN = 152
+CHEEKS = (
+    *(18, 32, 34, 36, 43, 50, 57, 83, 100, 101, 111, 116, 117, 118, 119, 123, 135, 137, 138, 139, 140, 147, 169),
+    *(170, 171, 175, 177, 182, 186, 187, 192, 194, 199, 200, 201, 202, 204, 205, 206, 207, 208, 210, 211, 212),
+    *(213, 214, 215, 216, 227, 262, 264, 266, 273, 280, 287, 313, 329, 330, 340, 345, 346, 347, 348, 352, 364),
+    *(366, 367, 368, 369, 376, 394, 395, 396, 401, 406, 410, 411, 416, 418, 421, 422, 424, 425, 426, 427, 428),
+    *(430, 431, 432, 433, 434, 435, 436, 447),
+)
+"""Vertices of cheeks and chin inside the oval, up to five edges from it, without lips, nose and eyes: the outline of a
+face that is turned away runs over them."""
 
 # Points 17 to 67 of iBUG: a vertex, or the two whose middle it is.
 INNER: tuple[tuple[int, ...], ...] = (
@@ -78,10 +87,39 @@ def seven_from_mesh(mesh: NDArray[np.floating]) -> Array:
 
 
 def jaw_line(mesh: NDArray[np.floating]) -> Array:
-    """The 17 points of the jaw: ``[468 or 478, 2]`` pixels -> ``[17, 2]``."""
-    oval = np.asarray(mesh, dtype=np.float64)[list(OVAL)]
-    left, right = _spaced(oval[: _CHIN + 1], 9), _spaced(oval[_CHIN:], 9)
-    return np.concatenate([left, right[1:]])
+    """The 17 points of the jaw: ``[468 or 478, 2]`` pixels -> ``[17, 2]``.
+
+    iBUG's annotators drew them where the face ends in the picture. Seen from the front that is the oval; on the far
+    side of a turned head the cheek hides the oval, and the outline is that of the cheek.
+    """
+    mesh = np.asarray(mesh, dtype=np.float64)
+    points = mesh[[*OVAL, *CHEEKS]]
+    first, last, chin = mesh[OVAL[0]], mesh[OVAL[-1]], mesh[CHIN]
+    left, right = _outline(points, first, chin, last), _outline(points, last, chin, first)
+    return np.concatenate([_spaced(left, 9), _spaced(right, 9)[-2::-1]])
+
+
+def _outline(points: Array, temple: Array, chin: Array, other: Array) -> Array:
+    """The convex outline of points ``[N, 2]`` from a temple to the chin, on the side away from the other temple."""
+    down = chin - (temple + other) / 2
+    across = temple - other
+    out = across - down * (across @ down) / max(float(down @ down), 1e-12)
+    below, beside = (points - temple) @ down, (points - temple) @ out
+    end, end_beside = float((chin - temple) @ down), float((chin - temple) @ out)
+    inside = (below > 0) & (below < end)
+    chain = [(0.0, 0.0, temple)]
+    order = np.argsort(below[inside], kind="stable")
+    steps = zip(below[inside][order].tolist(), beside[inside][order].tolist(), points[inside][order], strict=True)
+    for y, x, point in [*steps, (end, end_beside, chin)]:
+        # Andrew's chain: the last point goes where it lies within the line from the one before it to this one.
+        while len(chain) > 1 and _within(chain[-2], chain[-1], y, x):
+            chain.pop()
+        chain.append((y, x, point))
+    return np.array([point for _, _, point in chain])
+
+
+def _within(first: tuple[float, float, Array], middle: tuple[float, float, Array], y: float, x: float) -> bool:
+    return (middle[1] - first[1]) * (y - first[0]) <= (x - first[1]) * (middle[0] - first[0])
 
 
 def _spaced(line: Array, count: int) -> Array:
