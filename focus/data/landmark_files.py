@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focus import limits
-from focus.data.detection.mesh_points import MESH_COUNTS, ibug_from_mesh
 from focus.data.landmark_rows import LANDMARK_COUNT, LARGEST_COORDINATE, LandmarkRow, LandmarkTable, Skip
+from focus.data.mesh_points import MESH_COUNTS, ibug_from_mesh
 from focus.errors import FocusError
 from focus.files import read_text
 from focus.record import parse_json
@@ -118,7 +118,9 @@ def _row(name: str, points: Array, path: Path) -> LandmarkRow:
         raise FocusError(f"{path}: a coordinate is not finite or far outside of any photo")
     if len(points) not in MESH_COUNTS:
         return LandmarkRow(name, points)
-    return LandmarkRow(name, ibug_from_mesh(points), bool(np.abs(points).max() <= _LARGEST_FRACTION))
+    if np.abs(points).max() <= _LARGEST_FRACTION:
+        return LandmarkRow(name, points, fractions=True)
+    return LandmarkRow(name, ibug_from_mesh(points))
 
 
 def _plain_points(text: str) -> Array | None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focus.data.images import image_size
+from focus.data.mesh_points import ibug_from_mesh
 
 LANDMARK_COUNT = 68
 LARGEST_COORDINATE = 1e6
@@ -30,7 +31,7 @@ class LandmarkRow(NamedTuple):
     points: NDArray[np.float64]
     """[68, 2] or [5, 2] pixels of the photo: x right, y down, pixel centres at integers."""
     fractions: bool = False
-    """The points are fractions of the photo's width and height, from edge to edge."""
+    """The points are those of MediaPipe's mesh, [468 or 478, 2], in fractions of the photo's width and height."""
 
     def on(self, photo: Path) -> NDArray[np.float64]:
         """The points in pixels of the photo.
@@ -41,7 +42,7 @@ class LandmarkRow(NamedTuple):
         if not self.fractions:
             return self.points
         height, width = image_size(photo)
-        return self.points * (width, height) - 0.5
+        return ibug_from_mesh(self.points * (width, height) - 0.5)
 
 
 class LandmarkTable(NamedTuple):

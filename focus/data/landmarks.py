@@ -153,6 +153,8 @@ def resolve_photo(folder: Path, name: str) -> Path:
         inside = place.parent.resolve().is_relative_to(folder.resolve())
         path = place.resolve()
         present = path.is_file()
+    except FocusError:
+        raise
     except (OSError, ValueError, RuntimeError) as error:  # name too long, NUL inside, a loop of links
         raise FocusError(f"not a usable file name ({error})") from error
     if not inside:

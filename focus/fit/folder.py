@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from focus import limits
@@ -112,7 +114,7 @@ def run(
         settings: see `FitSettings`.
         notify: called with the progress.
         again: fit also what is there already.
-        workers: processes that fit, each with one thread; with 1 it is done in this one.
+        workers: processes that fit; with 1 it is done in this one. All use one thread, and the results are the same.
         report: filled in as the work goes on, for callers that want to know what was written before an exception.
 
     Returns:
@@ -123,18 +125,31 @@ def run(
     """
     fitter = PhotoFitter(model, settings)
     made_by = {"settings": asdict(fitter.settings), "model": fitter.model.fingerprint()}
-    return reconstruct_photos(
-        photos,
-        landmarks,
-        out,
-        fitter,
-        fitter.steps,
-        notify,
-        made_by=made_by,
-        again=again,
-        workers=workers,
-        report=report,
-    )
+    with _one_thread():
+        return reconstruct_photos(
+            photos,
+            landmarks,
+            out,
+            fitter,
+            fitter.steps,
+            notify,
+            made_by=made_by,
+            again=again,
+            workers=workers,
+            report=report,
+        )
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums of torch have another order with another number of threads: with one, as the processes have it, results
+    depend neither on the machine nor on the number of processes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def reconstruct_photos(

@@ -101,7 +101,7 @@ class _OfModule:
             raise FocusError(f"{name}: takes no model file; leave it out")
         try:
             found = getattr(importlib.import_module(self._module), self._attribute)
-        except (ImportError, AttributeError, ValueError) as error:
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
             raise FocusError(
                 f"{name}: cannot be imported ({error}); expected a function of a module on Python's path (PYTHONPATH)"
             ) from error

@@ -7,6 +7,7 @@ Up to 0.10.21 the wheel of MediaPipe holds the models (``mediapipe.solutions``).
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +19,9 @@ from numpy.typing import NDArray
 
 from focus import limits
 from focus.data.detection.detectors import DetectedFace
-from focus.data.detection.mesh_points import MESH_COUNTS, ibug_from_mesh
 from focus.data.detection.pixels import cut, intersection_over_union, part
 from focus.data.detection.quiet import quiet_natives
+from focus.data.mesh_points import MESH_COUNTS, ibug_from_mesh
 from focus.errors import FocusError
 from focus.files import check_input
 
@@ -201,6 +202,8 @@ class _Tasks:
             raise FocusError(
                 f"{model}: MediaPipe cannot use it ({str(error).splitlines()[0]:.300}); expected face_landmarker.task"
             ) from error
+
+        atexit.register(self._landmarker.close)  # what it does by itself at the end of Python fails
 
     def places(self, image: Image) -> list[_Place]:
         found = []

@@ -189,7 +189,7 @@ def detect_photos(
             new.append(photo)
     saved = time.monotonic()
     look = _Look(find_factory(settings.detector), settings.model, settings.faces)
-    done = len(photos) - len(new)
+    done, whole = len(photos) - len(new), False
     try:
         for photo, answer in _answers(look, new, workers):
             found.looked += 1
@@ -199,8 +199,9 @@ def detect_photos(
             if time.monotonic() - saved > _SECONDS_BETWEEN_SAVES:
                 book.save(photos.values())
                 saved = time.monotonic()
+        whole = True
     finally:
-        if (new and found.looked) or not table.exists():
+        if found.looked or (whole and not table.exists()):
             book.save(photos.values())
             found.written += [table, table.with_suffix(".json")]
         for photo in photos:

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 
 # Lines of absl and glog (I0000 00:00:1 ...), of TensorFlow Lite (INFO: ...) and of TensorFlow (2024-01-01 ... : I).
@@ -22,8 +23,16 @@ def quiet_natives() -> Iterator[None]:
     """What native code logs in a block is dropped; anything else that was written meanwhile appears after it.
 
     Levels of logging do not do it: absl and TensorFlow Lite write before anybody can set them. Where standard error is
-    closed there is nothing to do.
+    closed there is nothing to do. Warnings of Python are about the libraries' own, too.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with _dropped_logs():
+            yield
+
+
+@contextlib.contextmanager
+def _dropped_logs() -> Iterator[None]:
     try:
         before = os.dup(2)
     except OSError:
