@@ -94,7 +94,7 @@ def test_small_faces_and_faces_at_the_border(
     right, bottom = truth["plain.jpg"].max(axis=0).astype(int) + 4
     tight = np.ascontiguousarray(photo[top:bottom, left:right])
     (face,) = search_faces(tight, detector)
-    assert distance(face.points + (left, top), truth["plain.jpg"]) < PLAIN
+    assert distance(face.points, truth["plain.jpg"] - np.array([left, top])) < PLAIN
 
 
 def test_no_face_where_there_is_none(detector: LandmarkDetector) -> None:
@@ -137,8 +137,7 @@ def test_fit_needs_no_landmarks(example: Path, tmp_path: Path) -> None:
 
 
 def test_the_interface_that_takes_a_file(example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With models out of the wheel: the mesh is not the one that the file of Google holds, and its points are not right,
-    but calls, counts and places are."""
+    """With models out of the wheel: their mesh is not the one of Google's file, and its points are not right."""
     import mediapipe
 
     modules = Path(mediapipe.__file__).parent / "modules"
