@@ -99,7 +99,13 @@ class Train(Command):
             raise FocusError(f"{photos}: no such folder of photos")
         with shown_progress() as update, only_one(self.out, "training"):
             workers = max(self.settings.workers, 1)
-            return self.finding.find([photos], self.out, _whole(update), found, workers=workers, table=table)
+            before = len(found.faces)
+            path = self.finding.find([photos], self.out, _whole(update), found, workers=workers, table=table)
+        if len(found.faces) == before:
+            raise FocusError(
+                f"{photos}: no face was found in any photo of this folder; see {path.with_suffix('.json')}"
+            )
+        return path
 
     def complete(self) -> Settings:
         """The settings with the options of this command put in."""

@@ -80,7 +80,8 @@ class Predictions(Command):
         landmarks = self.landmarks
         if landmarks is None and (self.detect or not boxes.is_dir()):
             landmarks = self._find(images, found)
-        table, skipped = ([], []) if landmarks is None or not landmarks.stat().st_size else read_landmarks(landmarks)
+        nothing = landmarks is None or (self.landmarks is None and not found.faces)
+        table, skipped = ([], []) if nothing or landmarks is None else read_landmarks(landmarks)
         points, unknown = _by_image(table, images, self.photos)
         model = None if self.model is None else load_face(self.model)
         misfit = None if self.misfit is None else MisfitPrior.load(self.misfit)
