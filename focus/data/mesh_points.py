@@ -92,9 +92,9 @@ def jaw_line(mesh: NDArray[np.floating]) -> Array:
     iBUG's annotators drew them where the face ends in the picture. Seen from the front that is the oval; on the far
     side of a turned head the cheek hides the oval, and the outline is that of the cheek.
     """
-    mesh = np.asarray(mesh, dtype=np.float64)
-    points = mesh[[*OVAL, *CHEEKS]]
-    first, last, chin = mesh[OVAL[0]], mesh[OVAL[-1]], mesh[CHIN]
+    vertices = np.asarray(mesh, dtype=np.float64)
+    points: Array = vertices[[*OVAL, *CHEEKS]]
+    first, last, chin = vertices[OVAL[0]], vertices[OVAL[-1]], vertices[CHIN]
     left, right = _outline(points, first, chin, last), _outline(points, last, chin, first)
     return np.concatenate([_spaced(left, 9), _spaced(right, 9)[-2::-1]])
 
