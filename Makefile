@@ -4,6 +4,7 @@
 # make fuzz-files   fuzz every reader of files for FUZZ_SECONDS each
 # make torture      kills, a full disk, flipped bits, hostile files for TORTURE_MINUTES (12) in all; docs/reliability.md
 #
+# make test-detect    MediaPipe, in an environment with the extra detect, on the example
 # make test-plain     every command in an environment without extras, on the example
 # make test-lowest    tests of all that is not torch, with the lowest versions of everything but torch (scripts/lowest.txt)
 # make test-newest    tests of all that is torch, with NEWEST_TORCH; where that is a CUDA build, 6 GB
@@ -37,7 +38,7 @@ NATIVE_FILES = $$(find csrc cmake fuzz python_tests -name '*.cpp' -o -name '*.cu
 # Rebuilt whenever the package could have changed; the environment of `make demo` is kept, that of `make test` is always fresh.
 SOURCES := pyproject.toml CMakeLists.txt $(shell find cmake csrc focus -type f -not -name '*.so' -not -name '*.pyc')
 
-.PHONY: demo test test-plain test-lowest test-newest test-archive fuzz fuzz-files torture lint check format wheel clean
+.PHONY: demo test test-detect test-plain test-lowest test-newest test-archive fuzz fuzz-files torture lint check format wheel clean
 
 demo: .venv/installed
 	.venv/bin/focus demo --out out/demo --seed $(SEED) $(DEMO_ARGUMENTS)
@@ -49,6 +50,13 @@ demo: .venv/installed
 
 test: lint
 	FOCUS_REQUIRE_EMULATION=1 build/venv/bin/pytest $(PYTEST_ARGUMENTS)
+
+# The rest of the tests runs without the extra, whose numpy is older than 2.
+test-detect: build/wheel/ready
+	$(NEW_ENVIRONMENT) build/detect
+	build/detect/bin/pip install --quiet "$$(echo build/wheel/*.whl)[detect]" pytest
+	build/detect/bin/pip check
+	FOCUS_REQUIRE_DETECT=1 build/detect/bin/pytest python_tests/test_detect_mediapipe.py $(PYTEST_ARGUMENTS)
 
 test-plain: build/wheel/ready
 	$(NEW_ENVIRONMENT) build/plain

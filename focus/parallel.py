@@ -16,13 +16,14 @@ import pickle
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from types import FrameType
 from typing import Any, cast
 
-from focus.errors import FocusError
+from focus.errors import FocusError, fault
 
 Report = Callable[[Any], None]
 """What a job calls with anything that can be pickled, to tell how far it is."""
@@ -128,6 +129,133 @@ def run_jobs(
             process.join()
             connection.close()
     return {job.name: results[job.name] for job in jobs if job.name in results}
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What there is in place of an answer: the process died over an item, twice, or raised what nobody foresaw."""
+
+    reason: str
+
+
+def run_each(
+    work: Callable[[Any, Report], Any],
+    items: Sequence[Any],
+    *,
+    workers: int,
+    on_report: Callable[[int, Any], None] = lambda index, value: None,
+) -> Iterator[tuple[int, Any]]:
+    """Calls ``work(item, report)`` for each item in processes that stay, and yields (index, answer) as they come.
+
+    The processes ignore what a terminal sends to all of a group; this one answers it and ends them, and they end with
+    it, however it ends. One that dies is replaced; the item is tried once more, since the machine's memory may have run
+    out for the sake of another.
+
+    Args:
+        work: can be pickled; each process has a copy.
+        items: can be pickled.
+        workers: processes, at least 1.
+        on_report: called here with the index of an item and what `report` was called with.
+
+    Raises:
+        FocusError: `work` raised one: for all items alike.
+    """
+    if workers < 1:
+        raise FocusError(f"workers: expected at least 1, got {workers}")
+    context = multiprocessing.get_context("spawn")
+    payload = pickle.dumps(work)  # once, by value: torch's own way shares memory that a killed process leaves behind
+    waiting = list(range(len(items)))[::-1]
+    tried: dict[int, int] = {}
+    running: dict[Connection, tuple[SpawnProcess, int]] = {}
+
+    def start() -> None:
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs,), name="focus worker", daemon=True)
+        process.start()
+        theirs.close()
+        ours.send_bytes(payload)
+        hand_out(ours, process)
+
+    def hand_out(connection: Connection, process: SpawnProcess) -> None:
+        index = waiting.pop()
+        tried[index] = tried.get(index, 0) + 1
+        running[connection] = (process, index)
+        with contextlib.suppress(OSError):  # it is gone, which is found out below
+            connection.send_bytes(pickle.dumps(items[index]))
+
+    try:
+        while waiting and len(running) < workers:
+            start()
+        while running:
+            for ready in cast("list[Connection]", multiprocessing.connection.wait(list(running))):
+                process, index = running[ready]
+                try:
+                    kind, value = pickle.loads(ready.recv_bytes())
+                except (EOFError, OSError):
+                    del running[ready]
+                    ready.close()
+                    process.join()
+                    if tried[index] > 1:
+                        yield index, Lost(f"its process died (exit code {process.exitcode}), twice")
+                    else:
+                        waiting.append(index)
+                    if waiting:
+                        start()
+                    continue
+                if kind == "report":
+                    on_report(index, value)
+                    continue
+                if kind == "refused":
+                    raise FocusError(value)
+                yield index, (value if kind == "result" else Lost(value))
+                del running[ready]
+                if waiting:
+                    hand_out(ready, process)
+                else:
+                    ready.close()
+                    process.join()
+    finally:
+        for connection, (process, _) in running.items():
+            process.terminate()
+            connection.close()
+        for process, _ in running.values():
+            process.join(_PATIENCE)
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+
+_PATIENCE = 10.0
+"""Seconds for a process to tidy up."""
+
+
+def _serve(connection: Connection) -> None:
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _raise)  # files that are half written are taken away
+    torch.set_num_threads(1)
+    end_with_parent(signal.SIGTERM)
+    try:
+        work = pickle.loads(connection.recv_bytes())
+        while True:
+            item = pickle.loads(connection.recv_bytes())
+            try:
+                answer = ("result", work(item, lambda value: connection.send_bytes(pickle.dumps(("report", value)))))
+            except FocusError as error:
+                answer = ("refused", str(error))
+            except Exception as error:
+                answer = ("failed", fault(error))
+            connection.send_bytes(pickle.dumps(answer))
+    except (EOFError, OSError, KeyboardInterrupt):
+        pass  # there is nothing left to do, or the parent is gone or stops everything
+    finally:
+        connection.close()
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _work(connection: Connection, job: Job) -> None:

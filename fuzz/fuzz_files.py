@@ -46,6 +46,7 @@ if "--guided" in sys.argv:
         import focus.eval.now.pickles
         import focus.face.loaders  # noqa: F401
 
+from focus.data.detection.photos import DetectionSettings, detect_photos
 from focus.errors import FocusError, FocusWarning
 
 SECONDS_PER_INPUT = 30
@@ -266,6 +267,35 @@ def _read_table(path: Path) -> object:
     return find_faces(path.parent, read_landmarks(path).rows)
 
 
+_FACE = np.stack([np.linspace(10, 90, 68), 20 + np.arange(68) % 7], axis=1)
+
+
+def _pts() -> bytes:
+    lines = "\n".join(f"{x:.1f} {y:.1f}" for x, y in _FACE)
+    return f"version: 1\nn_points: 68\n{{\n{lines}\n}}\n".encode()
+
+
+def _five_points() -> bytes:
+    return "".join(f"{x:.1f} {y:.1f}\n" for x, y in _FACE[:5]).encode()
+
+
+def _points_json() -> bytes:
+    mesh = [{"x": round(0.002 * i, 3), "y": 0.5, "z": 0.0} for i in range(468)]
+    return json.dumps({"a.jpg": [_FACE.tolist()], "b.jpg": {"face_landmarks": [mesh]}}).encode()
+
+
+def _detections() -> bytes:
+    entry = {"sha256": "0" * 64, "faces": [{"score": 0.9, "box": [1, 2, 3, 4]}], "reason": None}
+    made_by = DetectionSettings().described()
+    return json.dumps({"format": 1, "made_by": made_by, "table": "", "photos": {"a.jpg": entry}}).encode()
+
+
+def _read_detections(path: Path) -> object:
+    table = path.with_suffix(".csv")
+    table.write_text(",".join(["a.jpg", *map(str, _FACE.reshape(-1).tolist())]))
+    return detect_photos({}, table)
+
+
 _MESH_POSITIONS = [f"{x} {y} {0.5 * x}" for x in range(4) for y in range(4)]
 _POLYGONS = [[i, i + 1, i + 5, i + 4] for i in (0, 1, 2, 4, 5, 6)] + [[8, 9, 12], [9, 10, 14, 13, 12]]
 
@@ -406,6 +436,10 @@ READERS: dict[str, Reader] = {
     "landmarks-commas": Reader(_table(",", "utf-8-sig"), ".csv", _read_table),
     "landmarks-semicolons": Reader(_table(";", "utf-8"), ".csv", _read_table),
     "landmarks-tabs": Reader(_table("\t", "utf-16"), ".csv", _read_table),
+    "landmarks-pts": Reader(_pts, ".pts", _read_table),
+    "landmarks-points": Reader(_five_points, ".txt", _read_table),
+    "landmarks-json": Reader(_points_json, ".json", _read_table),
+    "detections": Reader(_detections, ".json", _read_detections),
     "obj": Reader(_obj, ".obj", _read_mesh),
     "ply-ascii": Reader(_ply("ascii", _POLYGONS), ".ply", _read_mesh),
     "ply-little": Reader(_ply("binary_little_endian", _POLYGONS[:6]), ".ply", _read_mesh),

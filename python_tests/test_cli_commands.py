@@ -203,7 +203,7 @@ def test_train_options_reach_the_settings(photos: Path) -> None:
 def test_train_refuses_what_does_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     none = [f"--stages.{name}=0" for name in ("initialise", "segmentation", "joint", "adapt")]
     assert "nothing to do" in run(["train", "--out", tmp_path, *none], capsys, REFUSED)["error"]
-    assert "belong together" in run(["train", "--out", tmp_path, "--photos", tmp_path], capsys, REFUSED)["error"]
+    assert "no face was found" in run(["train", "--out", tmp_path, "--photos", tmp_path], capsys, REFUSED)["error"]
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def test_nothing_usable_is_an_error_that_names_the_first_reason(tmp_path: Path) 
     (tmp_path / "binary.csv").write_bytes(bytes(range(128, 256)))
     with pytest.raises(FocusError, match=r"binary\.csv: cannot be read as a CSV text"):
         read_landmarks(tmp_path / "binary.csv")
-    with pytest.raises(FocusError, match=r"cannot be read as a CSV text file: is a folder"):
+    with pytest.raises(FocusError, match=r"no landmarks in this folder"):
         read_landmarks(tmp_path)
 
 

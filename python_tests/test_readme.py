@@ -10,9 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from focus.cli import main
+from focus.data import read_image, read_landmarks
+from focus.data.detection import DetectedFace, detectors
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -46,7 +50,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert main(["example", "--out", "example", "--size", "128", "--frames", "2"]) == 0
     shutil.copytree(folder / "example" / "photos", folder / "photos")
     shutil.copy(folder / "example" / "landmarks.csv", folder)
+    shutil.copy(folder / "example" / "photos" / "plain.jpg", folder / "photo.jpg")
+    (folder / "points").mkdir()
+    for name, points in read_landmarks(folder / "landmarks.csv").points.items():
+        lines = "".join(f"{x + 1:.2f} {y + 1:.2f}\n" for x, y in points.tolist())
+        (folder / "points" / f"{Path(name).stem}.pts").write_text(f"version: 1\nn_points: 68\n{{\n{lines}}}\n")
     return folder
+
+
+@pytest.fixture
+def detector(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of MediaPipe: it knows the photos of the example."""
+    table = read_landmarks(folder / "landmarks.csv").points
+    known = {read_image(folder / "photos" / name).tobytes(): points for name, points in table.items()}
+
+    def find(image: NDArray[np.uint8]) -> list[DetectedFace]:
+        points = known.get(image.tobytes())
+        return [] if points is None else [DetectedFace(points, 0.9, (*points.min(0).tolist(), *points.max(0).tolist()))]
+
+    monkeypatch.setitem(detectors._FACTORIES, "mediapipe", lambda model: find)
 
 
 @pytest.mark.parametrize(("where", "code"), python_blocks(), ids=lambda value: value if len(value) < 40 else "")
@@ -76,6 +98,7 @@ def test_readme_has_both_examples() -> None:
 QUICK = {
     "fit": ["--model", "procedural-small", "--coarse-steps", "1", "--fine-steps", "2"],
     "example": ["--size", "128", "--frames", "2"],
+    "landmarks": ["--workers", "1"],
     "model": [],
     "prepare": [],
     "train": ["--scale", "0.0005", "--data.validation", "2", "--data.distinct", "16", "--log.tensorboard", "off"],
@@ -114,6 +137,7 @@ QUICK = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.usefixtures("detector")
 def test_focus_commands_run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of a page, one after the other in one folder: later ones use what earlier ones wrote."""
     monkeypatch.chdir(folder)
@@ -148,7 +172,7 @@ def test_benchmark_commands_run(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     for _, line in command_lines(r"python benchmarks/\S+"):
         script, *arguments = shlex.split(line, comments=True)[1:]
-        quick = ["--quick"] if script.endswith("run.py") else []
+        quick = ["--quick"] if script.endswith(("run.py", "photos.py")) else []
         command = [sys.executable, str(ROOT / script), *arguments, *quick]
         result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert result.returncode == 0, f"{line}\n{result.stderr}"
@@ -168,6 +192,7 @@ NOT_RUN = {
     ". ~/focus-environment/bin/activate": "changes the shell that reads it",
     "pip install .": "make test-plain installs the wheel that this would build",
     "pip install focus-face": "the same, from an index",
+    'pip install "focus-face[detect]"': "make test-detect installs the wheel with this extra",
     "cd ..": "changes the shell that reads it",
 }
 """Commands of the pages that no test runs, and why."""

@@ -52,6 +52,8 @@ for file in hand.ply hand.obj hand.glb hand.json hand_mask.png; do
         test -s "out/$folder/$file" || { echo "FAILED: out/$folder/$file is missing or empty"; exit 1; }
     done
 done
+needs detect "$focus" fit example/photos --out out/found
+needs detect "$focus" landmarks example/photos --out out/found
 needs evaluate "$focus" evaluate now --scans example/now --images example/now/imagepathsvalidation.txt --predictions mean=example/now/mean_faces --out out/now
 needs evaluate "$focus" evaluate misfit example/network.safetensors --faces 2 --test-faces 2 --out out/misfit
 printf 'not a model' >face.h5

@@ -34,6 +34,7 @@ COMMANDS = {
     "train": "Train on synthetic faces or on your photos, all stages in one go.",
     "fit": "Reconstruct the faces of photos without a trained network.",
     "reconstruct": "Reconstruct the faces of photos with a trained network.",
+    "landmarks": "Find the faces of photos and their landmarks, for all other commands.",
     "prepare": "Align and crop photos, and show what training would see.",
     "experiment": "Train, score and compare pipelines: the tables and figures of the paper.",
     "evaluate": "Score networks on synthetic faces, masks against true masks, meshes against scans, or runs together.",

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TextIO, TypeVar, cast
 import tyro
 from rich.console import Console, RenderableType
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from focus.bounds import check_fields
 from focus.cli import COMMANDS, NOTHING_WRITTEN, REFUSED
@@ -141,6 +141,8 @@ def bars() -> Iterator[Callable[[str, float, float, str], None]]:
         BarColumn(24),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
+        TextColumn("[dim]left[/dim]"),
+        TimeRemainingColumn(),
         TextColumn("[dim]{task.fields[text]}[/dim]"),
     )
     tasks: dict[str, Any] = {}

@@ -13,10 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from focus.cli.command import Outcome, messages, say
+from focus.cli.detection import tell
 from focus.cli.streams import one_line
 from focus.errors import FocusError, FocusWarning
 
 if TYPE_CHECKING:
+    from focus.data.detection.photos import Detections
     from focus.face import MorphableModel
     from focus.fit import FitReport, Progress
 
@@ -63,8 +65,17 @@ def photo_progress(update: Callable[[str, float, float, str], None]) -> Callable
     return notify
 
 
-def photo_outcome(report: FitReport, read: list[str], started: float) -> Outcome:
-    """What a run over photos tells, also one that was cut short."""
+def photo_outcome(
+    report: FitReport,
+    read: list[str],
+    started: float,
+    found: Detections | None = None,
+) -> Outcome:
+    """What a run over photos tells, also one that was cut short.
+
+    Args:
+        found: what was detected for it; None: landmarks were given.
+    """
     table = Table(box=None, pad_edge=False, header_style="dim")
     for label in ("photo", "hidden", "landmark error", "seconds"):
         table.add_column(label, justify="left" if label == "photo" else "right")
@@ -89,7 +100,7 @@ def photo_outcome(report: FitReport, read: list[str], started: float) -> Outcome
     outcome = Outcome(
         read=read + [item.name for item in report.written],
         written=[path for item in report.written if not item.there_already for path in item.files],
-        skipped=list(report.skipped),
+        skipped=[*([] if found is None else found.skipped), *report.skipped],
         details={"photos": photos, "seconds": time.monotonic() - started},
         shown=[table] if report.written else [],
         error=report.stopped,
@@ -98,6 +109,9 @@ def photo_outcome(report: FitReport, read: list[str], started: float) -> Outcome
     if there:
         count = len(report.written) + len(report.skipped)
         outcome.shown.append(Text(f"{there} of {count} were there already (--again makes them anew)"))
+    if found is not None:
+        tell(outcome, found)
+        outcome.good = False  # a table of landmarks is not what the command is for
     if report.written:
         outcome.good = not report.faults
     return outcome

@@ -10,11 +10,13 @@ from typing import Annotated
 
 import tyro
 
-from focus import limits
+from focus.bounds import Within
 from focus.cli.command import Command, Outcome, bars, parse_as, say
+from focus.cli.detection import Finding, given, photo_faces
 from focus.cli.faces import PROCEDURAL, load_face, photo_outcome, photo_progress
-from focus.files import check_input
+from focus.data.detection.photos import Detections
 from focus.fit import FitReport, FitSettings, run
+from focus.report.files import check_folder
 
 
 @dataclass(kw_only=True)
@@ -22,35 +24,44 @@ class Fit(Command):
     """Reconstruct the faces of photos without a trained network."""
 
     photos: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Photos, or folders, of which the photos in the landmark file are taken."""
-    landmarks: Path
-    """CSV file: photo, then x and y of 68 iBUG points, or of 5: eye centres, nose tip, mouth corners."""
+    """Photos, or folders: of these the photos in the landmark file, or, without one, all."""
+    landmarks: Path | None = None
+    """Landmarks: a table (photo, then x and y of 68 iBUG points, or of 5: eye centres, nose tip, mouth corners), or a
+    file or folder of another program (.pts, .txt, .json). Without, faces are found in the photos (extra detect).
+    """
     out: Path
     """Folder of the results: mesh as PLY, OBJ and GLB, mask, overlay and JSON for each photo."""
     model: str = PROCEDURAL
     """Face model: procedural, procedural-small, or a model file."""
     again: tyro.conf.FlagCreatePairsOff[bool] = False
     """Make anew what is there already, whole, of the same photos, landmarks and settings."""
+    workers: Annotated[int, Within(1, 1024)] = 1
+    """Processes that work on photos side by side, each with one thread."""
+    finding: Annotated[Finding, tyro.conf.arg(name="")] = field(default_factory=Finding)
     settings: Annotated[FitSettings, tyro.conf.arg(name="")] = field(default_factory=FitSettings)
 
     def run(self) -> Outcome:
         """Fits all photos; one that fails is skipped."""
         started = time.monotonic()
-        check_input(self.landmarks, limits.TABLE_FILE)  # before the model is built, which takes seconds
-        model = load_face(self.model)
-        say(f"face model: {model.name} ({model.licence})")
-        report = FitReport()
-        self.so_far = lambda: photo_outcome(report, [str(self.landmarks)], started)
+        report, found = FitReport(), Detections()
+        landmarks = given(self.landmarks)
+        read = [] if landmarks is None else [str(landmarks)]
+        self.so_far = lambda: photo_outcome(report, read, started, found if landmarks is None else None)
+        check_folder(self.out)
         with bars() as update:
-            notify = photo_progress(update)
+            if landmarks is None:  # before the model is built, which takes seconds
+                self.finding.find(self.photos, self.out, update, found, workers=self.workers)
+            model = load_face(self.model)
+            say(f"face model: {model.name} ({model.licence})")
             run(
                 self.photos,
-                self.landmarks,
+                landmarks or photo_faces(found),
                 model,
                 self.out,
                 self.settings,
-                notify,
+                photo_progress(update),
                 again=self.again,
+                workers=self.workers,
                 report=report,
             )
         return self.so_far()

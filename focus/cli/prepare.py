@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -13,14 +13,19 @@ import tyro
 
 from focus.bounds import Within
 from focus.cli.command import Command, Outcome, bars, parse_as
+from focus.cli.detection import Finding, given, tell
 from focus.data import PhotoFolder, five_from_68, write_image
+from focus.data.detection.photos import Detections
 from focus.errors import FocusError
 from focus.fit.folder import output_stems
+from focus.report.files import check_folder
 from focus.report.panels import Picture, grid, mark_points, to_picture
 from focus.report.results import write_text
 
 _SHEET_COLUMNS, _SHEET_ROWS = 8, 12
 _TABLE, _SHEET = "landmarks.csv", "overview.png"
+_DETECTED = "photo_landmarks.csv"
+"""Of the photos, beside that of the crops."""
 
 
 @dataclass(kw_only=True)
@@ -29,25 +34,44 @@ class Prepare(Command):
 
     photos: tyro.conf.Positional[Path]
     """Folder of photos."""
-    landmarks: Path
-    """CSV file: photo, then x and y of 68 iBUG points, or of 5: eye centres, nose tip, mouth corners."""
+    landmarks: Path | None = None
+    """Landmarks: a table (photo, then x and y of 68 iBUG points, or of 5: eye centres, nose tip, mouth corners), or a
+    file or folder of another program (.pts, .txt, .json). Without, faces are found in the photos (extra detect).
+    """
     out: Path
     """Folder of the crops, their landmarks.csv, and overview.png."""
     image_size: Annotated[int, Within(8, 4096)] = 224
     """Side of the crops, pixels."""
+    workers: Annotated[int, Within(1, 1024)] = 1
+    """Processes that look for faces side by side."""
+    finding: Annotated[Finding, tyro.conf.arg(name="")] = field(default_factory=Finding)
 
     def run(self) -> Outcome:
         """Writes a crop for each photo that can be used."""
-        folder = PhotoFolder(self.photos, self.landmarks, self.image_size)
+        found, landmarks = Detections(), given(self.landmarks)
+        if landmarks is None:
+            check_folder(self.out)
+            if not self.photos.is_dir():
+                raise FocusError(f"{self.photos}: no such folder of photos")
+            self.so_far = lambda: Outcome(skipped=list(found.skipped), good=False)
+            with bars() as update:
+                landmarks = self.finding.find(
+                    [self.photos], self.out, update, found, workers=self.workers, table=_DETECTED
+                )
+            if not found.faces:
+                return self.so_far()
+        folder = PhotoFolder(self.photos, landmarks, self.image_size)
         *stems, _ = output_stems([*(Path(item.photo) for item in folder.items), Path(_SHEET)])
         results = [self.out / name for name in (*(f"{stem}.png" for stem in stems), _TABLE, _SHEET)]
-        inputs = {self.landmarks.resolve(), *(item.path for item in folder.items)}
+        inputs = {landmarks.resolve(), *(item.path for item in folder.items)}
         for path in results:
             if path.resolve() in inputs:
                 raise FocusError(f"{path} would be replaced by a result; choose another folder for results")
         self.out.mkdir(parents=True, exist_ok=True)
-        outcome = Outcome(read=[item.name for item in folder.items], skipped=list(folder.skipped))
+        outcome = Outcome(read=[item.name for item in folder.items], skipped=[*found.skipped, *folder.skipped])
         self.so_far = lambda: outcome
+        if self.landmarks is None:
+            tell(outcome, found)
         table = io.StringIO()
         rows = csv.writer(table, lineterminator="\n")
         pictures: list[Picture] = []
@@ -57,8 +81,8 @@ class Prepare(Command):
                 points = item.alignment.to_crop(item.landmarks)
                 outcome.written.append(write_image(self.out / f"{stem}.png", crop))
                 known = item.landmark_weights > 0
-                given = points if known.all() else five_from_68(points)
-                rows.writerow([f"{stem}.png", *(f"{value:.3f}" for value in given.reshape(-1))])
+                kept = points if known.all() else five_from_68(points)
+                rows.writerow([f"{stem}.png", *(f"{value:.3f}" for value in kept.reshape(-1))])
                 if len(pictures) < _SHEET_COLUMNS * _SHEET_ROWS:
                     pictures.append(mark_points(crop, points[known]))
                 update("crops", index + 1, len(folder), item.name)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
 from focus import limits
+from focus.bounds import Within
 from focus.cli.command import Command, Outcome, bars, parse_as, say
+from focus.cli.detection import Finding, given, photo_faces
 from focus.cli.faces import load_face, photo_outcome, photo_progress
+from focus.data.detection.photos import Detections
 from focus.eval.misfit import MisfitPrior
-from focus.files import check_input, digest_input
+from focus.files import digest_input
 from focus.fit.folder import FitReport, reconstruct_photos
 from focus.reconstructor import Reconstructor
+from focus.report.files import check_folder
 from focus.train.run import pick_device
 
 
@@ -24,12 +29,13 @@ class Reconstruct(Command):
     """Reconstruct the faces of photos with a trained network."""
 
     photos: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Photos, or folders, of which the photos in the landmark file are taken."""
+    """Photos, or folders: of these the photos in the landmark file, or, without one, all."""
     checkpoint: Path
     """Written by focus train, or exported."""
-    landmarks: Path
-    """CSV file: photo, then x and y of 68 iBUG points, or of 5: eye centres, nose tip, mouth corners. They place the
-    crop.
+    landmarks: Path | None = None
+    """Landmarks: a table (photo, then x and y of 68 iBUG points, or of 5: eye centres, nose tip, mouth corners), or a
+    file or folder of another program (.pts, .txt, .json). Without, faces are found in the photos (extra detect).
+    They place the crop.
     """
     out: Path
     """Folder of the results: mesh as PLY, OBJ and GLB, mask, overlay and JSON for each photo."""
@@ -41,11 +47,21 @@ class Reconstruct(Command):
     """Make anew what is there already, whole, of the same photos, landmarks and settings."""
     device: str = "auto"
     """cpu, cuda, or auto."""
+    workers: Annotated[int, Within(1, 1024)] = 1
+    """Processes that look for faces side by side."""
+    finding: Annotated[Finding, tyro.conf.arg(name="")] = field(default_factory=Finding)
 
     def run(self) -> Outcome:
         """Reconstructs all photos; one that fails is skipped."""
         started = time.monotonic()
-        check_input(self.landmarks, limits.TABLE_FILE)  # before networks are read
+        report, found = FitReport(), Detections()
+        landmarks = given(self.landmarks)
+        read = [str(path) for path in (self.checkpoint, landmarks) if path is not None]
+        self.so_far = lambda: photo_outcome(report, read, started, found if landmarks is None else None)
+        check_folder(self.out)
+        if landmarks is None:  # before networks are read
+            with bars() as update:
+                self.finding.find(self.photos, self.out, update, found, workers=self.workers)
         model = None if self.model is None else load_face(self.model)
         misfit = None if self.misfit is None else MisfitPrior.load(self.misfit)
         device = pick_device(self.device)
@@ -57,12 +73,10 @@ class Reconstruct(Command):
             "model": reconstructor.model.fingerprint(),
             "device": device.type,
         }
-        report = FitReport()
-        self.so_far = lambda: photo_outcome(report, [str(self.checkpoint), str(self.landmarks)], started)
         with bars() as update:
             reconstruct_photos(
                 self.photos,
-                self.landmarks,
+                landmarks or photo_faces(found),
                 self.out,
                 reconstructor.photo,
                 1,

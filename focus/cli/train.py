@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, get_args
 
 import tyro
 
-from focus.cli.command import Command, Outcome, parse_as, say
+from focus.cli.command import Command, Outcome, parse_as, say, shown_progress
+from focus.cli.detection import Finding
+from focus.data.detection.photos import TABLE, Detections
 from focus.errors import FocusError
+from focus.lock import only_one
 from focus.train import Settings, export, plan
 from focus.train.config import Preset
 from focus.train.run import train_to_end
@@ -30,24 +34,31 @@ class Train(Command):
     scale: float = 1.0
     """Factor on the iterations of all stages, and on all that counts in iterations: 0.01 for a try."""
     photos: Path | None = None
-    """Folder of photos to train on, in place of synthetic faces; needs --landmarks."""
+    """Folder of photos to train on, in place of synthetic faces."""
     landmarks: Path | None = None
-    """CSV file with the landmarks of the photos."""
+    """Their landmarks: a table, or a file or folder of another program. Without, faces are found in the photos (extra
+    detect) and kept in landmarks.csv of the run.
+    """
     adapt: Path | None = None
-    """Folder of photos to adapt to after the joint stage; needs --adapt-landmarks."""
+    """Folder of photos to adapt to after the joint stage."""
     adapt_landmarks: Path | None = None
-    """CSV file with their landmarks."""
+    """Their landmarks, likewise; found ones are kept in adapt_landmarks.csv."""
     resume: tyro.conf.FlagCreatePairsOff[bool] = False
     """Go on with the run in the folder."""
     accept_changed_data: tyro.conf.FlagCreatePairsOff[bool] = False
     """With --resume: go on although photos, landmarks or weights that the run reads are others than before."""
     export: Path | None = None
     """At the end also write the networks that learnt alone, in half precision, to this file."""
+    finding: Annotated[Finding, tyro.conf.arg(name="")] = field(default_factory=Finding)
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
 
     def run(self) -> Outcome:
         """Trains to the end of the plan, or until Ctrl-C."""
-        settings = self.complete()
+        found = Detections()
+        self.so_far = lambda: Outcome(skipped=list(found.skipped))
+        landmarks = self._found(self.photos, self.landmarks, TABLE, found)
+        adapt_landmarks = self._found(self.adapt, self.adapt_landmarks, f"adapt_{TABLE}", found)
+        settings = replace(self, landmarks=landmarks, adapt_landmarks=adapt_landmarks).complete()
         turns = plan(settings.stages, settings.method)
         if not turns:
             raise FocusError("focus train: all stages have 0 iterations (--stages.*): there is nothing to do")
@@ -64,6 +75,7 @@ class Train(Command):
             written.append(path)
         sources = (settings.data.photos, settings.data.landmarks, settings.data.adapt_photos, settings.start)
         return Outcome(
+            skipped=list(found.skipped),
             read=[str(path) for path in sources if path is not None] or ["synthetic faces"],
             written=written,
             details={"finished": ending is None, "checkpoint": str(self.out / LAST), "settings": settings.to_dict()},
@@ -71,6 +83,29 @@ class Train(Command):
             error=ending.text if ending else None,
             told=True,
         )
+
+    def _found(self, photos: Path | None, landmarks: Path | None, table: str, found: Detections) -> Path | None:
+        """The landmarks of a folder of photos: those that are given, or detected ones."""
+        if photos is None or landmarks is not None:
+            return landmarks
+        if (self.out / LAST).exists() and not self.resume:
+            return self.out / table  # the run that is there is refused before anything else
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise FocusError(
+                f"{photos}: several processes train, and none of them looks for faces: run focus landmarks {photos} "
+                f"--out {self.out} first, and give {table} by --landmarks"
+            )
+        if not photos.is_dir():
+            raise FocusError(f"{photos}: no such folder of photos")
+        with shown_progress() as update, only_one(self.out, "training"):
+            workers = max(self.settings.workers, 1)
+            before = len(found.faces)
+            path = self.finding.find([photos], self.out, _whole(update), found, workers=workers, table=table)
+        if len(found.faces) == before:
+            raise FocusError(
+                f"{photos}: no face was found in any photo of this folder; see {path.with_suffix('.json')}"
+            )
+        return path
 
     def complete(self) -> Settings:
         """The settings with the options of this command put in."""
@@ -83,6 +118,10 @@ class Train(Command):
             if not stages.adapt:
                 stages = replace(stages, adapt=stages.cycle)
         return replace(settings, data=data, stages=stages)
+
+
+def _whole(update: Callable[[str, int, int, str], None]) -> Callable[[str, float, float, str], None]:
+    return lambda name, done, total, text: update(name, round(done), round(total), text)
 
 
 def parse(arguments: Sequence[str]) -> Train:

@@ -28,6 +28,8 @@ MINIMUM_SIDE = 16
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")
 """What is decoded, by Pillow's names; AVIF where Pillow can. HEIC comes to it where the package pillow-heif is."""
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".avif", ".heic", ".heif")
+"""By which photos are told in folders and tables; what a file is, its contents say."""
 _FORMATS_TEXT = "JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF or PPM"
 
 # Brands of ISO media files (ISO/IEC 23008-12, 10.2; AV1 Image File Format, 8), which photos of telephones are.

@@ -1,15 +1,11 @@
-"""The landmark files of the original: rows of a file name and x, y of 68 (or 5) points in pixels of the photo."""
+"""Landmarks of photos: read from files of every kind, matched with photos by their names, 68 or 5 points of a face."""
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
@@ -17,16 +13,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focus import limits
+from focus.data.images import PHOTO_SUFFIXES
+from focus.data.landmark_files import is_points_file, parse_points, read_folder
+from focus.data.landmark_rows import LANDMARK_COUNT, LandmarkRow, LandmarkTable, Skip, short
+from focus.data.landmark_table import parse_table
 from focus.errors import FocusError
 from focus.files import locate, read_text
 
-LANDMARK_COUNT = 68
-_LARGEST_COORDINATE = 1e6
-_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
-_NUMBERS = (2 * LANDMARK_COUNT, 10)
-_PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".avif", ".heic", ".heif")
-_FIRST_ROWS = 20
-"""Rows by which the separator is recognised."""
+__all__ = [
+    "LANDMARK_COUNT",
+    "MIRRORED_LANDMARKS",
+    "Face",
+    "LandmarkRow",
+    "LandmarkTable",
+    "Skip",
+    "expand_to_68",
+    "find_faces",
+    "five_from_68",
+    "name_parts",
+    "read_landmarks",
+    "resolve_photo",
+]
 
 # iBUG 68: which landmark a landmark becomes when the picture is mirrored.
 _MIRRORED_PARTS = (
@@ -43,54 +50,27 @@ MIRRORED_LANDMARKS: NDArray[np.int64] = np.array([index for part in _MIRRORED_PA
 """[68]: `mirrored_points = points[MIRRORED_LANDMARKS]` after x -> width - 1 - x."""
 
 
-class Skip(NamedTuple):
-    """One thing that was left out, and why."""
-
-    name: str
-    reason: str
-
-
-class LandmarkRow(NamedTuple):
-    """One face."""
-
-    name: str
-    """Of the photo, as written."""
-    points: NDArray[np.float64]
-    """[68, 2] or [5, 2] pixels of the photo: x right, y down, pixel centres at integers."""
-
-
-class LandmarkTable(NamedTuple):
-    """What a landmark file held."""
-
-    rows: list[LandmarkRow]
-    """In file order. A photo with several faces has a row for each."""
-    skipped: list[Skip]
-    """Rows that could not be used, in file order."""
-
-    @property
-    def points(self) -> dict[str, NDArray[np.float64]]:
-        """File name as written -> the points of its first face."""
-        first: dict[str, NDArray[np.float64]] = {}
-        for row in self.rows:
-            first.setdefault(row.name, row.points)
-        return first
-
-
 def read_landmarks(path: str | Path) -> LandmarkTable:
-    """Reads a landmark table: file name, then x1,y1,...,x68,y68; or 5 points: image-left eye, image-right eye, nose
-    tip, image-left and image-right mouth corner.
+    """Reads a landmark table, the landmarks of one photo, or a folder of such files (`read_folder`).
 
-    Commas, semicolons or tabs are between the cells, the same in all rows; with semicolons and tabs, decimals may have
-    a comma. Integers and decimals are accepted; so are a header row, lines of comments before it (#), empty lines,
-    byte-order marks (of UTF-8 and UTF-16) and either line ending. A row with a wrong count, a missing, non-numeric,
-    infinite or absurd number, without a name, or that repeats another is skipped and listed.
+    A table has rows of file name, then x1,y1,...,x68,y68; or 5 points: image-left eye, image-right eye, nose tip,
+    image-left and image-right mouth corner. Commas, semicolons or tabs are between the cells, the same in all rows;
+    with semicolons and tabs, decimals may have a comma. Integers and decimals are accepted; so are a header row, lines
+    of comments before it (#), empty lines, byte-order marks (of UTF-8 and UTF-16) and either line ending. A row with a
+    wrong count, a missing, non-numeric, infinite or absurd number, without a name, or that repeats another is skipped
+    and listed.
+
+    The landmarks of one photo (``.pts`` of iBUG, ``.txt`` with x and y in each of 5 or 68 lines, ``.json``; see
+    `parse_points`) are those of the photo of the same name, whatever its suffix.
 
     Raises:
-        FocusError: the file cannot be read as text or as a table, or no row is usable.
+        FocusError: the file cannot be read as text or as landmarks, or no row is usable.
     """
     path = Path(path)
     if not os.path.lexists(path):
         raise FocusError(f"{path}: no such landmark file")
+    if path.is_dir():
+        return read_folder(path)
     try:
         text = read_text(path, limits.TABLE_FILE)
     except FocusError as error:
@@ -101,37 +81,9 @@ def read_landmarks(path: str | Path) -> LandmarkTable:
             f"{path}: cannot be read as a CSV text file: it has NUL characters, as a text in UTF-16 without a "
             "byte-order mark; save it as UTF-8"
         )
-    rows: list[LandmarkRow] = []
-    skipped: list[Skip] = []
-    seen: set[tuple[str, bytes]] = set()
-    separator, text = _recognise(path, text)
-    decimal = _decimal(path, text, separator)
-    for count, (number, cells) in enumerate(_cells(path, text, separator)):
-        if count == 0 and _is_header(cells, decimal):
-            continue
-        if not (rows or skipped) and cells[0].startswith("#") and len(_trimmed(cells)) - 1 not in _NUMBERS:
-            continue  # a comment; a photo may have such a name
-        name = cells[0]
-        values, reason = _parse(cells[1:], separator, decimal)
-        if not name:
-            reason = "no file name"
-        elif values is not None and (name, values.tobytes()) in seen:
-            reason = "a second row of the same face, with the same points; the first is used"
-        if reason is None and values is not None:
-            seen.add((name, values.tobytes()))
-            rows.append(LandmarkRow(name, values))
-        else:
-            skipped.append(Skip(_short(name) or "unnamed", f"row {number}: {reason}"))
-    if not rows:
-        detail = (
-            f"; first of {len(skipped)} skipped rows: {skipped[0].name}: {skipped[0].reason}"
-            if skipped
-            else "; it has no rows"
-        )
-        raise FocusError(
-            f"{path}: no usable row{detail}. Expected: file name,x1,y1,...,x68,y68 (or 5 points), in photo pixels"
-        )
-    return LandmarkTable(rows, skipped)
+    if is_points_file(path, text):
+        return LandmarkTable(parse_points(path, text, path.stem), [])
+    return parse_table(path, text)
 
 
 class Face(NamedTuple):
@@ -155,13 +107,22 @@ def find_faces(folder: Path, rows: Iterable[LandmarkRow]) -> list[Face | Skip]:
         try:
             path = resolve_photo(folder, row.name)
         except FocusError as error:
-            found.append(Skip(_short(row.name), str(error)))
+            found.append(Skip(short(row.name), str(error)))
             continue
-        if (path, row.points.tobytes()) in seen:
-            found.append(Skip(_short(row.name), "another row has the same photo and the same points"))
+        try:
+            points = row.on(path)
+        except FocusError as error:
+            found.append(Skip(short(row.name), str(error)))
             continue
-        seen.add((path, row.points.tobytes()))
-        found.append((_relative(folder, row.name).as_posix(), path, row.points))
+        if (path, points.tobytes()) in seen:
+            found.append(Skip(short(row.name), "another row has the same photo and the same points"))
+            continue
+        seen.add((path, points.tobytes()))
+        relative = _relative(folder, row.name)
+        # A name without its suffix means the photo that was found for it.
+        whole = relative.suffix.lower() in PHOTO_SUFFIXES
+        named = relative if whole else relative.with_name(_place(folder, relative).name)
+        found.append((named.as_posix(), path, points))
     count = Counter(entry[1] for entry in found if not isinstance(entry, Skip))
     number: Counter[Path] = Counter()
     faces: list[Face | Skip] = []
@@ -188,10 +149,12 @@ def resolve_photo(folder: Path, name: str) -> Path:
     """
     relative = _relative(folder, name)
     try:
-        place = locate(folder, relative)
+        place = _place(folder, relative)
         inside = place.parent.resolve().is_relative_to(folder.resolve())
         path = place.resolve()
         present = path.is_file()
+    except FocusError:
+        raise
     except (OSError, ValueError, RuntimeError) as error:  # name too long, NUL inside, a loop of links
         raise FocusError(f"not a usable file name ({error})") from error
     if not inside:
@@ -203,6 +166,20 @@ def resolve_photo(folder: Path, name: str) -> Path:
             raise FocusError("is no ordinary file")
         raise FocusError("no such file in the photo folder")
     return path
+
+
+def _place(folder: Path, relative: PurePosixPath) -> Path:
+    """Where a file is, whose name may lack its suffix, as those of landmark files do."""
+    place = locate(folder, relative)
+    if os.path.lexists(place) or relative.suffix.lower() in PHOTO_SUFFIXES or not relative.name:
+        return place
+    found = {
+        locate(place.parent, f"{place.name}{end}") for suffix in PHOTO_SUFFIXES for end in (suffix, suffix.upper())
+    }
+    there = sorted(path for path in found if os.path.lexists(path))
+    if len({path.resolve() for path in there}) > 1:
+        raise FocusError(f"several photos of this name: {', '.join(path.name for path in there)}")
+    return there[0] if there else place
 
 
 def _relative(folder: Path, name: str) -> PurePosixPath:
@@ -255,123 +232,3 @@ def expand_to_68(points: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDA
     weights = np.zeros(LANDMARK_COUNT)
     weights[[30, 48, 54]] = 1
     return expanded, weights
-
-
-def _cells(path: Path, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """(number, cells) of each row that is not empty."""
-    # Strict: a quote that is not closed would swallow the rows after it.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    number = 0
-    try:
-        for number, row in enumerate(reader, start=1):
-            cells = [cell.strip() for cell in row]
-            if any(cells):
-                yield number, cells
-    except csv.Error as error:
-        raise FocusError(
-            f"{path}: cannot be read as a table with {_SEPARATORS[separator]} between its cells (row {number + 1}: "
-            f"{error})"
-        ) from error
-
-
-def _recognise(path: Path, text: str) -> tuple[str, str]:
-    """The separator of a table, and its text: the one with which most of its first rows have the right numbers."""
-    hint = re.match(r'("?)sep=([,;\t])\1(?:\r\n?|\n)', text, re.IGNORECASE)  # a line that Excel writes and obeys
-    if hint:
-        return hint[2], text[hint.end() :]
-    lines = islice(io.StringIO(text, newline=None), 10 * _FIRST_ROWS)
-    head = [line for line in lines if line.strip()][:_FIRST_ROWS]
-    fitting = {separator: sum(_fits(line.split(separator)) for line in head) for separator in _SEPARATORS}
-    best = max(fitting, key=lambda separator: fitting[separator])
-    if fitting[best] == 0:
-        occurring = {separator: sum(line.count(separator) for line in head) for separator in _SEPARATORS}
-        best = max(occurring, key=lambda separator: occurring[separator])
-        if head and not any(occurring.values()):
-            raise FocusError(
-                f"{path}: no usable row: its cells have no separator; expected commas, semicolons or tabs between file "
-                "name,x1,y1,...,x68,y68 (or 5 points)"
-            )
-    return best, text
-
-
-def _fits(cells: list[str]) -> bool:
-    numbers = _trimmed(cells)[1:]
-    return len(numbers) in _NUMBERS and all(re.fullmatch(r'\s*"?[-+0-9.,eE]+"?\s*', cell) for cell in numbers)
-
-
-def _decimal(path: Path, text: str, separator: str) -> str:
-    """What is between a number and its decimals: a comma only where it can be nothing else.
-
-    Raises:
-        FocusError: commas that may separate decimals or thousands.
-    """
-    if separator == ",":
-        return "."
-    numbers = [cell for _, cells in islice(_cells(path, text, separator), _FIRST_ROWS) for cell in cells[1:]]
-    with_comma = [cell for cell in numbers if re.fullmatch(r"[-+]?[0-9]*,[0-9]+", cell)]
-    if not with_comma or any(re.fullmatch(r"[-+]?[0-9]*[.][0-9]+", cell) for cell in numbers):
-        return "."
-    if all(re.fullmatch(r"[-+]?[1-9][0-9]{0,2},[0-9]{3}", cell) for cell in with_comma):
-        raise FocusError(
-            f"{path}: numbers such as {with_comma[0]} between {_SEPARATORS[separator]}: is the comma one of decimals "
-            "or of thousands? Write decimals with a point"
-        )
-    return ","
-
-
-def _is_header(cells: list[str], decimal: str) -> bool:
-    """Words alone, of which the first does not look like a photo: a row that is not understood is listed."""
-    if PurePosixPath(cells[0]).suffix.lower() in _PHOTO_SUFFIXES:
-        return False
-    return len(cells) > 1 and not any(_number(cell, decimal) is not None for cell in cells[1:]) and any(cells[1:])
-
-
-def _number(cell: str, decimal: str) -> float | None:
-    if decimal == ",":
-        cell = "x" if "." in cell else cell.replace(",", ".")
-    try:
-        return None if "_" in cell else float(cell)  # Python takes 1_000 for a number
-    except ValueError:
-        return None
-
-
-def _trimmed(cells: Sequence[str]) -> Sequence[str]:
-    """Without the empty cells at the end that spreadsheets leave."""
-    end = len(cells)
-    while end and not cells[end - 1].strip():
-        end -= 1
-    return cells[:end]
-
-
-def _parse(cells: Sequence[str], separator: str, decimal: str) -> tuple[NDArray[np.float64] | None, str | None]:
-    """The numbers of a row as [68 or 5, 2], or the reason why not."""
-    cells = _trimmed(cells)
-    if len(cells) not in _NUMBERS:
-        reason = f"{len(cells)} numbers; expected 136 (68 points) or 10 (5 points)"
-        if len(cells) <= 1:
-            reason += f", with {_SEPARATORS[separator]} between them"
-        elif len(cells) - 1 in _NUMBERS and _number(cells[0], decimal) is None:
-            reason += (
-                "; is there a column before that of the file names, such as the index that pandas writes? Leave it out"
-            )
-        return None, reason
-    values = [_number(cell, decimal) for cell in cells]
-    numbers = [value for value in values if value is not None]
-    if len(numbers) < len(values):
-        bad = cells[values.index(None)]
-        if not bad:
-            return None, "a number is missing"
-        reason = f"{_short(bad)!r} is not a number"
-        if re.fullmatch(r"[-+]?[0-9]*,[0-9]+", bad):
-            reason += "; its decimals have a comma, as they may between semicolons or tabs alone: write a point"
-        elif re.fullmatch(r"[a-z_.]+[0-9]*\(.*\)", bad):
-            reason += "; write it without the name of its type, as float(value) or value.item() gives it"
-        return None, reason
-    points = np.array(numbers)
-    if not np.isfinite(points).all() or np.abs(points).max() > _LARGEST_COORDINATE:
-        return None, "a coordinate is not finite or far outside of any photo"
-    return points.reshape(-1, 2), None
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from focus import limits
@@ -24,6 +26,7 @@ from focus.face import MorphableModel
 from focus.files import digest_input
 from focus.fit.photo import PhotoFitter
 from focus.fit.settings import FitSettings
+from focus.parallel import Lost, run_each
 from focus.reconstruction import RESULT_SUFFIXES, Reconstruction
 from focus.record import check_result
 from focus.report.files import check_folder
@@ -82,15 +85,20 @@ class Reconstruct(Protocol):
     ) -> Reconstruction: ...
 
 
+PhotoFace = tuple[Path, NDArray[np.float64]]
+"""A photo and the landmarks of one of its faces, [68, 2] or [5, 2] pixels. Faces of one photo have equal paths."""
+
+
 def run(
     photos: Sequence[Path],
-    landmarks: Path,
+    landmarks: Path | Sequence[PhotoFace],
     model: MorphableModel,
     out: Path,
     settings: FitSettings | None = None,
     notify: Callable[[Progress], None] = lambda progress: None,
     *,
     again: bool = False,
+    workers: int = 1,
     report: FitReport | None = None,
 ) -> FitReport:
     """Fits photos and writes the files of each (`Reconstruction.save`); prints nothing.
@@ -100,12 +108,13 @@ def run(
 
     Args:
         photos: files; a folder stands for those of its photos that the landmark file names.
-        landmarks: CSV, see `read_landmarks`.
+        landmarks: a file or folder, see `read_landmarks`; or the faces themselves, whose photos then count.
         model: the face model.
         out: folder for the results; made if need be.
         settings: see `FitSettings`.
         notify: called with the progress.
         again: fit also what is there already.
+        workers: processes that fit; with 1 it is done in this one. All use one thread, and the results are the same.
         report: filled in as the work goes on, for callers that want to know what was written before an exception.
 
     Returns:
@@ -116,14 +125,36 @@ def run(
     """
     fitter = PhotoFitter(model, settings)
     made_by = {"settings": asdict(fitter.settings), "model": fitter.model.fingerprint()}
-    return reconstruct_photos(
-        photos, landmarks, out, fitter, fitter.steps, notify, made_by=made_by, again=again, report=report
-    )
+    with _one_thread():
+        return reconstruct_photos(
+            photos,
+            landmarks,
+            out,
+            fitter,
+            fitter.steps,
+            notify,
+            made_by=made_by,
+            again=again,
+            workers=workers,
+            report=report,
+        )
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums of torch have another order with another number of threads: with one, as the processes have it, results
+    depend neither on the machine nor on the number of processes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def reconstruct_photos(
     photos: Sequence[Path],
-    landmarks: Path,
+    landmarks: Path | Sequence[PhotoFace],
     out: Path,
     reconstruct: Reconstruct,
     steps: int,
@@ -131,6 +162,7 @@ def reconstruct_photos(
     *,
     made_by: Mapping[str, Any] | None = None,
     again: bool = False,
+    workers: int = 1,
     report: FitReport | None = None,
 ) -> FitReport:
     """As `run`, with any way to reconstruct a photo, which calls its `notify` `steps` times.
@@ -138,57 +170,132 @@ def reconstruct_photos(
     Args:
         made_by: what, beside a photo and its landmarks, decides the result; JSON. None: nobody knows, and nothing that
             is there already is taken for the same.
+        workers: with more than 1, `reconstruct` must be picklable.
     """
     check_folder(out)  # before the work, not after it
-    table = read_landmarks(landmarks)
     report = FitReport() if report is None else report
-    report.skipped += table.skipped
-    jobs = _find_landmarks(photos, table.rows, report.skipped)
-    stems = output_stems([path for path, _ in jobs])
-    inputs = {path.resolve() for path, _ in jobs}
-    for index, ((path, points), stem) in enumerate(zip(jobs, stems, strict=True)):
-        done = 0
+    if isinstance(landmarks, (str, Path)):
+        table = read_landmarks(landmarks)
+        report.skipped += table.skipped
+        faces = _find_landmarks(photos, table.rows, report.skipped)
+    else:
+        faces = list(landmarks)
+    jobs = [_Job(*face, stem) for face, stem in zip(faces, output_stems([path for path, _ in faces]), strict=True)]
+    work = _Work(reconstruct, out, made_by, again, frozenset(path.resolve() for path, _ in faces))
+    bar = _Bar(jobs, steps, notify)
+    done: dict[int, Written] = {}
+    for index, answer in _answers(work, jobs, workers, bar):
+        bar.done(index)
+        if isinstance(answer, Written):
+            # In the order of the photos, whichever process was first.
+            place = sum(other < index for other in done)
+            done[index] = answer
+            report.written.insert(place, answer)
+            continue
+        skip, is_fault, full = answer
+        report.skipped.append(skip)
+        report.faults += is_fault
+        if full:
+            report.stopped = skip.reason
+            break
+    return report
 
-        def step(name: str = path.name, index: int = index) -> None:
-            nonlocal done
-            done += 1
-            notify(Progress(name, index, len(jobs), done / max(steps, 1)))
 
+class _Job(NamedTuple):
+    """A face of a photo."""
+
+    path: Path
+    points: NDArray[np.float64]
+    stem: str
+
+
+class _Failed(NamedTuple):
+    """A face without a result."""
+
+    skip: Skip
+    is_fault: bool
+    full: bool
+    """No other photo would be spared."""
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is done with each face, here or in another process."""
+
+    reconstruct: Reconstruct
+    out: Path
+    made_by: Mapping[str, Any] | None
+    again: bool
+    inputs: frozenset[Path]
+    """All photos, which no result may replace."""
+
+    def __call__(self, job: _Job, report: Callable[[Any], None]) -> Written | _Failed:
         start = time.perf_counter()
         try:
-            overwritten = inputs & {(out / f"{stem}{suffix}").resolve() for suffix in RESULT_SUFFIXES}
-            if overwritten:
-                raise FocusError(
-                    f"its result {min(overwritten)} would replace a photo; choose another folder for results"
-                )
-            made_from = None if made_by is None else _made_from(path, points, made_by)
-            known = None if again or made_from is None else _known(out, stem, made_from)
-            there_already = known is not None
-            if known is None:
-                reconstruction = reconstruct(path, points, name=path.name, notify=step)
-                reconstruction.save(out, stem, made_from=made_from)
-                known = reconstruction.occluded_fraction, reconstruction.landmarks_68
-            else:
-                notify(Progress(path.name, index, len(jobs), 1.0))
+            known, there_already = self._result(job, lambda: report(None))
         except Exception as error:
             # Whatever it is, results of other photos are not lost by it.
-            report.skipped.append(Skip(str(path), reason_to_skip(error).removeprefix(f"{path}: ")))
-            report.faults += not isinstance(error, FocusError) and not out_of_memory(error)
-            if isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL:
-                report.stopped = str(error)
-                break
-            continue
-        report.written.append(
-            Written(
-                name=str(path),
-                files=[out / f"{stem}{suffix}" for suffix in RESULT_SUFFIXES],
-                occluded_fraction=known[0],
-                landmark_error=landmark_error(points, known[1]),
-                seconds=time.perf_counter() - start,
-                there_already=there_already,
-            )
+            skip = Skip(str(job.path), reason_to_skip(error).removeprefix(f"{job.path}: "))
+            full = isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL
+            return _Failed(skip, not isinstance(error, FocusError) and not out_of_memory(error), full)
+        return Written(
+            name=str(job.path),
+            files=[self.out / f"{job.stem}{suffix}" for suffix in RESULT_SUFFIXES],
+            occluded_fraction=known[0],
+            landmark_error=landmark_error(job.points, known[1]),
+            seconds=time.perf_counter() - start,
+            there_already=there_already,
         )
-    return report
+
+    def _result(self, job: _Job, notify: Callable[[], None]) -> tuple[tuple[float, NDArray[np.float64]], bool]:
+        """Occluded fraction and landmarks of a face, and whether its files were there already."""
+        overwritten = self.inputs & {(self.out / f"{job.stem}{suffix}").resolve() for suffix in RESULT_SUFFIXES}
+        if overwritten:
+            raise FocusError(f"its result {min(overwritten)} would replace a photo; choose another folder for results")
+        made_from = None if self.made_by is None else _made_from(job.path, job.points, self.made_by)
+        known = None if self.again or made_from is None else _known(self.out, job.stem, made_from)
+        if known is not None:
+            return known, True
+        reconstruction = self.reconstruct(job.path, job.points, name=job.path.name, notify=notify)
+        reconstruction.save(self.out, job.stem, made_from=made_from)
+        return (reconstruction.occluded_fraction, reconstruction.landmarks_68), False
+
+
+class _Bar:
+    """Tells how far a run is whose photos may be fitted side by side."""
+
+    def __init__(self, jobs: Sequence[_Job], steps: int, notify: Callable[[Progress], None]) -> None:
+        self._jobs, self._steps, self._notify = jobs, max(steps, 1), notify
+        self._finished = 0
+        self._running: dict[int, int] = {}
+
+    def step(self, index: int) -> None:
+        """A step of a photo is done."""
+        self._running[index] = self._running.get(index, 0) + 1
+        self._tell(index, sum(self._running.values()) / self._steps)
+
+    def done(self, index: int) -> None:
+        """A photo is done; those that were there already, or failed, had no steps."""
+        whole = self._running.pop(index, 0) >= self._steps
+        if not whole:
+            self._tell(index, 1 + sum(self._running.values()) / self._steps)
+        self._finished += 1
+
+    def _tell(self, index: int, fraction: float) -> None:
+        self._notify(Progress(self._jobs[index].path.name, self._finished, len(self._jobs), fraction))
+
+
+def _answers(work: _Work, jobs: Sequence[_Job], workers: int, bar: _Bar) -> Iterator[tuple[int, Written | _Failed]]:
+    if workers == 1 or len(jobs) < 2:
+        for index, job in enumerate(jobs):
+            yield index, work(job, lambda value, index=index: bar.step(index))  # type: ignore[misc]
+        return
+    for index, answer in run_each(
+        work, jobs, workers=min(workers, len(jobs)), on_report=lambda index, value: bar.step(index)
+    ):
+        if isinstance(answer, Lost):
+            answer = _Failed(Skip(str(jobs[index].path), answer.reason), True, False)
+        yield index, answer
 
 
 def _made_from(path: Path, points: NDArray[np.float64], made_by: Mapping[str, Any]) -> dict[str, Any]:
@@ -297,8 +404,13 @@ def _find_landmarks(
                 found.setdefault(path, faces)
             continue
         matches = _rows_of(photo, by_name)
-        if matches:
-            found.setdefault(photo.resolve(), {row.points.tobytes(): (photo, row.points) for row in matches})
+        try:
+            points = [row.on(photo) for row in matches]
+        except FocusError as error:
+            skipped.append(Skip(str(photo), str(error).removeprefix(f"{photo}: ")))
+            continue
+        if points:
+            found.setdefault(photo.resolve(), {values.tobytes(): (photo, values) for values in points})
         else:
             reason = "the landmark file has no row for it" if photo.exists() else "no such file or folder"
             skipped.append(Skip(str(photo), reason))
@@ -306,10 +418,13 @@ def _find_landmarks(
 
 
 def _rows_of(photo: Path, by_name: Mapping[tuple[str, ...], list[LandmarkRow]]) -> list[LandmarkRow]:
-    """The rows that agree with most of the path, from its end; "a.jpg" is a row for every photo of that name."""
+    """The rows that agree with most of the path, from its end; "a.jpg", or "a", is a row for every photo of that
+    name."""
     written, absolute = name_parts(photo), name_parts(os.path.abspath(photo))
     for length in range(max(len(written), len(absolute)), 0, -1):
         for parts in (written, absolute):
-            if length <= len(parts) and parts[-length:] in by_name:
-                return by_name[parts[-length:]]
+            end = parts[-length:]
+            for name in (end, (*end[:-1], end[-1].rpartition(".")[0])):
+                if length <= len(parts) and name in by_name:
+                    return by_name[name]
     return []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 
 from focus.bounds import Within
 from focus.cli.command import Command, Outcome, bars, parse_as, say
+from focus.cli.detection import Finding
 from focus.cli.faces import load_face
+from focus.data.detection.photos import Detections
 from focus.data.images import read_image
 from focus.data.landmarks import LandmarkRow, Skip, five_from_68, name_parts, read_landmarks
 from focus.errors import FocusError, out_of_memory, reason_to_skip
@@ -40,9 +43,16 @@ class Predictions(Command):
     boxes: Path | None = None
     """Folder of their face boxes, SUBJECT/CHALLENGE/IMAGE.npy; by default detected_face beside the folder of images."""
     landmarks: Path | None = None
-    """CSV file: SUBJECT/CHALLENGE/IMAGE.jpg, then x and y of 68 or 5 points, as for focus reconstruct; images that it
-    names need no box.
+    """SUBJECT/CHALLENGE/IMAGE.jpg, then x and y of 68 or 5 points, as for focus reconstruct; images that it names need
+    no box.
     """
+    detect: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Find the faces (extra detect) although there are boxes; without boxes and landmarks they are found anyway. An
+    image without a face then needs a box.
+    """
+    workers: Annotated[int, Within(1, 1024)] = 1
+    """Processes that look for faces side by side."""
+    finding: Annotated[Finding, tyro.conf.arg(name="")] = field(default_factory=Finding)
     passes: Annotated[int, Within(1, 1000)] = 3
     """Reconstructions of an image that has a box: the first by the box, each other by the landmarks of the one before.
     """
@@ -60,26 +70,32 @@ class Predictions(Command):
         images = read_image_list(self.images)
         if not self.photos.is_dir():
             raise FocusError(f"{self.photos}: no such folder of images")
-        table, skipped = ([], []) if self.landmarks is None else read_landmarks(self.landmarks)
-        points, unknown = _by_image(table, images)
         boxes = self.boxes or self.photos.parent / "detected_face"
-        if not boxes.is_dir() and self.landmarks is None:
-            raise FocusError(f"{boxes}: no such folder of face boxes; name it with --boxes, or give --landmarks")
+        if self.boxes is not None and not boxes.is_dir():
+            raise FocusError(f"{boxes}: no such folder of face boxes")
         if self.out.resolve() == boxes.resolve():
             raise FocusError(f"{self.out}: results ({LANDMARKS}) would replace the face boxes; choose another folder")
+        found = Detections()
+        self.so_far = lambda: Outcome(skipped=list(found.skipped))
+        landmarks = self.landmarks
+        if landmarks is None and (self.detect or not boxes.is_dir()):
+            landmarks = self._find(images, found)
+        nothing = landmarks is None or (self.landmarks is None and not found.faces)
+        table, skipped = ([], []) if nothing or landmarks is None else read_landmarks(landmarks)
+        points, unknown = _by_image(table, images, self.photos)
         model = None if self.model is None else load_face(self.model)
         misfit = None if self.misfit is None else MisfitPrior.load(self.misfit)
         reconstructor = Reconstructor.load(self.checkpoint, model=model, misfit=misfit, device=pick_device(self.device))
         say(f"face model: {reconstructor.model.name} ({reconstructor.model.licence})")
-        outcome = Outcome(read=[str(self.checkpoint)], skipped=[*skipped, *unknown])
+        outcome = Outcome(read=[str(self.checkpoint)], skipped=[*found.skipped, *skipped, *unknown])
         self.so_far = lambda: outcome
         faults = 0
         with bars() as update:
             for number, image in enumerate(images, start=1):
                 try:
-                    found = self._reconstruct(image, points, boxes, reconstructor)
+                    made = self._reconstruct(image, points, boxes, reconstructor)
                     outcome.written += write_prediction(
-                        self.out, image, found.neutral_vertices, found.colors, reconstructor.model
+                        self.out, image, made.neutral_vertices, made.colors, reconstructor.model
                     )
                     outcome.read.append(image.name)
                 except Exception as error:
@@ -89,6 +105,16 @@ class Predictions(Command):
         if faults:
             outcome.good = False
         return outcome
+
+    def _find(self, images: Sequence[NowImage], found: Detections) -> Path:
+        """Detects the faces of the images of the list."""
+        names = {}
+        for image in images:
+            with contextlib.suppress(FocusError):  # it is listed when it is to be reconstructed
+                path = _photo(self.photos, image)
+                names[path] = path.relative_to(self.photos).as_posix()
+        with bars() as update:
+            return self.finding.find(names, self.out, update, found, workers=self.workers)
 
     def _reconstruct(
         self,
@@ -112,13 +138,14 @@ class Predictions(Command):
 
 
 def _by_image(
-    rows: Sequence[LandmarkRow], images: Sequence[NowImage]
+    rows: Sequence[LandmarkRow], images: Sequence[NowImage], photos: Path
 ) -> tuple[dict[str, NDArray[np.float64]], list[Skip]]:
     """Landmarks by the names of the images, which have no suffix, and the rows that belong to none."""
     names = {name_parts(image.name): image.name for image in images}
+    by_name = {image.name: image for image in images}
     points: dict[str, NDArray[np.float64]] = {}
     unknown = []
-    for row, values in rows:
+    for row, values in ((row.name, row) for row in rows):
         parts = name_parts(row)
         name = names.get(parts, names.get((*parts[:-1], parts[-1].rpartition(".")[0]) if parts else ()))
         if name is None:
@@ -126,7 +153,7 @@ def _by_image(
         elif name in points:
             raise FocusError(f"{row}: a second row of landmarks for the image {name}; leave one of them out")
         else:
-            points[name] = values
+            points[name] = values.on(_photo(photos, by_name[name])) if values.fractions else values.points
     return points, unknown
 
 
