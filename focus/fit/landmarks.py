@@ -121,8 +121,8 @@ class LandmarkFit:
             self.lower[_POSE_COUNT + model.identity_count :] = 0
             self.upper[_POSE_COUNT + model.identity_count :] = 1
 
-    def solve(self, parameters: FaceParameters, *, pose_only: bool = False) -> FaceParameters:
-        """Improves one face (B = 1) until nothing changes, or for a fixed number of steps."""
+    def solve(self, parameters: FaceParameters, *, pose_only: bool = False, tolerance: float = 1e-6) -> FaceParameters:
+        """Improves one face (B = 1) until a step gains no more than a part of the energy, or for a number of steps."""
         unknowns = self._pack(parameters)
         free = torch.ones_like(unknowns, dtype=torch.bool)
         if pose_only:
@@ -147,7 +147,7 @@ class LandmarkFit:
             else:
                 break
             unknowns, damping = trial, max(damping / 8, 1e-9)
-            if energy - trial_energy < 1e-6 * energy:
+            if energy - trial_energy < tolerance * energy:
                 break
         return self._unpack(unknowns, parameters)
 
