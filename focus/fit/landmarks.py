@@ -14,8 +14,6 @@ from focus.face.contour import JAW_COUNT, LandmarkLocator
 _POSE_COUNT = 6
 _DAMPING = 1e-3
 _STEPS = 12
-_SMALLEST_GAIN = 1e-4
-"""Of the energy, by which a step is worth another."""
 OUTLIER_DEVIATION = 2.5
 """Landmarks further off than this many standard deviations count by their distance, not by its square (Huber)."""
 
@@ -123,8 +121,8 @@ class LandmarkFit:
             self.lower[_POSE_COUNT + model.identity_count :] = 0
             self.upper[_POSE_COUNT + model.identity_count :] = 1
 
-    def solve(self, parameters: FaceParameters, *, pose_only: bool = False) -> FaceParameters:
-        """Improves one face (B = 1) until nothing changes, or for a fixed number of steps."""
+    def solve(self, parameters: FaceParameters, *, pose_only: bool = False, tolerance: float = 1e-6) -> FaceParameters:
+        """Improves one face (B = 1) until a step gains no more than a part of the energy, or for a number of steps."""
         unknowns = self._pack(parameters)
         free = torch.ones_like(unknowns, dtype=torch.bool)
         if pose_only:
@@ -149,7 +147,7 @@ class LandmarkFit:
             else:
                 break
             unknowns, damping = trial, max(damping / 8, 1e-9)
-            if energy - trial_energy < _SMALLEST_GAIN * energy:
+            if energy - trial_energy < tolerance * energy:
                 break
         return self._unpack(unknowns, parameters)
 
