@@ -46,6 +46,7 @@ class Reconstruction:
         name: of the photo.
         region: ``[V]`` bool, the vertices that were drawn; None: all of them.
         camera: of the crop; None: that of FOCUS, with which networks see.
+        fitted_with: the names of the other photos of this person, with which identity and albedo are shared.
         misfit: ``[V, 3]`` mm, taken off the shape (`focus.eval.misfit`); the drawn overlay has it, `rendering` has not.
     """
 
@@ -61,6 +62,7 @@ class Reconstruction:
     region: Tensor | None = None
     misfit: Tensor | None = None
     camera: Camera | None = None
+    fitted_with: tuple[str, ...] = ()
 
     def camera_at(self, image_size: int) -> Camera:
         """The camera of the crop drawn at a size in pixels."""
@@ -159,6 +161,7 @@ class Reconstruction:
             "format": JSON_FORMAT,
             "version": __version__,
             "photo": self.name,
+            "fitted_with": list(self.fitted_with),
             "photo_size": {"height": self.photo.shape[0], "width": self.photo.shape[1]},
             "model": self.model.name,
             "model_fingerprint": self.model.fingerprint(),

@@ -18,7 +18,9 @@ from focus.data.align import Alignment
 from focus.errors import FocusError
 from focus.face import FaceParameters, MorphableModel
 from focus.fit import FitSettings, Progress, run
-from focus.fit.folder import landmark_error, output_stems, reconstruct_photos
+from focus.fit.faces import output_stems
+from focus.fit.folder import reconstruct_photos
+from focus.fit.results import landmark_error
 from focus.reconstruction import RESULT_SUFFIXES, Reconstruction
 
 QUICK = FitSettings(image_size=48, coarse_steps=2, fine_steps=2)

@@ -18,9 +18,9 @@ from focus.face import FaceParameters, MorphableModel, Renderer
 from focus.face.contour import LandmarkLocator
 from focus.face.lighting import directional_lighting
 from focus.fit import FitSettings, PhotoFitter
-from focus.fit.folder import landmark_error
 from focus.fit.landmarks import LandmarkObservation
 from focus.fit.photometric import PhotometricFit, lip_and_lid_gaps
+from focus.fit.results import landmark_error
 
 SIZE = 128
 QUICK = FitSettings(image_size=96, coarse_steps=24, fine_steps=24, mask_every=8)

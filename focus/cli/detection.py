@@ -19,7 +19,7 @@ from focus.data.detection.search import parse_choice
 from focus.data.images import read_image, write_image
 from focus.errors import FocusError
 from focus.files import check_input
-from focus.fit.folder import PhotoFace, output_stems
+from focus.fit.faces import PhotoFace, output_stems
 from focus.report.panels import mark_points
 
 _PICTURES = "points"

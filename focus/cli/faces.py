@@ -60,7 +60,8 @@ def photo_progress(update: Callable[[str, float, float, str], None]) -> Callable
             last = progress.index
             say(f"photo {progress.index + 1} of {progress.count}: {one_line(progress.name)}")
         done = progress.index + progress.fraction
-        update("photos", done, progress.count, f"{progress.name} ({progress.index + 1} of {progress.count})")
+        which = f" ({progress.index + 1} of {progress.count})" if progress.count > 1 else ""
+        update("photos", done, progress.count, f"{progress.name}{which}")
 
     return notify
 

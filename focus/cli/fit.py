@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +15,9 @@ from focus.bounds import Within
 from focus.cli.command import Command, Outcome, bars, parse_as, say
 from focus.cli.detection import Finding, given, photo_faces
 from focus.cli.faces import PROCEDURAL, load_face, photo_outcome, photo_progress
-from focus.data.detection.photos import Detections
-from focus.fit import FitReport, FitSettings, run
+from focus.data.detection.photos import Detections, list_photos
+from focus.fit import FitReport, FitSettings, run, run_person
+from focus.fit.person import check_count
 from focus.report.files import check_folder
 
 
@@ -37,6 +39,8 @@ class Fit(Command):
     """Make anew what is there already, whole, of the same photos, landmarks and settings."""
     workers: Annotated[int, Within(1, 1024)] = 1
     """Processes that work on photos side by side, each with one thread."""
+    same_person: tyro.conf.FlagCreatePairsOff[bool] = False
+    """All photos are of one person, one face each: they are fitted together and share shape and albedo."""
     finding: Annotated[Finding, tyro.conf.arg(name="")] = field(default_factory=Finding)
     settings: Annotated[FitSettings, tyro.conf.arg(name="")] = field(default_factory=FitSettings)
 
@@ -48,12 +52,17 @@ class Fit(Command):
         read = [] if landmarks is None else [str(landmarks)]
         self.so_far = lambda: photo_outcome(report, read, started, found if landmarks is None else None)
         check_folder(self.out)
+        if self.same_person and landmarks is None:  # before the search, which takes long
+            check_count(len(list_photos(self.photos, self.out)[0]))
+        if self.same_person and self.workers > 1:
+            say("--workers is for finding faces here: the photos of one person are fitted at once, in one process")
         with bars() as update:
             if landmarks is None:  # before the model is built, which takes seconds
                 self.finding.find(self.photos, self.out, update, found, workers=self.workers)
             model = load_face(self.model)
             say(f"face model: {model.name} ({model.licence})")
-            run(
+            fit = run_person if self.same_person else partial(run, workers=self.workers)
+            fit(
                 self.photos,
                 landmarks or photo_faces(found),
                 model,
@@ -61,7 +70,6 @@ class Fit(Command):
                 self.settings,
                 photo_progress(update),
                 again=self.again,
-                workers=self.workers,
                 report=report,
             )
         return self.so_far()

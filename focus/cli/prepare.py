@@ -17,7 +17,7 @@ from focus.cli.detection import Finding, given, tell
 from focus.data import PhotoFolder, five_from_68, write_image
 from focus.data.detection.photos import Detections
 from focus.errors import FocusError
-from focus.fit.folder import output_stems
+from focus.fit.faces import output_stems
 from focus.report.files import check_folder
 from focus.report.panels import Picture, grid, mark_points, to_picture
 from focus.report.results import write_text

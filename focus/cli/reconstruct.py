@@ -18,7 +18,8 @@ from focus.cli.faces import load_face, photo_outcome, photo_progress
 from focus.data.detection.photos import Detections
 from focus.eval.misfit import MisfitPrior
 from focus.files import digest_input
-from focus.fit.folder import FitReport, reconstruct_photos
+from focus.fit import FitReport
+from focus.fit.folder import reconstruct_photos
 from focus.reconstructor import Reconstructor
 from focus.report.files import check_folder
 from focus.train.run import pick_device

@@ -47,7 +47,7 @@ Photo = tuple[NDArray[np.uint8] | str | Path, NDArray[np.floating] | Sequence[Se
 
 
 @dataclass(frozen=True)
-class _Start:
+class PhotoStart:
     """A photo, and the face that its landmarks say."""
 
     source: OpenPhoto
@@ -123,22 +123,41 @@ class PhotoFitter:
                 self._prepare()
             return self._fit(image, landmarks, name, notify)
 
+    def start(
+        self,
+        image: NDArray[np.uint8] | str | Path,
+        landmarks: NDArray[np.floating] | Sequence[Sequence[float]],
+        *,
+        name: str | None = None,
+    ) -> PhotoStart:
+        """Reads a photo and fits its landmarks: whatever `fit_photo` refuses is refused here."""
+        with own_state(grad=True):
+            if self._given.has_changed(self._versions):
+                self._prepare()
+            return self._start(image, landmarks, name)
+
     def together(
         self, photos: Sequence[Photo], *, names: Sequence[str] | None = None, notify: Callable[[], None] = lambda: None
     ) -> list[Reconstruction]:
         """Fits photos of one person; see `fit_photos`. `notify` is called `steps` times for each photo."""
+        if not photos:
+            raise FocusError("fit_photos: expected at least one photo, got none")
+        given = [None] * len(photos) if names is None else list(names)
+        if len(given) != len(photos):
+            raise FocusError(f"fit_photos: names: expected {len(photos)}, got {len(given)}")
+        starts = [self.start(image, points, name=name) for (image, points), name in zip(photos, given, strict=True)]
+        return self.finish_together(starts, notify)
+
+    def finish_together(
+        self, starts: Sequence[PhotoStart], notify: Callable[[], None] = lambda: None
+    ) -> list[Reconstruction]:
+        """As `together`, of photos that were opened by `start`, at least one."""
         with own_state(grad=True):
-            if self._given.has_changed(self._versions):
-                self._prepare()
-            if not photos:
-                raise FocusError("fit_photos: expected at least one photo, got none")
-            given = [None] * len(photos) if names is None else list(names)
-            if len(given) != len(photos):
-                raise FocusError(f"fit_photos: names: expected {len(photos)}, got {len(given)}")
-            starts = [self._start(image, points, name) for (image, points), name in zip(photos, given, strict=True)]
             identity = torch.cat([start.parameters.identity for start in starts]).mean(dim=0, keepdim=True)
             starts = [replace(start, parameters=replace(start.parameters, identity=identity)) for start in starts]
-            return self._descend(starts, notify)
+            found = self._descend(starts, notify)
+        names = [one.name for one in found]
+        return [replace(one, fitted_with=(*names[:i], *names[i + 1 :])) for i, one in enumerate(found)]
 
     def _fit(
         self,
@@ -149,7 +168,7 @@ class PhotoFitter:
     ) -> Reconstruction:
         return self._descend([self._start(image, landmarks, name)], notify)[0]
 
-    def _descend(self, starts: Sequence[_Start], notify: Callable[[], None]) -> list[Reconstruction]:
+    def _descend(self, starts: Sequence[PhotoStart], notify: Callable[[], None]) -> list[Reconstruction]:
         """From pose and shape by landmarks to the results, all of one person."""
         settings, size = self.settings, self.settings.image_size
         visible = [self._first_mask(start) for start in starts]
@@ -163,7 +182,7 @@ class PhotoFitter:
         faces = _descend(fits, parameters, settings.fine_steps, visible)
         return [self._result(start, face) for start, face in zip(starts, faces, strict=True)]
 
-    def _result(self, start: _Start, face: FittedFace) -> Reconstruction:
+    def _result(self, start: PhotoStart, face: FittedFace) -> Reconstruction:
         return Reconstruction(
             model=self.model,
             parameters=face.parameters,
@@ -178,7 +197,7 @@ class PhotoFitter:
             camera=start.camera,
         )
 
-    def _first_mask(self, start: _Start) -> Tensor:
+    def _first_mask(self, start: PhotoStart) -> Tensor:
         """From light and albedo alone, on a small image: ``[1, 1, s, s]``."""
         size = min(start.target.shape[-1], _SIZE_OF_STARTS)
         small = _resized(start.target, size)
@@ -187,7 +206,7 @@ class PhotoFitter:
             face = PixelFace.draw(small, rendering, self._cropped, self._fields)
             return find_start(face, small, rendering.mask, rendering.landmarks[0])
 
-    def _photometric(self, start: _Start, size: int, notify: Callable[[], None]) -> PhotometricFit:
+    def _photometric(self, start: PhotoStart, size: int, notify: Callable[[], None]) -> PhotometricFit:
         """The fit at a size of the crop."""
         full = self.settings.image_size
         target = start.target if size == full else _resized(start.target, size)
@@ -208,7 +227,7 @@ class PhotoFitter:
         image: NDArray[np.uint8] | str | Path,
         landmarks: NDArray[np.floating] | Sequence[Sequence[float]],
         name: str | None,
-    ) -> _Start:
+    ) -> PhotoStart:
         """Reads a photo, and fits its landmarks."""
         settings, size = self.settings, self.settings.image_size
         source = open_photo(image, landmarks, size, name)
@@ -223,7 +242,7 @@ class PhotoFitter:
             expression_sigma *= _STIFFNESS_OF_FIVE
         parameters, camera = self._fit_landmarks(observation, _camera_of(source), expression_sigma)
         target = source.crop[None].to(self.model.mean_shape.device)
-        return _Start(source, target, observation, expression_sigma, parameters, camera)
+        return PhotoStart(source, target, observation, expression_sigma, parameters, camera)
 
     def _fit_landmarks(
         self, observation: LandmarkObservation, camera: Camera, expression_sigma: float
