@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import sys
@@ -270,6 +271,27 @@ def test_changed_photos_are_looked_at_again_and_corrections_are_heeded(photos: P
     assert [(Path(skip.name).name, "no row in" in skip.reason) for skip in found.skipped] == [("b.png", True)]
     settings = DetectionSettings(FIND)
     assert detect_photos(list_photos([photos])[0], table, settings).looked == 3  # by another detector
+
+
+def test_another_mediapipe_or_model_looks_anew(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(mediapipe_mesh.MODEL_VARIABLE, raising=False)
+    monkeypatch.setitem(detectors._FACTORIES, "mediapipe", lambda model: blocks.find)
+
+    def looked(version: str | None) -> int:
+        def of(package: str) -> str:
+            if version is None:
+                raise importlib.metadata.PackageNotFoundError(package)
+            return version
+
+        monkeypatch.setattr(importlib.metadata, "version", of)
+        return detect_photos(list_photos([photos])[0], tmp_path / "landmarks.csv").looked
+
+    assert [looked("0.10.14"), looked("0.10.14"), looked("0.10.21")] == [3, 0, 3]
+    assert json.loads((tmp_path / "landmarks.json").read_text())["made_by"]["package"] == "0.10.21"
+    assert [looked(None), looked("0.10.21")] == [0, 0]
+    (tmp_path / "face_landmarker.task").write_bytes(b"model")
+    monkeypatch.setenv(mediapipe_mesh.MODEL_VARIABLE, str(tmp_path / "face_landmarker.task"))
+    assert [looked("0.10.21"), looked("0.10.21")] == [3, 0]
 
 
 def test_a_table_of_somebody_else_is_not_replaced(photos: Path, tmp_path: Path) -> None:

@@ -240,6 +240,12 @@ def _pixels(landmarks: Any, image: Image) -> Array:
     return points
 
 
+def named_model() -> Path | None:
+    """What `MODEL_VARIABLE` names."""
+    named = os.environ.get(MODEL_VARIABLE)
+    return Path(named) if named else None
+
+
 def make_mediapipe(model: Path | None = None) -> MediaPipeDetector:
     """The detector, with the models of the wheel or of a file.
 
@@ -249,9 +255,7 @@ def make_mediapipe(model: Path | None = None) -> MediaPipeDetector:
     Raises:
         FocusError: no MediaPipe, or one that has no models in it and was given no file.
     """
-    named = os.environ.get(MODEL_VARIABLE)
-    if model is None and named:
-        model = Path(named)
+    model = model or named_model()
     with quiet_natives():
         mediapipe = _import()
         if model is not None:

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib.metadata
 import json
 import os
 import time
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 from focus import limits
 from focus._version import __version__
 from focus.data.detection.detectors import MEDIAPIPE, DetectedFace, DetectorFactory, LandmarkDetector, find_factory
+from focus.data.detection.mediapipe_mesh import named_model
 from focus.data.detection.search import FaceChoice, search_faces
 from focus.data.images import PHOTO_SUFFIXES, read_image
 from focus.data.landmark_rows import Skip
@@ -50,8 +53,14 @@ class DetectionSettings:
 
     def described(self) -> dict[str, Any]:
         """What decides which faces are found, as JSON."""
-        model = None if self.model is None else digest_input(self.model, limits.WEIGHTS_FILE)
-        return {"detector": self.detector, "model": model, "faces": self.faces, "version": __version__}
+        path, package = self.model, None
+        if self.detector == MEDIAPIPE:
+            path = path or named_model()
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                package = importlib.metadata.version(MEDIAPIPE)
+        model = None if path is None else digest_input(path, limits.WEIGHTS_FILE)
+        about = {"detector": self.detector, "package": package, "model": model, "faces": self.faces}
+        return {**about, "version": __version__}
 
 
 class FoundFace(NamedTuple):
@@ -288,7 +297,10 @@ class _Book:
         photos = about.get("photos") if isinstance(about, dict) else None
         if not isinstance(photos, dict) or about.get("format") != _FORMAT:
             raise FocusError(f"{where}{self._about.name} beside it is not of a detection; {cure}")
-        if about.get("made_by") != self._made_by:
+        made_by = about.get("made_by")
+        if self._made_by["package"] is None and isinstance(made_by, dict):
+            made_by = {**made_by, "package": None}  # without a package nothing better can be found
+        if made_by != self._made_by:
             return  # by another detector, or other faces: all anew
         rows: dict[str, list[NDArray[np.float64]]] = {}
         if self._table.stat().st_size:
