@@ -189,3 +189,12 @@ def test_progress_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> 
     streams = capsys.readouterr()
     assert streams.out == ""
     assert "a line" in streams.err
+
+
+@pytest.mark.parametrize(
+    ("text", "length", "shown"),
+    [("a.jpg (1 of 2)", 14, "a.jpg (1 of 2)"), ("IMG_2024_portrait.jpg (1 of 2)", 16, "IMG_202…(1 of 2)")],
+)
+def test_long_names_beside_a_bar_lose_their_middle(text: str, length: int, shown: str) -> None:
+    assert command.shortened(text, length) == shown
+    assert len(shown) <= length

@@ -125,7 +125,7 @@ def test_the_command_is_silent_and_needs_no_network(example: Path, tmp_path: Pat
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        assert done.stderr.strip() == "faces of 6 photos: out/landmarks.csv"
+        assert done.stderr.strip() == "photos looked at for faces: 6; landmarks: out/landmarks.csv"
     assert len(json.loads((tmp_path / "out" / "landmarks.json").read_text())["photos"]) == 6
 
 

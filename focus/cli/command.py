@@ -25,6 +25,8 @@ from focus.report.results import not_finite, plain
 
 _SHOWN = 20
 _SECONDS_PER_LINE = 20.0
+_LONGEST, _SHORTEST, _OTHER_COLUMNS = 72, 16, 53
+"""Characters of the text beside a bar, and of bar, percentage and times: what is too long takes the bar's place."""
 T = TypeVar("T", bound="Command")
 
 
@@ -130,6 +132,14 @@ def say(text: str) -> None:
     messages().print(harmless(text), markup=False, soft_wrap=True)
 
 
+def shortened(text: str, length: int) -> str:
+    """A text without its middle, where it is longer: both ends of a name and of what follows it say most."""
+    if len(text) <= length:
+        return text
+    end = length // 2
+    return f"{text[: length - 1 - end]}\N{HORIZONTAL ELLIPSIS}{text[len(text) - end :]}"
+
+
 @contextlib.contextmanager
 def bars() -> Iterator[Callable[[str, float, float, str], None]]:
     """Progress of several things at once: call the result with (name, done, total, text). Without a terminal,
@@ -151,8 +161,9 @@ def bars() -> Iterator[Callable[[str, float, float, str], None]]:
         def update(name: str, done: float, total: float, text: str = "") -> None:
             if name not in tasks:
                 tasks[name] = progress.add_task(escape(one_line(name)), total=total, text="")
-            shown = text if len(text) < 72 else text[:71] + "\N{HORIZONTAL ELLIPSIS}"
-            progress.update(tasks[name], completed=done, total=total, text=escape(one_line(shown)))
+            room = min(_LONGEST, console.width - max(map(len, tasks)) - _OTHER_COLUMNS)
+            shown = shortened(one_line(text), max(room, _SHORTEST))
+            progress.update(tasks[name], completed=done, total=total, text=escape(shown))
 
         yield update
 

@@ -84,7 +84,7 @@ class Finding:
         path = out / table
         detect_photos(photos, path, settings, workers=workers, notify=notify, again=again, detections=detections)
         if detections.looked:
-            say(f"faces of {detections.looked} photos: {path}")
+            say(f"photos looked at for faces: {detections.looked}; landmarks: {path}")
         if self.draw_points:
             detections.written += draw_points(detections, out / _PICTURES, update)
         return path

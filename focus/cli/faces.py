@@ -79,7 +79,7 @@ def photo_outcome(
     """
     table = Table(box=None, pad_edge=False, header_style="dim")
     for label in ("photo", "hidden", "landmark error", "seconds"):
-        table.add_column(label, justify="left" if label == "photo" else "right")
+        table.add_column(label, justify="left" if label == "photo" else "right", overflow="fold")
     for item in report.written:
         table.add_row(
             Text(one_line(item.name)),

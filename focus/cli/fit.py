@@ -60,7 +60,7 @@ class Fit(Command):
             if landmarks is None:  # before the model is built, which takes seconds
                 self.finding.find(self.photos, self.out, update, found, workers=self.workers)
             model = load_face(self.model)
-            say(f"face model: {model.name} ({model.licence})")
+            say(f"model: {model.name} ({model.licence})")
             fit = run_person if self.same_person else partial(run, workers=self.workers)
             fit(
                 self.photos,

@@ -47,7 +47,7 @@ class Landmarks(Command):
     def _outcome(self, found: Detections) -> Outcome:
         table = Table(box=None, pad_edge=False, header_style="dim")
         for label in ("photo", "score", "width"):
-            table.add_column(label, justify="left" if label == "photo" else "right")
+            table.add_column(label, justify="left" if label == "photo" else "right", overflow="fold")
         for face in found.faces[:_SHOWN]:
             width = "-" if face.box is None else f"{face.box[2] - face.box[0]:.0f}"
             table.add_row(Text(one_line(str(face.photo))), "-" if face.score is None else f"{face.score:.2f}", width)

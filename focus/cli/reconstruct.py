@@ -67,7 +67,7 @@ class Reconstruct(Command):
         misfit = None if self.misfit is None else MisfitPrior.load(self.misfit)
         device = pick_device(self.device)
         reconstructor = Reconstructor.load(self.checkpoint, model=model, misfit=misfit, device=device)
-        say(f"face model: {reconstructor.model.name} ({reconstructor.model.licence})")
+        say(f"model: {reconstructor.model.name} ({reconstructor.model.licence})")
         made_by = {
             "checkpoint": digest_input(self.checkpoint, limits.WEIGHTS_FILE),
             "misfit": None if self.misfit is None else digest_input(self.misfit, limits.WEIGHTS_FILE),

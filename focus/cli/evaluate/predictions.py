@@ -86,7 +86,7 @@ class Predictions(Command):
         model = None if self.model is None else load_face(self.model)
         misfit = None if self.misfit is None else MisfitPrior.load(self.misfit)
         reconstructor = Reconstructor.load(self.checkpoint, model=model, misfit=misfit, device=pick_device(self.device))
-        say(f"face model: {reconstructor.model.name} ({reconstructor.model.licence})")
+        say(f"model: {reconstructor.model.name} ({reconstructor.model.licence})")
         outcome = Outcome(read=[str(self.checkpoint)], skipped=[*found.skipped, *skipped, *unknown])
         self.so_far = lambda: outcome
         faults = 0
