@@ -17,7 +17,7 @@ import pytest
 from focus import __version__
 from focus.cli import COMMANDS, FAULT, INTERRUPTED, NOTHING_WRITTEN, REFUSED, command, main
 from focus.cli.command import Command, Outcome
-from focus.cli.evaluate import EVALUATIONS
+from focus.cli.evaluate import CHOICES
 from focus.cli.streams import Stopped
 from focus.data.landmarks import Skip
 from focus.errors import FocusError
@@ -68,7 +68,7 @@ INTERNAL = [field.name for field in fields(Command) if not field.init]
 @pytest.mark.parametrize(
     "words",
     [[name] for name in COMMANDS]
-    + [["evaluate", name] for name in EVALUATIONS]
+    + [["evaluate", name] for name in CHOICES]
     + [["experiment", name] for name in EXPERIMENTS],
     ids=" ".join,
 )
@@ -83,6 +83,22 @@ def test_help_shows_nothing_internal(words: list[str], capsys: pytest.CaptureFix
 def test_missing_options_end_with_2(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name]) == REFUSED
     assert "--out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["fit"], "fit"),
+        (["evaluate", "masks"], "evaluate masks"),
+        (["experiment", "table2"], "experiment table2"),
+        (["evaluate", "nothing"], "evaluate"),
+        (["evaluate"], "evaluate"),
+    ],
+    ids=str,
+)
+def test_refusals_name_the_command(words: list[str], name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, "--json", "--no-such-option"]) == REFUSED
+    assert json.loads(capsys.readouterr().out)["command"] == name
 
 
 @dataclass

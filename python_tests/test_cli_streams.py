@@ -21,7 +21,7 @@ import pytest
 from focus.bounds import Within, bounded_fields, check_number
 from focus.cli import COMMANDS, FAULT, NOTHING_WRITTEN, REFUSED, main
 from focus.cli.command import Command, Outcome, as_json, report
-from focus.cli.evaluate import EVALUATIONS
+from focus.cli.evaluate import CHOICES
 from focus.data.landmarks import Skip
 from focus.demo import DemoSettings
 from focus.errors import FocusError
@@ -32,7 +32,7 @@ from focus.fit import FitSettings
 
 WORDS = [
     *([name] for name in COMMANDS if name not in ("evaluate", "experiment")),
-    *(["evaluate", name] for name in EVALUATIONS),
+    *(["evaluate", name] for name in CHOICES),
     *(["experiment", name] for name in EXPERIMENTS),
 ]
 """Of every command and of every one below it."""

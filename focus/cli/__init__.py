@@ -88,8 +88,9 @@ class _Run:
         name, rest = words[0], words[1:]
         if name not in COMMANDS:
             raise FocusError(f"focus: no command {name!r}; expected one of {', '.join(COMMANDS)}")
-        self.name = name
-        self.command = command = self._parse(importlib.import_module(f"focus.cli.{name}").parse, rest)
+        module = importlib.import_module(f"focus.cli.{name}")
+        self.name = f"{name} {rest[0]}" if rest and rest[0] in getattr(module, "CHOICES", ()) else name
+        self.command = command = self._parse(module.parse, rest)
         self.name = command.called or name
         self.as_json = command.json = self.as_json or command.json
         # Whatever a library may print, the answer stays alone.

@@ -12,7 +12,8 @@ from rich.text import Text
 from focus.bounds import COUNT, SCALE, SEED, WORKERS
 from focus.cli import choose
 from focus.cli.command import Command, Outcome, parse_as, say, shown_progress
-from focus.experiment import EXPERIMENTS, ExperimentSettings, run_experiment
+from focus.experiment import EXPERIMENTS as CHOICES
+from focus.experiment import ExperimentSettings, run_experiment
 from focus.experiment.run import FACTOR
 from focus.experiment.runs import FACES, TestSettings
 
@@ -115,5 +116,5 @@ _KINDS: dict[str, type[Experiment]] = {"table2": Table2, "ablation": Ablation, "
 
 def parse(arguments: Sequence[str]) -> Experiment:
     """Options of the chosen experiment. Without one, or with ``--help``, prints what there is and ends the process."""
-    name, rest = choose("focus experiment", "The tables and figures of the paper.", EXPERIMENTS, arguments)
+    name, rest = choose("focus experiment", "The tables and figures of the paper.", CHOICES, arguments)
     return parse_as(_KINDS[name], f"experiment {name}", rest)

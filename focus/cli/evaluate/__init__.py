@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from focus.cli import choose
 from focus.cli.command import Command
 
-EVALUATIONS = {
+CHOICES = {
     "checkpoints": "Score trained networks on synthetic test faces, where the truth is known.",
     "segmentation": "Masks of rules, networks and folders on the fixed test set (Table 1 of the paper), or on photos.",
     "pictures": "Write the pictures of the fixed test set, for other programs to find masks in.",
@@ -25,6 +25,6 @@ EVALUATIONS = {
 def parse(arguments: Sequence[str]) -> Command:
     """Options of the chosen command. Without one, or with ``--help``, prints what there is and ends the process."""
     text = "Scores of networks, reconstructions and masks."
-    name, rest = choose("focus evaluate", text, EVALUATIONS, arguments)
+    name, rest = choose("focus evaluate", text, CHOICES, arguments)
     command: Command = importlib.import_module(f"focus.cli.evaluate.{name}").parse(rest)
     return command
