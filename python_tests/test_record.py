@@ -21,7 +21,7 @@ from focus.data import write_image
 from focus.errors import FocusError
 from focus.face import MorphableModel
 from focus.files import write_files
-from focus.fit import folder
+from focus.fit import results
 from focus.reconstruction import RESULT_SUFFIXES
 from focus.record import check_result, read_record
 
@@ -102,7 +102,7 @@ def test_what_changed_is_made_anew(
     answer_of(["fit", str(mine / "a.png"), *fit(mine, out)[2:6], "--model", str(other), *QUICK[2:]], capsys)
     assert fits == ["a.png"]
     fits.clear()
-    monkeypatch.setattr(folder, "__version__", "0.0.0")
+    monkeypatch.setattr(results, "__version__", "0.0.0")
     answer_of(fit(mine, out), capsys)
     assert len(fits) == 3
 

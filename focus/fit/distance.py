@@ -51,7 +51,8 @@ def fit_with_distance(
     if not distances:
         fit = LandmarkFit(model, locator, camera, observation, expression_sigma)
         return fit.solve(fit.solve(start, pose_only=True)), camera
-    scale = camera.focal / (DEFAULT_DISTANCE + float(translation[2]))  # pixels per mm
+    # The last bits of sums depend on where arrays lie in memory, and must not show: the next run has the same bytes.
+    scale = round(camera.focal / (DEFAULT_DISTANCE + float(translation[2])), 9)  # pixels per mm
 
     def solved(distance: float, parameters: FaceParameters) -> tuple[float, FaceParameters, Camera]:
         seen = Camera(camera.image_size, scale * distance, camera.offset)
@@ -75,7 +76,7 @@ def fit_with_distance(
     best = min(range(len(tried)), key=lambda k: tried[k][1])
     middle = min(max(best, 1), len(tried) - 2)
     (a, ea, *_), (b, eb, *_), (c, ec, *_) = tried[middle - 1 : middle + 2]
-    lowest = math.exp(_vertex((math.log(a), ea), (math.log(b), eb), (math.log(c), ec)))
+    lowest = round(math.exp(_vertex((math.log(a), ea), (math.log(b), eb), (math.log(c), ec))), 3)
     tried.append((lowest, *solved(lowest, tried[best][2])))
     _, _, face, seen = min(tried, key=lambda t: t[1])
     return face, seen
