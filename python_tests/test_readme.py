@@ -167,14 +167,14 @@ def test_scripts_run(page: str, line: str, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.slow
-def test_benchmark_commands_run(tmp_path: Path) -> None:
+def test_benchmark_commands_run(folder: Path) -> None:
     """Of all pages, one after the other in one folder: the picture is drawn from what the runs wrote."""
     pytest.importorskip("matplotlib")
     for _, line in command_lines(r"python benchmarks/\S+"):
         script, *arguments = shlex.split(line, comments=True)[1:]
         quick = ["--quick"] if script.endswith(("run.py", "photos.py")) else []
         command = [sys.executable, str(ROOT / script), *arguments, *quick]
-        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         assert result.returncode == 0, f"{line}\n{result.stderr}"
 
 
