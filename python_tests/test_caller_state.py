@@ -155,6 +155,9 @@ ENTRIES: dict[str, Callable[[World], Any]] = {
     "fit.fit_photo, without colour": lambda w: _parts(fit_photo(w.photo, w.points, w.other, FIT)),
     "fit.PhotoFitter": lambda w: _parts(PhotoFitter(w.model, FIT)(w.photo, w.points)),
     "fit.run": lambda w: fit.run([w.folder], w.folder / "landmarks.csv", w.model, w.folder / "out", FIT).skipped,
+    "fit.run_person": lambda w: (
+        fit.run_person([w.folder], w.folder / "landmarks.csv", w.model, w.folder / "person", FIT).skipped
+    ),
     "focus.Reconstructor": _reconstructed,
     "losses.pixel": lambda w: losses.pixel(w.target, w.image, w.mask),
     "losses.robust": lambda w: losses.robust(w.target, w.image, w.mask),

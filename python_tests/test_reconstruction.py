@@ -151,9 +151,10 @@ def test_json(model: MorphableModel, reconstruction: Reconstruction, tmp_path: P
     content = json.loads(reconstruction.save(tmp_path)[-1].read_text())
     assert set(content) == {
         *("format", "version", "photo", "photo_size", "model", "model_fingerprint", "landmarks_68", "pose", "camera"),
-        *("lighting", "coefficients", "occluded_fraction", "alignment", "files", "made_from"),
+        *("lighting", "coefficients", "occluded_fraction", "alignment", "files", "made_from", "fitted_with"),
     }
     assert content["made_from"] is None
+    assert content["fitted_with"] == []
     for suffix, digest in content["files"].items():
         assert hashlib.sha256((tmp_path / f"some face{suffix}").read_bytes()).hexdigest() == digest
     assert [*content["files"], ".json"] == list(RESULT_SUFFIXES)
