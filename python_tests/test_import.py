@@ -168,7 +168,7 @@ def test_parts_are_attributes_after_import_focus(tmp_path: Path) -> None:
     done = start(tmp_path, code, PACKAGE.parent)
     assert done.returncode == 0, done.stderr
     assert set(done.stdout.split()) == {
-        *("FocusError", "Reconstruction", "Reconstructor", "fit_photo"),
+        *("FocusError", "Reconstruction", "Reconstructor", "fit_photo", "fit_photos"),
         *("data", "eval", "experiment", "face", "fit", "losses", "nets", "ops", "report", "train"),
     }
 
