@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,12 @@ from focus.errors import FocusError
 from focus.parallel import Lost, run_each
 
 Report = Callable[[Any], None]
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other processes find the functions below; last in the path, where the sources do not hide what is installed."""
+    monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).resolve().parents[1])])
 
 
 def square(item: int, report: Report) -> int:
