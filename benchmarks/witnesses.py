@@ -20,6 +20,7 @@ from torch import Tensor
 from focus.data.landmarks import read_landmarks
 from focus.errors import FocusError
 from focus.eval.mask_files import read_true_mask
+from focus.eval.masks import THRESHOLD, mask_scores, outlier_iou
 from focus.face import MorphableModel, Renderer
 from focus.fit import PhotoFitter
 from focus.fit.appearance import PixelFace
@@ -67,13 +68,12 @@ def main() -> None:
             continue
         face = torch.from_numpy(found.alignment.crop_mask(truth))
         inside = torch.from_numpy(found.alignment.inside(size)) & (found.face[0] > 0.5)
-        visible = found.mask[0] >= 0.5
-        both, either = (~visible & ~face & inside).sum(), ((~visible | ~face) & inside).sum()
-        hit = (visible & face & inside).sum()
-        f1 = 2 * hit / (2 * hit + ((visible != face) & inside).sum()).clamp(min=1)
-        iou = float(both / either) if (~face & inside).any() else float("nan")
-        scores.append((iou, float(f1)))
-        print(f"{name}: outlier IoU {iou:.3f}, F1 {float(f1):.3f}")
+        masks = (found.mask[None], face[None, None].float(), inside[None, None].float())
+        hidden = bool((~face & inside).any())
+        iou = float(outlier_iou(*masks)) if hidden else float("nan")
+        f1 = float(mask_scores(*masks, threshold=THRESHOLD).f1)
+        scores.append((iou, f1))
+        print(f"{name}: outlier IoU {iou:.3f}, F1 {f1:.3f}")
         cropped = crop_model(found.model, found.region)
         rendering = Renderer(cropped, found.image.shape[-1], camera=found.camera)(found.parameters)
         pixels = PixelFace.draw(found.image[None], rendering, cropped, vertex_fields(cropped))

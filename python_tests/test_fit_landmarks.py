@@ -9,7 +9,8 @@ from torch import Tensor
 from focus.face import Camera, FaceParameters, MorphableModel
 from focus.face.camera import rotation_matrix
 from focus.face.contour import JAW_COUNT, LandmarkLocator
-from focus.fit.landmarks import LandmarkFit, LandmarkObservation, _bounded_step, initial_pose
+from focus.fit.gauss_newton import bounded_steps
+from focus.fit.landmarks import LandmarkFit, LandmarkObservation, initial_pose
 from focus.fit.region import crop_model, face_region
 
 SIZE = 224
@@ -121,6 +122,9 @@ def test_blend_shapes_stay_in_their_interval(model: MorphableModel) -> None:
     truth = pose(blend)
     truth.expression[0, :3] = torch.tensor([1.8, -1.2, 0.4])
     fit = LandmarkFit(blend, locator, Camera(SIZE), observe(project(blend, locator, truth)), expression_sigma=0.5)
+    placed = fit.solve(pose(blend), pose_only=True)
+    assert torch.equal(placed.expression, pose(blend).expression)
+    assert torch.equal(placed.identity, pose(blend).identity)
     expression = fit.solve(pose(blend)).expression
     assert expression.min() == 0
     assert expression.max() <= 1
@@ -135,11 +139,9 @@ def test_bounded_step_is_optimal() -> None:
         gradient = 3 * torch.randn(9, generator=generator, dtype=torch.float64)
         lower = -torch.rand(9, generator=generator, dtype=torch.float64)
         upper = torch.rand(9, generator=generator, dtype=torch.float64)
-        free = torch.ones(9, dtype=torch.bool)
-        free[8] = False
-        step = _bounded_step(curvature, gradient, lower, upper, free)
+        step = torch.zeros(9, dtype=torch.float64)  # the last is not free
+        step[:8] = bounded_steps(curvature[None, :8, :8], gradient[None, :8], lower[None, :8], upper[None, :8])[0]
         slope = gradient + curvature @ step
-        assert step[8] == 0
         for value, low, high, rise in zip(step[:8], lower, upper, slope, strict=False):
             assert low <= value <= high
             if low < value < high:

@@ -15,7 +15,7 @@ from torch import Tensor
 from focus.face import MorphableModel, Rendering
 from focus.face.lighting import HARMONIC_COUNT, harmonics
 from focus.face.renderer import draw
-from focus.fit.lighting import lighting_prior
+from focus.fit.lighting import lighting_step
 
 _ROUNDS = 2
 _SCALE = 0.04
@@ -103,22 +103,12 @@ def fit_appearance(face: PixelFace, trust: Tensor) -> Appearance:
         trust: ``[B, P]``, at least 0: how much each pixel counts, in each of B fits.
     """
     count = len(face.albedo_basis)
-    precision, expected = lighting_prior(face.photo)
-    expected = expected.flatten()
     ridge = _ALBEDO_PRECISION * torch.eye(count, dtype=face.photo.dtype, device=face.photo.device)
     share = trust / trust.sum(dim=1, keepdim=True).clamp(min=1e-6)
     weight, albedo = share, face.photo.new_zeros(len(trust), count)
     for _ in range(_ROUNDS):
         skin = face.mean_albedo + torch.einsum("bk,kcp->bcp", albedo, face.albedo_basis)
-        curvature = precision.repeat(len(trust), 1, 1)
-        right = (precision @ expected).repeat(len(trust), 1)
-        for color in range(3):
-            part = slice(color * HARMONIC_COUNT, (color + 1) * HARMONIC_COUNT)
-            design = skin[:, color, None] * face.harmonics  # [B, 9, P]
-            weighed = design * weight[:, None]
-            curvature[:, part, part] += weighed @ design.transpose(1, 2)
-            right[:, part] += weighed @ face.photo[color]
-        lighting = torch.linalg.solve(curvature, right).view(-1, 3, HARMONIC_COUNT)
+        lighting = lighting_step(skin[:, :, None] * face.harmonics, face.photo, weight)
         shading = lighting @ face.harmonics  # [B, 3, P]
         painted = (face.albedo_basis * shading[:, None]).flatten(2)  # [B, K, 3 P]
         rest = (face.photo - face.mean_albedo * shading).flatten(1)

@@ -187,6 +187,9 @@ def color_jacobian(
 def bounded_steps(curvature: Tensor, gradient: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
     """argmin_s s'Hs/2 + g's with lower <= s <= upper, of a batch, by an active set.
 
+    Bounds that are overstepped are held, and released where the gradient points inside. Where this does not settle
+    within 20 rounds the step is feasible, but not the best one; callers check that it is downhill.
+
     Args:
         curvature: ``[B, K, K]``, positive definite.
         gradient: ``[B, K]``.
@@ -195,7 +198,7 @@ def bounded_steps(curvature: Tensor, gradient: Tensor, lower: Tensor, upper: Ten
     step = torch.zeros_like(gradient)
     # What lies on a bound and is pushed against it most likely stays there.
     moving = ~((lower == 0) & (gradient > 0)) & ~((upper == 0) & (gradient < 0))
-    for _ in range(12):
+    for _ in range(20):
         held = step.masked_fill(moving, 0)
         right = -(gradient + (curvature @ held[..., None])[..., 0]).masked_fill(~moving, 0)
         both = moving[:, :, None] & moving[:, None, :]

@@ -10,6 +10,7 @@ from torch import Tensor
 from focus.face import Camera, FaceParameters, MorphableModel
 from focus.face.camera import DEFAULT_DISTANCE, rotation_matrix
 from focus.face.contour import JAW_COUNT, LandmarkLocator
+from focus.fit.gauss_newton import bounded_steps
 
 _POSE_COUNT = 6
 _DAMPING = 1e-3
@@ -115,18 +116,15 @@ class LandmarkFit:
         precision[:_POSE_COUNT] = 0
         precision[_POSE_COUNT + model.identity_count :] = expression_sigma**-2
         self.precision = precision
-        self.lower = torch.full_like(precision, -torch.inf)
-        self.upper = torch.full_like(precision, torch.inf)
+        self.bounds = (torch.full_like(precision, -torch.inf), torch.full_like(precision, torch.inf))
         if model.expression_prior == "unit_interval":
-            self.lower[_POSE_COUNT + model.identity_count :] = 0
-            self.upper[_POSE_COUNT + model.identity_count :] = 1
+            for bound, value in zip(self.bounds, (0, 1), strict=True):
+                bound[_POSE_COUNT + model.identity_count :] = value
 
     def solve(self, parameters: FaceParameters, *, pose_only: bool = False, tolerance: float = 1e-6) -> FaceParameters:
         """Improves one face (B = 1) until a step gains no more than a part of the energy, or for a number of steps."""
         unknowns = self._pack(parameters)
-        free = torch.ones_like(unknowns, dtype=torch.bool)
-        if pose_only:
-            free[_POSE_COUNT:] = False
+        moving = slice(_POSE_COUNT if pose_only else None)
         damping = _DAMPING
         for _ in range(_STEPS):
             basis = self._landmark_basis(unknowns)
@@ -138,8 +136,9 @@ class LandmarkFit:
             energy = self._energy(unknowns, residual)
             for _ in range(8):
                 damped = curvature + damping * torch.diag(curvature.diagonal())
-                step = _bounded_step(damped, gradient, self.lower - unknowns, self.upper - unknowns, free)
-                trial = unknowns + step
+                values = (damped[moving, moving], gradient[moving], *((b - unknowns)[moving] for b in self.bounds))
+                trial = unknowns.clone()
+                trial[moving] += bounded_steps(*(value[None] for value in values))[0]
                 trial_energy = self._energy(trial, (weight * self._residual(trial, basis)).flatten())
                 if trial_energy <= energy:
                     break
@@ -225,33 +224,3 @@ class LandmarkFit:
         pixels = self.camera.focal / depth * (moved[:, :2] - placed[:, :2, None] / depth * moved[:, 2:])
         selected = torch.einsum("np,pik->nik", self.observation.selection, pixels)
         return selected / self.observation.sigma[:, None, None]
-
-
-def _bounded_step(curvature: Tensor, gradient: Tensor, lower: Tensor, upper: Tensor, free: Tensor) -> Tensor:
-    """argmin_s s'Hs/2 + g's with lower <= s <= upper, by an active set.
-
-    Bounds that are overstepped are held, and released where the gradient points inside. Where this does not settle
-    within 20 rounds the step is feasible, but not the best one; the caller checks that it is downhill.
-
-    Args:
-        curvature: ``[K, K]``, positive definite on the free unknowns.
-        gradient: ``[K]``.
-        lower, upper: ``[K]``, lower <= 0 <= upper.
-        free: ``[K]`` bool, the unknowns that may move.
-    """
-    step = torch.zeros_like(gradient)
-    # What lies on a bound and is pushed against it most likely stays there.
-    moving = free & ~((lower == 0) & (gradient > 0)) & ~((upper == 0) & (gradient < 0))
-    for _ in range(20):
-        held = step.masked_fill(moving, 0)
-        right = -(gradient + curvature @ held)[moving]
-        step = held.clone()
-        step[moving] = torch.linalg.solve(curvature[moving][:, moving], right)
-        outside = moving & ((step < lower) | (step > upper))
-        step = step.clamp(lower, upper)
-        slope = gradient + curvature @ step
-        release = free & ~moving & (((step <= lower) & (slope < 0)) | ((step >= upper) & (slope > 0)))
-        if not bool((outside | release).any()):
-            break
-        moving = (moving & ~outside) | release
-    return step

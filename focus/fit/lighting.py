@@ -55,20 +55,37 @@ def solve_lighting(target: Tensor, rendering: Rendering, albedo: Tensor, faces: 
 
 def _solve(design: Tensor, colors: Tensor, trust: Tensor) -> Tensor:
     """``[3, 9]`` from ``[N, 3, 9]``, colours ``[N, 3]`` and the trust in them ``[N]``."""
-    precision, expected = lighting_prior(design)
-    lighting, robust = expected, torch.ones_like(trust)
+    images, seen = design.permute(1, 2, 0)[None], colors.T
+    share = trust[None] / trust.sum().clamp(min=1e-9)
+    lighting, robust = lighting_prior(design)[1][None], torch.ones_like(share)
     for _ in range(_ROUNDS):
-        w = robust * trust / trust.sum().clamp(min=1e-9)
-        curvature, right = precision.clone(), precision @ expected.flatten()
-        for color in range(3):
-            part = slice(color * HARMONIC_COUNT, (color + 1) * HARMONIC_COUNT)
-            weighted = w[:, None] * design[:, color]
-            curvature[part, part] += weighted.T @ design[:, color]
-            right[part] += weighted.T @ colors[:, color]
-        lighting = torch.linalg.solve(curvature, right).reshape(3, HARMONIC_COUNT)
-        squared = (torch.einsum("pcb,cb->pc", design, lighting) - colors).square().mean(dim=1)
+        lighting = lighting_step(images, seen, robust * share)
+        squared = (torch.einsum("zcbn,zcb->zcn", images, lighting) - seen).square().mean(dim=1)
         robust = 1 / (1 + squared / _SCALE**2)
-    return lighting
+    return lighting[0]
+
+
+def lighting_step(design: Tensor, colors: Tensor, weight: Tensor) -> Tensor:
+    """The light of weighed least squares and of the prior.
+
+    Args:
+        design: ``[B, 3, 9, N]``, colours under each harmonic alone.
+        colors: ``[3, N]``, those seen.
+        weight: ``[B, N]``, with a sum of about 1.
+
+    Returns:
+        ``[B, 3, 9]``.
+    """
+    precision, expected = lighting_prior(colors)
+    curvature = precision.repeat(len(weight), 1, 1)
+    right = (precision @ expected.flatten()).repeat(len(weight), 1)
+    for color in range(3):
+        part = slice(color * HARMONIC_COUNT, (color + 1) * HARMONIC_COUNT)
+        weighed = design[:, color] * weight[:, None]
+        curvature[:, part, part] += weighed @ design[:, color].transpose(1, 2)
+        right[:, part] += weighed @ colors[color]
+    lighting: Tensor = torch.linalg.solve(curvature, right)
+    return lighting.view(-1, 3, HARMONIC_COUNT)
 
 
 def lighting_prior(like: Tensor) -> tuple[Tensor, Tensor]:
