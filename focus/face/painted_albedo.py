@@ -19,7 +19,7 @@ from focus.face.procedural import template_landmarks
 from focus.face.template_mesh import EYEBALL, SKIN, Indices, TemplateMesh, build_mesh
 from focus.face.template_surface import Array, smoothstep
 
-PAINT_VERSION = 2
+PAINT_VERSION = 3
 """Counts up whenever the meaning of a coefficient changes, so that checkpoints notice."""
 
 _SMOOTHING = 0.02
@@ -35,6 +35,8 @@ _DEPTH_SLACK = 0.7
 _HIDDEN, _HIDDEN_PIT = (0.6, 0.8), (0.55, 0.7)
 """Part of the views that do not see a point: at the bottom of a crease, and inside a nostril. Of coarse models, whose
 nostrils are shallow pits, less is enough in the right place."""
+_UNDER_LIDS = 0.45
+"""Of the light, what is left on parts of an eyeball that only other expressions show."""
 
 
 def _bend(source: Array, target: Array, points: Array) -> Array:
@@ -99,6 +101,19 @@ def _nostrils(bent: Array, faces: Indices) -> Array:
     return inside
 
 
+def _light_under_lids(mesh: TemplateMesh) -> Array:
+    """``[V]``, the part of the light from in front that reaches a point: lids and brows shade the eyes; 1 elsewhere.
+
+    Harmonics of the normal know no shadows. Without these, eyeballs outshine every face and stare.
+    """
+    reached = np.ones(len(mesh.points))
+    for side in (-1, 1):
+        eye = np.flatnonzero((mesh.part == EYEBALL) & (side * mesh.points[:, 0] > 0))
+        if len(eye):
+            reached[eye] = np.maximum(1 - _hidden_part(mesh.points, mesh.faces, eye), _UNDER_LIDS)
+    return reached
+
+
 def _hidden_part(points: Array, faces: Indices, indices: Indices) -> Array:
     """For each of some neighbouring vertices the part of all views from the front half that do not see it, [0, 1].
 
@@ -158,6 +173,7 @@ def paint_albedo(model: MorphableModel, components: int) -> tuple[Tensor, Tensor
     front = smoothstep(-5.0, 30.0, bent[:, 2])[:, None]
     painted = template_albedo.mean_albedo(mesh)
     mean = template_albedo.SKIN_COLOR + (painted - template_albedo.SKIN_COLOR) * front
+    mean *= _light_under_lids(mesh)[:, None]
     basis = template_albedo.albedo_basis(mesh, canonical, mean, components)
     return torch.from_numpy(mean).float().to(model.mean_shape.device), torch.from_numpy(basis).float().to(
         model.mean_shape.device
