@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from focus.face import Camera, FaceParameters, MorphableModel
@@ -13,6 +14,8 @@ from focus.face.contour import JAW_COUNT, LandmarkLocator
 from focus.fit.gauss_newton import bounded_steps
 
 _POSE_COUNT = 6
+_ALONG_JAW = 3.0
+"""How much further points of the jaw may lie along the outline than across it: nothing on it says where they belong."""
 _DAMPING = 1e-3
 _STEPS = 12
 OUTLIER_DEVIATION = 2.5
@@ -26,12 +29,12 @@ class LandmarkObservation:
     Attributes:
         points: ``[N, 2]`` float64, pixels of the crop.
         selection: ``[N, 68]`` float64, rows that sum to 1.
-        sigma: ``[N]`` float64, standard deviation, pixels.
+        whitening: ``[N, 2, 2]`` float64, takes errors in pixels to standard deviations.
     """
 
     points: Tensor
     selection: Tensor
-    sigma: Tensor
+    whitening: Tensor
 
     @classmethod
     def from_points(cls, points: Tensor, sigma: float, jaw_sigma: float) -> LandmarkObservation:
@@ -41,20 +44,24 @@ class LandmarkObservation:
             selection = torch.zeros(5, 68, dtype=torch.float64, device="cpu")
             for row, indices in enumerate(((36, 39), (42, 45), (30,), (48,), (54,))):
                 selection[row, list(indices)] = 1 / len(indices)
-            return cls(points, selection, torch.full((5,), sigma, dtype=torch.float64, device="cpu"))
-        deviation = torch.full((68,), sigma, dtype=torch.float64, device="cpu")
-        deviation[:JAW_COUNT] = jaw_sigma
-        return cls(points, torch.eye(68, dtype=torch.float64, device="cpu"), deviation)
+            return cls(points, selection, torch.eye(2, dtype=torch.float64, device="cpu").repeat(5, 1, 1) / sigma)
+        whitening = torch.eye(2, dtype=torch.float64, device="cpu").repeat(68, 1, 1) / sigma
+        jaw = points[:JAW_COUNT]
+        along = F.normalize(torch.cat([jaw[1:2] - jaw[:1], jaw[2:] - jaw[:-2], jaw[-1:] - jaw[-2:-1]]), dim=1)
+        along = along[:, :, None] * along[:, None]
+        across = torch.eye(2, dtype=torch.float64, device="cpu") - along
+        whitening[:JAW_COUNT] = (across + along / _ALONG_JAW) / jaw_sigma
+        return cls(points, torch.eye(68, dtype=torch.float64, device="cpu"), whitening)
 
     def resized(self, size: int, new_size: int) -> LandmarkObservation:
         """The same in the pixels of a crop of another size; pixel centres are at integers in both."""
         scale = new_size / size
-        return LandmarkObservation((self.points + 0.5) * scale - 0.5, self.selection, self.sigma * scale)
+        return LandmarkObservation((self.points + 0.5) * scale - 0.5, self.selection, self.whitening / scale)
 
     def residual(self, landmarks: Tensor) -> Tensor:
         """Differences in standard deviations: ``[68, 2]`` pixels to ``[N, 2]``."""
-        points, sigma = self.points.to(landmarks), self.sigma.to(landmarks)
-        return (self.selection.to(landmarks) @ landmarks - points) / sigma[:, None]
+        error = self.selection.to(landmarks) @ landmarks - self.points.to(landmarks)
+        return (self.whitening.to(landmarks) @ error[..., None])[..., 0]
 
 
 def initial_pose(observation: LandmarkObservation, vertices: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
@@ -153,8 +160,8 @@ class LandmarkFit:
     def misfit(self, parameters: FaceParameters) -> float:
         """RMS distance of the landmarks from the points, relative to that of the points from their mean."""
         unknowns = self._pack(parameters)
-        sigma = self.observation.sigma[:, None]
-        distance = sigma * self._residual(unknowns, self._landmark_basis(unknowns))
+        _, placed = self._place(unknowns, self._landmark_basis(unknowns))
+        distance = self.observation.selection @ self.camera.project(placed)[:, :2] - self.observation.points
         extent = self.observation.points - self.observation.points.mean(dim=0)
         return float(distance.norm() / extent.norm())
 
@@ -223,4 +230,4 @@ class LandmarkFit:
         depth = placed[:, 2, None, None]
         pixels = self.camera.focal / depth * (moved[:, :2] - placed[:, :2, None] / depth * moved[:, 2:])
         selected = torch.einsum("np,pik->nik", self.observation.selection, pixels)
-        return selected / self.observation.sigma[:, None, None]
+        return self.observation.whitening @ selected

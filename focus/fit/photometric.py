@@ -281,8 +281,8 @@ class PhotometricFit:
         residual = self.observation.residual(self.renderer.camera.project(points[None])[0, :, :2])
         slopes = face.screen_derivative(points)[:, :, None, :] * share[:, None, :, None]
         jacobian = face.pull_back(slopes, ends, self.basis)  # [68, 2, K]
-        selection = (self.observation.selection / self.observation.sigma[:, None]).to(jacobian)
-        jacobian = torch.einsum("np,pik->nik", selection, jacobian)
+        jacobian = torch.einsum("np,pik->nik", self.observation.selection.to(jacobian), jacobian)
+        jacobian = self.observation.whitening.to(jacobian) @ jacobian
         root = (OUTLIER_DEVIATION / residual.norm(dim=1).clamp(min=OUTLIER_DEVIATION)).sqrt()[:, None]
         return (root[..., None] * jacobian).flatten(0, 1).double(), (root * residual).flatten().double()
 
