@@ -22,13 +22,13 @@ class FitSettings:
     """Second-order steps at the full image size."""
     mask_every: Annotated[int, Within(1, 1_000_000)] = 2
     """Steps between two estimates of mask and lighting."""
-    landmark_sigma: Annotated[float, _SIGMA] = 2.0
+    landmark_sigma: Annotated[float, _SIGMA] = 3.0
     """Standard deviation of landmarks, pixels at a crop of 224."""
-    jaw_sigma: Annotated[float, _SIGMA] = 3.0
-    """The same for the jaw line, landmarks 0-16."""
+    jaw_sigma: Annotated[float, _SIGMA] = 4.5
+    """The same for the jaw line, landmarks 0-16, across the line; along it they may be three times as far off."""
     blend_shape_sigma: Annotated[float, _SIGMA] = 0.5
     """Standard deviation a priori of expression coefficients in [0, 1]; all other coefficients have 1."""
-    pixel_weight: Annotated[float, Within(1e-30, 1e9)] = 1500.0
+    pixel_weight: Annotated[float, Within(1e-30, 1e9)] = 600.0
     """Weight of the mean color difference, against half a squared standard deviation of coefficients and landmarks."""
     estimate_distance: bool = True
     """Find out how far the camera was from the perspective of the face; else it is about a metre, with a long lens."""
