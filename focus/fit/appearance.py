@@ -34,6 +34,7 @@ class PixelFace:
         size: S.
         pixels: ``[P]`` int64, row by row.
         photo: ``[3, P]``.
+        target: ``[3, S, S]``, the photo with what is round the face.
         harmonics: ``[9, P]``.
         mean_albedo: ``[3, P]``.
         albedo_basis: ``[K, 3, P]``.
@@ -43,6 +44,7 @@ class PixelFace:
     size: int
     pixels: Tensor
     photo: Tensor
+    target: Tensor
     harmonics: Tensor
     mean_albedo: Tensor
     albedo_basis: Tensor
@@ -67,7 +69,7 @@ class PixelFace:
         parts = [3, HARMONIC_COUNT, fields.shape[1], 3 * count]
         mean, bands, drawn, components = torch.split(images.flatten(1)[:, pixels], parts)
         photo = target[0].flatten(1)[:, pixels]
-        return cls(size, pixels, photo, bands, mean, components.view(count, 3, -1), drawn)
+        return cls(size, pixels, photo, target[0], bands, mean, components.view(count, 3, -1), drawn)
 
     def image(self, values: Tensor) -> Tensor:
         """``[..., P]`` to ``[..., S, S]``, 0 off the face."""

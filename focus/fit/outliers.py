@@ -17,7 +17,7 @@ _FEW_PIXELS = 80
 _COLOR_SIGMA = 0.08
 _COUPLING = 0.35
 _ROUNDS = 12
-_SURE, _SMALLEST_OUTLIER = 0.95, 0.01
+_SURE, _SMALLEST_OUTLIER = 0.95, 0.001
 
 
 class Neighborhood:
@@ -58,7 +58,9 @@ class Neighborhood:
         return probability
 
 
-def visible_probability(face: PixelFace, colors: Tensor, visible: Tensor, neighborhood: Neighborhood) -> Tensor:
+def visible_probability(
+    face: PixelFace, colors: Tensor, visible: Tensor, neighborhood: Neighborhood, strictness: float = 0.0
+) -> Tensor:
     """The probability that a pixel shows the face, by all witnesses and by its neighbours.
 
     Args:
@@ -66,13 +68,14 @@ def visible_probability(face: PixelFace, colors: Tensor, visible: Tensor, neighb
         colors: ``[B, 3, P]``, of B reconstructions.
         visible: ``[B, P]``, the last masks.
         neighborhood: of this photo and this face.
+        strictness: log-odds that are held against every pixel.
 
     Returns:
         ``[B, P]`` in [0, 1].
     """
     weights = colors.new_tensor(WEIGHTS)
     evidence = torch.einsum("w,bwp->bp", weights, witnesses(face, colors, visible))
-    evidence = evidence.clamp(-_LARGEST_EVIDENCE, _LARGEST_EVIDENCE)
+    evidence = (evidence - strictness).clamp(-_LARGEST_EVIDENCE, _LARGEST_EVIDENCE)
     return face.of(neighborhood.settle(face.image(evidence)[:, None])[:, 0])
 
 
@@ -85,7 +88,7 @@ def without_specks(visible: Tensor, face: Tensor) -> Tensor:
 
     Returns:
         `visible`, but 1 where a piece that is not surely seen (below 0.95, in one with its eight neighbours) hides less
-        than 1% of the face.
+        than 0.1% of the face.
     """
     unsure = (face > 0) & (visible < _SURE)
     labels = torch.arange(1, unsure.numel() + 1, dtype=torch.float64, device=face.device).view_as(visible) * unsure

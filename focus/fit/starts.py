@@ -20,6 +20,8 @@ _BRIGHTNESS_FACTOR, _TINT_FACTOR, _PLACE_FACTOR = 2.0, 6.0, 0.3
 """Of brightness, tint and place (in image widths), by which segments are told apart."""
 _ROUNDS = 6
 _LEAST_TRUST = 1e-3
+_STRICTNESS = 0.5
+"""Log-odds against the face: what a start leaves out is taken back later, what it lets in stays in."""
 _WINDOW = 6.0
 _COLOR_WEIGHT, _SKIN_WEIGHT, _VOTE_WEIGHT = 0.3, 0.15, 0.5
 
@@ -40,7 +42,7 @@ def find_start(face: PixelFace, target: Tensor, drawn: Tensor, marks: Tensor) ->
     neighborhood = Neighborhood(target, drawn)
     for _ in range(_ROUNDS):
         colors = fit_appearance(face, visible + _LEAST_TRUST).colors
-        visible = visible_probability(face, colors, visible, neighborhood)
+        visible = visible_probability(face, colors, visible, neighborhood, _STRICTNESS)
     return face.image(visible[agreement(face, colors, visible).argmax()])[None, None]
 
 

@@ -3,7 +3,8 @@
 Colour alone cannot decide: cloth is explained by the wrong light as well as skin by the right one, and hands have the
 colour of faces. So several witnesses are heard. Each is a number per pixel, computed from a photo, a reconstruction and
 the last mask; their weighed sum is the log-odds that the face is seen there. The weights are those of a logistic
-regression on photos of which the truth is known (docs/log.md tells which); they are twenty numbers, not a network.
+regression on photos of which the truth is known, those of brows, border and the colours near by between them and the
+ones of a second regression on labelled faces (docs/log.md); they are nineteen numbers, not a network.
 """
 
 from __future__ import annotations
@@ -89,9 +90,14 @@ NAMES = (
     "eye",
     "colors at the eye",
     "border",
+    "colors round the face",
+    "colors near by",
 )
 """Of the witnesses. The numbers are widths of windows in pixels at a crop of 224."""
-WEIGHTS = (0.19, 0.49, -0.52, -0.35, 0.29, 0.82, 1.66, 0.59, -0.97, 0.26, 2.19, 0.46, 0.67, 0.31, 1.34, 0.48, 0.22)
+WEIGHTS = (
+    *(0.25, 0.49, -0.52, -0.35, 0.29, 0.82, 1.66, 0.59, -0.97, 0.26),
+    *(2.30, 0.46, 0.90, 0.60, 1.34, 0.48, 0.05, 0.40, 0.15),
+)
 """How far each is believed."""
 
 
@@ -104,7 +110,7 @@ def witnesses(face: PixelFace, colors: Tensor, visible: Tensor) -> Tensor:
         visible: ``[B, P]`` in [0, 1], the last masks.
 
     Returns:
-        ``[B, 17, P]``, in the order of `NAMES`.
+        ``[B, 19, P]``, in the order of `NAMES`.
     """
     border, noise, brow, eye, _ = face.fields
     photo = face.photo
@@ -137,6 +143,8 @@ def witnesses(face: PixelFace, colors: Tensor, visible: Tensor) -> Tensor:
         eye.expand_as(distance),
         eye * likelihood,
         border.square().expand_as(distance),
+        _colors_of_surroundings(face, visible, 20.0),
+        _colors_of_surroundings(face, visible, 8.0),
     )
     return torch.stack(all_of_them, dim=1)
 
@@ -275,6 +283,33 @@ def _densities(codes: Tensor, weight: Tensor) -> Tensor:
         shape[axis + 2], padding[axis] = len(kernel), half
         smooth = F.conv3d(smooth, kernel.view(shape), padding=padding)
     return smooth.flatten(1)[:, codes] / (weight.sum(dim=1, keepdim=True) * _BIN**3)
+
+
+def _colors_of_surroundings(face: PixelFace, visible: Tensor, window: float) -> Tensor:
+    """Whether a pixel has the colour of the face near by, rather than that of what is near by but off the face.
+
+    Hair and hats go on outside of a face.
+
+    Args:
+        face: by pixel.
+        visible: ``[B, P]``.
+        window: standard deviation in pixels at a crop of 224.
+
+    Returns:
+        ``[B, P]`` in [-1, 1]; 0 far from the outline.
+    """
+    sigma = window * face.size / _SIZE_OF_WINDOWS
+    photo = _weigh_tint(face.target.flatten(1)).view_as(face.target)
+    inside = face.image(torch.ones_like(face.photo[0]))
+    outside = 1 - F.max_pool2d(inside[None], 3, stride=1, padding=1)[0]
+    amount, sums = blur(outside, sigma), blur(photo * outside, sigma)
+    beyond = (photo - sums / (amount + 1e-6)).norm(dim=0)  # [S, S]
+    trust = face.image(visible)  # [B, S, S]
+    near = blur(trust, sigma)
+    mean = blur(photo * trust[:, None], sigma) / (near[:, None] + 1e-6)
+    within = (photo - mean).norm(dim=1)  # [B, S, S]
+    share = (2 * torch.minimum(amount, near)).clamp(max=1)
+    return face.of(share * ((beyond - within) / 0.15).clamp(-1, 1))
 
 
 def _surplus_of_edges(face: PixelFace, colors: Tensor) -> Tensor:
