@@ -12,7 +12,8 @@
 #
 # All need python >= 3.10 with venv, g++ and make, and set up everything else in folders of their own. PYTHON and TORCH can be overridden:
 #   make test PYTHON=python3.12 TORCH="torch==2.8.0"
-# DEMO_ARGUMENTS and PYTEST_ARGUMENTS are handed on.
+# DEMO_ARGUMENTS and PYTEST_ARGUMENTS are handed on. Tests run in one process for each core; in one alone, as debuggers need it, with
+#   make test PYTEST_ARGUMENTS="--numprocesses 0"
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 NEWEST_TORCH ?= torch==2.14.1
@@ -30,12 +31,14 @@ tests = $(foreach name,$(1),$(wildcard python_tests/test_$(name).py))
 TORCH_TESTS := $(call tests,caller_state face_model face_renderer fit_* losses nets_* ops_* reconstruction train_*)
 LIBRARY_TESTS := $(filter-out $(call tests,build_cuda caller_state experiment layout ops_* readme sanitizers torture train_c* train_t*), \
 	$(call tests,*))
-TEST_TOOLS := pytest hypothesis expecttest pybind11 cmake ninja
+TEST_TOOLS := pytest pytest-xdist hypothesis expecttest
+# A process for each core, each with one thread; those that have nothing left take tests from the others.
+PYTEST = OMP_NUM_THREADS=1 $(1)/bin/pytest --numprocesses auto --dist worksteal
 NEW_ENVIRONMENT = PYTHON="$(PYTHON)" TORCH="$(TORCH)" bash scripts/new_environment.sh
 # Not of git: in an unpacked archive there is none.
 NATIVE_FILES = $$(find csrc cmake fuzz python_tests -name '*.cpp' -o -name '*.cu' -o -name '*.h')
 
-# Rebuilt whenever the package could have changed; the environment of `make demo` is kept, that of `make test` is always fresh.
+# Of these the wheel is made, and with a new wheel .venv and build/venv; the other environments are always fresh.
 SOURCES := pyproject.toml CMakeLists.txt $(shell find cmake csrc focus -type f -not -name '*.so' -not -name '*.pyc')
 
 .PHONY: demo test test-detect test-plain test-lowest test-newest test-archive fuzz fuzz-files torture lint check format wheel clean
@@ -43,13 +46,13 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell find cmake csrc focus -type f -
 demo: .venv/installed
 	.venv/bin/focus demo --out out/demo --seed $(SEED) $(DEMO_ARGUMENTS)
 
-.venv/installed: $(SOURCES)
+.venv/installed: build/wheel/ready
 	$(NEW_ENVIRONMENT) .venv
-	.venv/bin/pip install --quiet ".[all]"
+	.venv/bin/pip install --quiet "$$(echo build/wheel/*.whl)[all]"
 	touch $@
 
 test: lint
-	FOCUS_REQUIRE_EMULATION=1 build/venv/bin/pytest $(PYTEST_ARGUMENTS)
+	FOCUS_REQUIRE_EMULATION=1 $(call PYTEST,build/venv) $(PYTEST_ARGUMENTS)
 
 # The rest of the tests runs without the extra, whose numpy is older than 2.
 test-detect: build/wheel/ready
@@ -68,13 +71,13 @@ test-lowest: build/wheel/ready
 	$(NEW_ENVIRONMENT) build/lowest
 	build/lowest/bin/pip install --quiet --constraint scripts/lowest.txt "$$(echo build/wheel/*.whl)[all]" $(TEST_TOOLS)
 	build/lowest/bin/pip check
-	build/lowest/bin/pytest $(SUBSET) $(LIBRARY_TESTS) $(PYTEST_ARGUMENTS)
+	$(call PYTEST,build/lowest) $(SUBSET) $(LIBRARY_TESTS) $(PYTEST_ARGUMENTS)
 
 test-newest: TORCH = $(NEWEST_TORCH)
 test-newest: build/wheel/ready
 	$(NEW_ENVIRONMENT) build/newest
 	build/newest/bin/pip install --quiet "$$(echo build/wheel/*.whl)[all]" $(TEST_TOOLS)
-	build/newest/bin/pytest $(SUBSET) $(TORCH_TESTS) $(PYTEST_ARGUMENTS)
+	$(call PYTEST,build/newest) $(SUBSET) $(TORCH_TESTS) $(PYTEST_ARGUMENTS)
 	rm -rf build/newest
 
 test-archive: build/venv/ready

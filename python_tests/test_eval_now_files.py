@@ -103,7 +103,7 @@ def meshes(draw: st.DrawFn) -> tuple[bytes, list[list[float]], list[list[int]]]:
 
 
 @given(meshes())
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_any_form_of_ply_gives_its_vertices_and_fans(mesh: tuple[bytes, list[list[float]], list[list[int]]]) -> None:
     data, points, polygons = mesh
     vertices, faces = parse_ply(data, "a.ply")
@@ -112,7 +112,7 @@ def test_any_form_of_ply_gives_its_vertices_and_fans(mesh: tuple[bytes, list[lis
 
 
 @given(meshes(), st.data())
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_a_damaged_ply_is_read_or_refused(
     mesh: tuple[bytes, list[list[float]], list[list[int]]], data: st.DataObject
 ) -> None:

@@ -17,7 +17,7 @@ fi
 tar -xf "$work/archive.tar" -C "$work/archive"
 
 cd "$work/archive"
-timeout 300 make check TOOLS="$tools" </dev/null
+MYPY_CACHE_DIR=$root/.mypy_cache timeout 300 make check TOOLS="$tools" </dev/null
 "$tools/python" -c 'import sys; from scikit_build_core.build import build_sdist; build_sdist(sys.argv[1])' "$work/dist"
 tar -xf "$work"/dist/*.tar.gz -C "$work/dist"
 
