@@ -348,6 +348,16 @@ def test_a_third_interrupt_ends_at_once_and_ignored_signals_stay_ignored() -> No
         signal.signal(signal.SIGHUP, previous)
 
 
+def test_the_exit_code_of_a_worker_is_waited_for() -> None:
+    """A busy system may take its time between the end of a connection and that of the process."""
+    ending = "import os, time; os.closerange(3, 100); time.sleep(1); os.kill(os.getpid(), 9)"
+    worker = multiprocessing.get_context("spawn").Process(target=exec, args=(ending,))
+    worker.start()
+    with Batches([], lambda: ()) as batches:
+        batches._workers = [worker]
+        assert batches._lost(60) == f"a data worker (process {worker.pid}) was killed by SIGKILL"
+
+
 def test_dead_workers_are_replaced_once_and_group_signals_mean_nothing_to_them(model: MorphableModel) -> None:
     source = SyntheticSource(SyntheticFaces(model, 32, seed=0), 2)
     told: list[str] = []

@@ -187,9 +187,12 @@ class Batches:
 
     def _lost(self, seconds: float) -> str | None:
         """Which workers have died, in words; None if none has within some seconds."""
-        multiprocessing.connection.wait(
+        ended = multiprocessing.connection.wait(
             [worker.sentinel for worker in self._workers], timeout=seconds if self._workers else 0
         )
+        for worker in self._workers:
+            if worker.sentinel in ended:
+                worker.join()  # a process that ends closes its connections a moment before its exit code is known
         dead = [worker for worker in self._workers if worker.exitcode not in (None, 0)]
         if not dead:
             return None
