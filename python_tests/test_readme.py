@@ -174,7 +174,8 @@ def test_benchmark_commands_run(folder: Path) -> None:
     pytest.importorskip("matplotlib")
     for _, line in command_lines(r"python benchmarks/\S+"):
         script, *arguments = shlex.split(line, comments=True)[1:]
-        quick = {"run.py": ["--quick"], "photos.py": ["--quick"], "gallery.py": ["--seeds", "1"]}.get(Path(script).name, [])
+        name = Path(script).name
+        quick = ["--quick"] if name in ("run.py", "photos.py") else ["--seeds", "1"] if name == "gallery.py" else []
         command = [sys.executable, str(ROOT / script), *arguments, *quick]
         result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         assert result.returncode == 0, f"{line}\n{result.stderr}"

@@ -95,7 +95,7 @@ NAMES = (
 )
 """Of the witnesses. The numbers are widths of windows in pixels at a crop of 224."""
 WEIGHTS = (
-    *(0.25, 0.49, -0.52, -0.35, 0.29, 0.82, 1.66, 0.59, -0.97, 0.26),
+    *(0.45, 0.49, -0.52, -0.35, 0.29, 0.82, 1.66, 0.59, -0.97, 0.26),
     *(2.30, 0.46, 0.90, 0.60, 1.34, 0.48, 0.05, 0.40, 0.15),
 )
 """How far each is believed."""
