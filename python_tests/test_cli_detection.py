@@ -111,6 +111,19 @@ def test_fit_finds_faces_and_keeps_them(folder: Path, tmp_path: Path, capsys: py
     assert [row.name for row in read_landmarks(out / "landmarks.csv").rows] == ["a.png", "b.png"]
 
 
+@pytest.mark.parametrize("command", ["fit", "reconstruct", "prepare"])
+def test_options_of_a_search_that_is_not_made_are_refused(
+    command: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "landmarks.csv"
+    table.write_text("a.png" + ",5" * 136)
+    network = ("--checkpoint", shipped_checkpoint()) if command == "reconstruct" else ()
+    wanted = (folder, "--out", tmp_path / "out", "--landmarks", table, *network)
+    for options in (WITH, ("--faces", "all"), ("--draw-points",), ("--detector-model", table)):
+        told = answer(capsys, REFUSED, command, *wanted, *options)
+        assert f"{options[0]}: is for faces that are found" in told["error"]
+
+
 def test_fits_side_by_side_are_the_same(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answer(capsys, 0, "landmarks", folder, "--out", tmp_path, *WITH)
     table = tmp_path / "landmarks.csv"

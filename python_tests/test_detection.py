@@ -22,6 +22,7 @@ import detector_of_blocks as blocks  # noqa: E402
 
 from focus.data import read_landmarks, write_image  # noqa: E402
 from focus.data.detection import DetectedFace, detectors, make_detector, mediapipe_mesh, register_detector  # noqa: E402  # noqa: E402
+from focus.data.detection import photos as photos_module  # noqa: E402
 from focus.data.detection.photos import Detections, DetectionSettings, detect_photos, list_photos  # noqa: E402
 from focus.data.detection.pixels import cut, part, turned  # noqa: E402
 from focus.data.detection.quiet import quiet_natives  # noqa: E402
@@ -89,6 +90,13 @@ def test_a_mediapipe_without_models_asks_for_a_file(monkeypatch: pytest.MonkeyPa
 def test_what_is_no_face_is_refused(faces: list[object]) -> None:
     with pytest.raises(FocusError, match="detector: expected"):
         search_faces(picture(), lambda image: faces)  # type: ignore[arg-type,return-value]
+
+
+def test_what_is_no_list_and_what_is_no_score_is_refused() -> None:
+    with pytest.raises(FocusError, match="expected a list of faces, empty where there is none, got NoneType"):
+        search_faces(picture(), lambda image: None)  # type: ignore[arg-type,return-value]
+    with pytest.raises(FocusError, match=r"score in \[0, 1\], 1 for a face that is sure, got 97"):
+        search_faces(picture(), lambda image: [DetectedFace(np.zeros((68, 2)), 97, (0, 0, 1, 1))])
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "some", "\u0661"])
@@ -269,8 +277,45 @@ def test_changed_photos_are_looked_at_again_and_corrections_are_heeded(photos: P
     assert found.faces[0].points[0, 0] == 7
     assert found.looked == 1
     assert [(Path(skip.name).name, "no row in" in skip.reason) for skip in found.skipped] == [("b.png", True)]
-    settings = DetectionSettings(FIND)
-    assert detect_photos(list_photos([photos])[0], table, settings).looked == 3  # by another detector
+    for _ in range(2):  # the second time the run before has written the table
+        with pytest.raises(FocusError, match=r"corrected by hand.*--faces or --detector.*delete landmarks\.csv"):
+            detect_photos(list_photos([photos])[0], table, DetectionSettings(FIND, faces=2))
+        assert read_landmarks(table).rows[0].points[0, 0] == 7
+        assert detect(photos, out).looked == 0
+    assert detect_photos(list_photos([photos])[0], table, DetectionSettings(FIND, faces=2), again=True).looked == 3
+    assert detect_photos(list_photos([photos])[0], table, DetectionSettings(FIND, faces=3)).looked == 3
+
+
+def test_only_that_there_is_no_face_is_remembered(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(image: Picture) -> list[DetectedFace]:
+        raise ValueError("my model broke")
+
+    def out_of_memory(path: Path) -> Picture:
+        raise MemoryError
+
+    monkeypatch.setattr(detectors, "_FACTORIES", {"mine": lambda model: broken})
+    names, table = list_photos([photos])[0], tmp_path / "out" / "landmarks.csv"
+    found = detect_photos(names, table, DetectionSettings("mine"))
+    assert {skip.reason for skip in found.skipped} == {"the detector failed (ValueError: my model broke)"}
+    monkeypatch.setattr(detectors, "_FACTORIES", {"mine": lambda model: blocks.find})
+    with monkeypatch.context() as short:
+        short.setattr(photos_module, "read_image", out_of_memory)
+        assert len(detect_photos(names, table, DetectionSettings("mine")).skipped) == 3
+    assert len(detect_photos(names, table, DetectionSettings("mine")).faces) == 2
+    assert detect_photos(names, table, DetectionSettings("mine")).looked == 0
+
+
+def test_names_that_are_no_text_are_skipped(photos: Path, tmp_path: Path) -> None:
+    try:
+        write_image(photos / "z\udcff.png", face())
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("this file system has no such names")
+    found = detect(photos, tmp_path / "out")
+    assert len(found.faces) == 2
+    assert "not UTF-8" in found.skipped[0].reason
+    assert len(read_landmarks(tmp_path / "out" / "landmarks.csv").rows) == 2
 
 
 def test_another_mediapipe_or_model_looks_anew(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,6 +416,13 @@ def test_photos_are_listed_once_and_results_are_not_photos(photos: Path, tmp_pat
     names, skipped = list_photos([photos, photos / "a.png", photos / "below", tmp_path / "gone"], out)
     assert list(names.values()) == ["a.png", "empty.png", "lonely_mask.png", "below/b.png"]
     assert [skip.reason for skip in skipped] == ["no such file or folder"]
+    detect_photos({photos / "a.png": "a.png"}, photos / "landmarks.csv", DetectionSettings(FIND))
+    (photos / "points").mkdir()
+    write_image(photos / "points" / "a.jpg", face())
+    (photos / "below" / "points").mkdir()
+    write_image(photos / "below" / "points" / "c.png", face())  # a folder of photos that is called so
+    names, _ = list_photos([photos], out)
+    assert list(names.values()) == ["a.png", "empty.png", "lonely_mask.png", "below/b.png", "below/points/c.png"]
     other = tmp_path / "other"
     other.mkdir()
     write_image(other / "a.png", picture())

@@ -14,7 +14,7 @@ from PIL import Image
 from focus import limits
 from focus.cli.command import Outcome, say
 from focus.data.detection.detectors import MEDIAPIPE
-from focus.data.detection.photos import TABLE, Detections, DetectionSettings, detect_photos, list_photos
+from focus.data.detection.photos import PICTURES, TABLE, Detections, DetectionSettings, detect_photos, list_photos
 from focus.data.detection.search import parse_choice
 from focus.data.images import read_image, write_image
 from focus.errors import FocusError
@@ -22,7 +22,6 @@ from focus.files import check_input
 from focus.fit.faces import PhotoFace, output_stems
 from focus.report.panels import mark_points
 
-_PICTURES = "points"
 _LARGEST_PICTURE = 1200
 
 Update = Callable[[str, float, float, str], None]
@@ -86,12 +85,23 @@ class Finding:
         if detections.looked:
             say(f"photos looked at for faces: {detections.looked}; landmarks: {path}")
         if self.draw_points:
-            detections.written += draw_points(detections, out / _PICTURES, update)
+            detections.written += draw_points(detections, out / PICTURES, update)
         return path
 
 
-def given(landmarks: Path | None) -> Path | None:
-    """Landmarks as an option names them, looked at before anything takes long."""
+def given(landmarks: Path | None, finding: Finding) -> Path | None:
+    """Landmarks as an option names them, looked at before anything takes long.
+
+    Raises:
+        FocusError: a file that cannot be read; options of a search that there will not be.
+    """
+    if landmarks is not None:
+        for option, value in vars(finding).items():
+            if value != getattr(Finding(), option):
+                raise FocusError(
+                    f"--{option.replace('_', '-')}: is for faces that are found; with --landmarks the rows say which "
+                    "there are. Leave one of the two out"
+                )
     if landmarks is not None and not landmarks.is_dir():
         check_input(landmarks, limits.TABLE_FILE)
     return landmarks

@@ -48,7 +48,7 @@ class Fit(Command):
         """Fits all photos; one that fails is skipped."""
         started = time.monotonic()
         report, found = FitReport(), Detections()
-        landmarks = given(self.landmarks)
+        landmarks = given(self.landmarks, self.finding)
         read = [] if landmarks is None else [str(landmarks)]
         self.so_far = lambda: photo_outcome(report, read, started, found if landmarks is None else None)
         check_folder(self.out)

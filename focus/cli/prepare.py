@@ -48,7 +48,7 @@ class Prepare(Command):
 
     def run(self) -> Outcome:
         """Writes a crop for each photo that can be used."""
-        found, landmarks = Detections(), given(self.landmarks)
+        found, landmarks = Detections(), given(self.landmarks, self.finding)
         if landmarks is None:
             check_folder(self.out)
             if not self.photos.is_dir():

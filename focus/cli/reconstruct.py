@@ -56,7 +56,7 @@ class Reconstruct(Command):
         """Reconstructs all photos; one that fails is skipped."""
         started = time.monotonic()
         report, found = FitReport(), Detections()
-        landmarks = given(self.landmarks)
+        landmarks = given(self.landmarks, self.finding)
         read = [str(path) for path in (self.checkpoint, landmarks) if path is not None]
         self.so_far = lambda: photo_outcome(report, read, started, found if landmarks is None else None)
         check_folder(self.out)

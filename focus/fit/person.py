@@ -68,8 +68,8 @@ def run_person(
     for path, count in faces.items():
         if count > 1:
             raise FocusError(
-                f"{path}: has {count} faces; photos of one person have one each: take the largest (--faces largest), "
-                "or give a table with one row for each photo"
+                f"{path}: has {count} faces; photos of one person have one each: leave --faces at largest, or, with "
+                "--landmarks, give a table with one row for each photo"
             )
     with one_thread():
         fitter = PhotoFitter(model, settings)

@@ -6,5 +6,6 @@ from focus.data.detection.detectors import (
     make_detector,
     register_detector,
 )
+from focus.data.detection.search import search_faces
 
-__all__ = ["DetectedFace", "LandmarkDetector", "make_detector", "register_detector"]
+__all__ = ["DetectedFace", "LandmarkDetector", "make_detector", "register_detector", "search_faces"]

@@ -117,6 +117,8 @@ def checked(faces: Iterable[DetectedFace]) -> list[DetectedFace]:
     Raises:
         FocusError: something else than faces.
     """
+    if not isinstance(faces, Iterable):
+        raise FocusError(f"detector: expected a list of faces, empty where there is none, got {type(faces).__name__}")
     result = []
     for face in faces:
         try:
@@ -133,6 +135,8 @@ def checked(faces: Iterable[DetectedFace]) -> list[DetectedFace]:
                 f"detector: expected finite points [{LANDMARK_COUNT}, 2], score and box, got points of shape "
                 f"{list(points.shape)}, score {score} and box {[left, top, right, bottom]}"
             )
+        if not 0 <= score <= 1:
+            raise FocusError(f"detector: expected a score in [0, 1], 1 for a face that is sure, got {score}")
         if right > left and bottom > top:
             result.append(DetectedFace(points, score, (left, top, right, bottom)))
     return result

@@ -34,10 +34,12 @@ from focus.files import digest_input, read_text, write_files
 from focus.parallel import Lost, run_each
 from focus.record import MASK, OVERLAY, RECORD, parse_json
 
-TABLE = "landmarks.csv"
+TABLE, PICTURES = "landmarks.csv", "points"
+"""Names of the table and, beside it, of the folder of photos with their points."""
 _FORMAT = 1
 _SECONDS_BETWEEN_SAVES = 20.0
 _NO_FACE = "no face was found; give its landmarks by --landmarks, or look for it with another --detector"
+_NO_TEXT = "its name is not UTF-8, and a table could not name it; rename it"
 
 
 @dataclass(frozen=True)
@@ -106,15 +108,20 @@ class _Look:
             return str(error).removeprefix(f"{photo}: ")
         except MemoryError as error:
             return reason_to_skip(error)
-        return search_faces(image, self.made[0], self.faces) or _NO_FACE
+        try:
+            return search_faces(image, self.made[0], self.faces) or _NO_FACE
+        except FocusError:
+            raise  # the detector is none
+        except Exception as error:  # of somebody else's code: one photo of many
+            return f"the detector failed ({type(error).__name__}: {error})"
 
 
 def list_photos(places: Sequence[Path], out: Path | None = None) -> tuple[dict[Path, str], list[Skip]]:
     """Photos, and those in folders and below, each once, sorted within a folder, with their names in a table: relative
     to the folder that was named, the file's own for a photo, absolute where two would have the same.
 
-    Results are left out: the folder `out` where it is below one of the folders, and masks and overlays beside the JSON
-    file of their photo.
+    Results are left out: the folder `out` where it is below one of the folders, masks and overlays beside the JSON
+    file of their photo, and the pictures beside a table.
 
     Raises:
         FocusError: nothing was named.
@@ -148,6 +155,8 @@ def _photos_below(folder: Path, out: Path | None) -> Iterator[Path]:
         if left_out is not None:
             folders[:] = [name for name in folders if Path(place, name).resolve() != left_out]
         there = set(names)
+        if {TABLE, Path(TABLE).with_suffix(".json").name} <= there:
+            folders[:] = [name for name in folders if name != PICTURES]
         for name in sorted(names):
             stem, suffix = os.path.splitext(name)
             result = any(name.endswith(end) and name.removesuffix(end) + RECORD in there for end in (MASK, OVERLAY))
@@ -167,7 +176,8 @@ def detect_photos(
 ) -> Detections:
     """Finds the faces of photos and writes them to a table; photos that are in it, unchanged, are not looked at again.
 
-    Whoever corrects a row of the table, or takes one out, is heeded in the next run.
+    Whoever corrects a row of the table, or takes one out, is heeded in the next run. Only that a photo has no face is
+    remembered: what kept somebody from looking may be mended.
 
     Args:
         photos: files, and their names in the table; see `list_photos`.
@@ -181,11 +191,13 @@ def detect_photos(
 
     Raises:
         FocusError: a detector that cannot be used, a table in the place that is not one of these, or a disk that is
-            full.
+            full; other settings than those of a table that somebody corrected.
     """
     settings = settings or DetectionSettings()
     found = Detections() if detections is None else detections
-    book = _Book(table, settings)
+    found.skipped += [Skip(str(photo), _NO_TEXT) for photo, name in photos.items() if not _is_text(name)]
+    photos = {photo: name for photo, name in photos.items() if _is_text(name)}
+    book = _Book(table, settings, again)
     digests: dict[Path, str] = {}
     new: list[Path] = []
     for photo in photos:
@@ -245,9 +257,10 @@ class _Entry(NamedTuple):
 class _Book:
     """The table and what is known about it."""
 
-    def __init__(self, table: Path, settings: DetectionSettings) -> None:
+    def __init__(self, table: Path, settings: DetectionSettings, again: bool) -> None:
         self._table, self._about = table, table.with_suffix(".json")
-        self._made_by = settings.described()
+        self._made_by, self._again = settings.described(), again
+        self._corrected = False
         self.entries: dict[str, _Entry] = {}
         if table.exists():
             self._read()
@@ -258,7 +271,7 @@ class _Book:
 
     def enter(self, name: str, digest: str, answer: list[DetectedFace] | str) -> None:
         if isinstance(answer, str):
-            self.entries[name] = _Entry(digest, [], answer)
+            self.entries[name] = _Entry(digest if answer == _NO_FACE else "", [], answer)
             return
         # As they will be read from the table: a second run has the same numbers.
         faces: list[tuple[NDArray[np.float64], float | None, tuple[float, ...] | None]] = [
@@ -280,7 +293,8 @@ class _Book:
                 "reason": entry.reason,
             }
         text = "".join(lines).encode()
-        about = {"format": _FORMAT, "made_by": self._made_by, "table": hashlib.sha256(text).hexdigest()}
+        about: dict[str, Any] = {"format": _FORMAT, "made_by": self._made_by, "table": hashlib.sha256(text).hexdigest()}
+        about["corrected"] = self._corrected
         content = json.dumps({**about, "photos": photos}, indent=1, ensure_ascii=True) + "\n"
         try:
             self._table.parent.mkdir(parents=True, exist_ok=True)
@@ -300,10 +314,20 @@ class _Book:
         made_by = about.get("made_by")
         if self._made_by["package"] is None and isinstance(made_by, dict):
             made_by = {**made_by, "package": None}  # without a package nothing better can be found
-        if made_by != self._made_by:
-            return  # by another detector, or other faces: all anew
+        rows_there = self._table.stat().st_size > 0
+        digest = digest_input(self._table, limits.TABLE_FILE) if rows_there else hashlib.sha256().hexdigest()
+        corrected = about.get("corrected") is True or digest != about.get("table")
+        if made_by != self._made_by:  # by another detector, or other faces: all anew
+            if corrected and not self._again:
+                raise FocusError(
+                    f"{where}rows of it were corrected by hand; these faces were found in another way (another "
+                    f"--faces or --detector, another version of either program), and would be found anew; {cure}, or "
+                    f"delete {self._table.name} to have it made anew"
+                )
+            return
+        self._corrected = corrected and not self._again
         rows: dict[str, list[NDArray[np.float64]]] = {}
-        if self._table.stat().st_size:
+        if rows_there:
             for row in read_landmarks(self._table).rows:
                 rows.setdefault(row.name, []).append(row.points)
         for name, entry in photos.items():
@@ -332,6 +356,14 @@ def _entry(entry: Any, rows: list[NDArray[np.float64]]) -> _Entry | None:
             )
         )
     return _Entry(entry["sha256"], faces, reason if isinstance(reason, str) else None)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_number(value: Any) -> bool:
