@@ -181,7 +181,7 @@ def test_two_faces_of_one_photo_and_crowds_are_refused(person: Path, capsys: pyt
     (person / "landmarks.csv").write_text("\n".join([*rows, rows[0].replace("a.png,", "a.png,1")]))
     error = fit(capsys, person, code=REFUSED)["error"]
     assert "a.png: has 2 faces" in error
-    assert "--faces largest" in error
+    assert "leave --faces at largest, or, with --landmarks, give a table with one row" in error
     points = rows[0].partition(",")[2]
     count = MOST_PHOTOS + 1
     for number in range(count):
