@@ -410,6 +410,17 @@ def test_painted_albedo_follows_the_landmarks(small_model: MorphableModel) -> No
     assert template_landmarks().shape == (68, 3)
 
 
+def test_lids_shade_painted_eyes(small_model: MorphableModel) -> None:
+    painted, own = (
+        model.mean_albedo.mean(dim=1) for model in (small_model.with_gaussian_process_albedo(1), small_model)
+    )
+    left, right = small_model.mean_shape[small_model.landmarks68[36:48]].view(2, 6, 3).mean(dim=1)
+    for middle in (left, right):
+        white = ((small_model.mean_shape - middle).norm(dim=1) < 12) & (own > 0.7)
+        assert white.sum() >= 4
+        assert 0.4 < float((painted[white] / own[white]).mean()) < 0.9
+
+
 def test_painted_nostrils_are_in_the_nose(small_model: MorphableModel) -> None:
     """Also where the landmarks of the base of the nose are set lower, on the upper lip, as some models have them."""
     mean = small_model.mean_shape

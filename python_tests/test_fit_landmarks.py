@@ -48,6 +48,16 @@ def observe(points: Tensor) -> LandmarkObservation:
     return LandmarkObservation.from_points(points, sigma=2.0, jaw_sigma=3.0)
 
 
+def test_points_of_the_jaw_may_lie_along_its_line() -> None:
+    points = torch.zeros(68, 2, dtype=torch.float64)
+    points[:JAW_COUNT, 1] = 4 * torch.arange(JAW_COUNT)  # a jaw straight down
+    observation = observe(points)
+    along, across = (observation.residual(points + torch.tensor(shift)) for shift in ((0.0, 9.0), (9.0, 0.0)))
+    torch.testing.assert_close(across[:JAW_COUNT].norm(dim=1), torch.full((JAW_COUNT,), 3.0).double())
+    torch.testing.assert_close(along[:JAW_COUNT].norm(dim=1), torch.full((JAW_COUNT,), 1.0).double())
+    torch.testing.assert_close(along[JAW_COUNT:].norm(dim=1), torch.full((68 - JAW_COUNT,), 4.5).double())
+
+
 @pytest.mark.parametrize("count", [68, 5])
 @pytest.mark.parametrize("angles", [(0.0, 0.0, 0.0), (0.2, -0.5, 0.3), (-0.3, 0.6, -0.4)])
 def test_initial_pose(

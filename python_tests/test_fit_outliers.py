@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from focus.face import FaceParameters, MorphableModel, Renderer, Rendering
@@ -238,6 +239,37 @@ def test_every_witness_has_a_weight_and_a_scale(model: MorphableModel) -> None:
     assert said.shape == (1, len(NAMES), len(face.pixels))
     assert len(WEIGHTS) == len(NAMES) == len(set(NAMES))
     assert said.abs().max() <= 4
+
+
+def test_what_goes_on_outside_of_the_face_is_not_the_face(model: MorphableModel) -> None:
+    """Hair over the forehead has the colour of the hair beside it; in the middle of the face that says nothing."""
+    _, rendering = render(model, ambient_lighting(1))
+    hair = torch.tensor([0.15, 0.1, 0.08]).view(1, 3, 1, 1)
+    top = int((rendering.mask[0, 0] > 0).nonzero()[:, 0].min())
+    band, middle = square(top, top + 10, 0, SIZE), square(45, 55, 40, 56)
+    drawn = rendering.mask > 0
+    target = torch.where(drawn & ~band & ~middle, torch.tensor([0.8, 0.6, 0.5]).view(1, 3, 1, 1), hair)
+    face = by_pixel(model, rendering, target)
+    visible = face.of((drawn & ~band & ~middle)[0].float())
+    said = dict(zip(NAMES, witnesses(face, face.of(rendering.image), visible).unbind(1), strict=True))
+    for name in ("colors round the face", "colors near by"):
+        heard = face.image(said[name])[0]
+        over = heard[(drawn & band)[0, 0]]
+        assert over.min() < -0.3
+        assert over.max() < 0.05
+        assert heard[middle[0, 0]].abs().max() < 0.1  # far from what is round the face
+        ring = drawn & ~band & (F.avg_pool2d(drawn.float(), 5, stride=1, padding=2) < 1)
+        assert heard[ring[0, 0]].mean() > 0.2
+
+
+def test_strictness_counts_against_the_face(model: MorphableModel) -> None:
+    _, rendering = render(model, side_light())
+    face = by_pixel(model, rendering, noisy(rendering.image))
+    half = torch.full((1, len(face.pixels)), 0.5)
+    neighborhood = Neighborhood(rendering.image, rendering.mask)
+    kind, strict = (visible_probability(face, face.of(rendering.image), half, neighborhood, value) for value in (0, 3))
+    assert (strict <= kind).all()
+    assert strict.mean() < kind.mean()
 
 
 def test_specks_are_removed_and_pieces_stay() -> None:
