@@ -164,6 +164,27 @@ def test_a_batch_is_its_fits_and_the_same_twice(model: MorphableModel) -> None:
     assert not torch.equal(both.parameters.identity[0], both.parameters.identity[1])
 
 
+def test_hidden_landmarks_count_half(model: MorphableModel) -> None:
+    fit, truth = a_fit(model)
+    y = fit.observation.points[:, 1]
+    moved = LandmarkObservation(fit.observation.points + 0.3, fit.observation.selection, fit.observation.whitening)
+    fit = PhotometricFit(model, fit.locator, fit.target, moved, 1.0, SETTINGS)
+    rendering = Renderer(model, SIZE)(truth)
+    all_seen = torch.ones(1, 1, SIZE, SIZE)
+    upper = all_seen.clone()
+    upper[..., int(y.median()) :, :] = 0
+    trust, whole = fit._landmark_trust(rendering, upper)[0], fit._landmark_trust(rendering, all_seen)[0]
+    torch.testing.assert_close(whole, torch.ones(68))
+    torch.testing.assert_close(trust[y < y.median() - 4], torch.ones(int((y < y.median() - 4).sum())))
+    torch.testing.assert_close(trust[y > y.median() + 4], torch.full((int((y > y.median() + 4).sum()),), 0.5))
+    assert fit.energy(truth, upper) < fit.energy(truth, all_seen)
+    # The gradient that the steps use is that of the energy, whatever the mask is.
+    mask = upper * 0.5 + 0.25
+    _, slopes = fit.systems(truth, fit.energies(truth, mask)[1], mask)
+    exact = fit._exact_slopes(truth, mask)
+    assert torch.nn.functional.cosine_similarity(slopes, exact).item() > 0.9
+
+
 def test_expressions_stay_between_0_and_1(model: MorphableModel) -> None:
     fit, truth = a_fit(model._replaced(expression_prior="unit_interval"))
     start = replace(FaceParameters.mean(model), rotation=truth.rotation)

@@ -26,6 +26,7 @@ from focus.fit.outliers import Neighborhood, visible_probability, without_specks
 from focus.fit.settings import FitSettings
 from focus.fit.witnesses import vertex_fields
 
+_SIZE_OF_LANDMARKS = 224
 _SAMPLE = 2500
 """Pixels in a Gauss-Newton matrix."""
 _LEAST_DIFFERENCE = 0.02
@@ -37,6 +38,11 @@ _UPPER, _LOWER = (61, 62, 63, 37, 38, 43, 44), (67, 66, 65, 41, 40, 47, 46)
 """Landmarks that face each other across the mouth and the eyes."""
 _OVERLAP, _OVERLAP_SIGMA = 1.0, 1.0
 """Overlap of lips and lids that means nothing, mm, and standard deviation of what is more."""
+
+_AROUND_LANDMARK = 4
+"""Pixels of a crop of 224 around a landmark in which the mask says whether it is seen."""
+_TRUST_IN_HIDDEN = 0.5
+"""Of landmarks that the mask hides, which a detector guesses: their standard deviation is twice as large."""
 
 _BEYOND = 2
 """Pixels beyond the outline that `FitSettings.antialias` looks at: about as far it moves between two masks."""
@@ -191,12 +197,25 @@ class PhotometricFit:
             rendering.vertices, parameters.rotation, rendering.screen_vertices[..., :2], parameters.translation
         )
         deviation = torch.stack([self.observation.residual(points).norm(dim=1) for points in landmarks])
+        deviation = deviation * self._landmark_trust(rendering, visible)
         landmark = F.huber_loss(deviation, torch.zeros_like(deviation), reduction="none", delta=OUTLIER_DEVIATION)
         overlap = self._overlap(rendering.vertices).square().sum(dim=1)
         expression = parameters.expression / self.expression_sigma
         prior = sum(value.square().sum(dim=1) for value in (parameters.identity, expression, parameters.albedo))
         energy = self.settings.pixel_weight * pixel + landmark.sum(dim=1) + 0.5 * (prior + overlap)
         return energy, rendering
+
+    def _landmark_trust(self, rendering: Rendering, visible: Tensor) -> Tensor:
+        """How far each observed point is believed, by the part of the face around it that is seen: ``[B, N]``."""
+        size = self.target.shape[-1]
+        reach = max(1, round(_AROUND_LANDMARK * size / _SIZE_OF_LANDMARKS))
+        drawn = rendering.mask.detach()
+        around, seen = (
+            F.avg_pool2d(image, 2 * reach + 1, stride=1, padding=reach)[:, 0] for image in (drawn, drawn * visible)
+        )
+        x, y = self.observation.points.round().long().clamp(0, size - 1).to(seen.device).unbind(1)
+        part = torch.where(around > 0, seen / around.clamp(min=1e-6), 1.0)[:, y, x]
+        return _TRUST_IN_HIDDEN + (1 - _TRUST_IN_HIDDEN) * part
 
     def _overlap(self, vertices: Tensor) -> Tensor:
         """By how much lips and lids have passed each other, in standard deviations, ``[B, 7]``.
@@ -211,6 +230,7 @@ class PhotometricFit:
         albedo = self.model.albedo(parameters.albedo)
         ends, fractions = self.locator.locate(rendering.vertices, parameters.rotation, parameters.translation)
         overlap = self._overlap(rendering.vertices)
+        believed = self._landmark_trust(rendering, visible)
         systems = []
         for b in range(len(parameters)):
             face = PlacedFace.of(
@@ -218,7 +238,7 @@ class PhotometricFit:
             )
             matrix, slope = self._color_system(face, rendering, visible, parameters, albedo, b)
             count = POSE_COUNT + self.basis.shape.shape[2]
-            rows, values = self._landmark_rows(face, ends[b], fractions[b])
+            rows, values = self._landmark_rows(face, ends[b], fractions[b], believed[b])
             gaps = (
                 self.basis.shape[self.model.landmarks68[list(_LOWER)], 1]
                 - self.basis.shape[self.model.landmarks68[list(_UPPER)], 1]
@@ -274,15 +294,17 @@ class PhotometricFit:
         slope[part] += precision @ (parameters.lighting[b].double() - mean).flatten()
         return matrix, slope
 
-    def _landmark_rows(self, face: PlacedFace, ends: Tensor, fractions: Tensor) -> tuple[Tensor, Tensor]:
+    def _landmark_rows(
+        self, face: PlacedFace, ends: Tensor, fractions: Tensor, believed: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Derivatives ``[2 N, 6 + K]`` and residuals ``[2 N]`` of the landmarks, times the roots of their weights."""
         share = torch.stack([1 - fractions, fractions], dim=1)  # [68, 2]
         points = (share[..., None] * face.placed[ends]).sum(dim=1)
-        residual = self.observation.residual(self.renderer.camera.project(points[None])[0, :, :2])
+        residual = believed[:, None] * self.observation.residual(self.renderer.camera.project(points[None])[0, :, :2])
         slopes = face.screen_derivative(points)[:, :, None, :] * share[:, None, :, None]
         jacobian = face.pull_back(slopes, ends, self.basis)  # [68, 2, K]
         jacobian = torch.einsum("np,pik->nik", self.observation.selection.to(jacobian), jacobian)
-        jacobian = self.observation.whitening.to(jacobian) @ jacobian
+        jacobian = believed[:, None, None] * (self.observation.whitening.to(jacobian) @ jacobian)
         root = (OUTLIER_DEVIATION / residual.norm(dim=1).clamp(min=OUTLIER_DEVIATION)).sqrt()[:, None]
         return (root[..., None] * jacobian).flatten(0, 1).double(), (root * residual).flatten().double()
 
