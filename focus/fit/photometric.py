@@ -26,7 +26,6 @@ from focus.fit.outliers import Neighborhood, visible_probability, without_specks
 from focus.fit.settings import FitSettings
 from focus.fit.witnesses import vertex_fields
 
-_SIZE_OF_LANDMARKS = 224
 _SAMPLE = 2500
 """Pixels in a Gauss-Newton matrix."""
 _LEAST_DIFFERENCE = 0.02
@@ -39,8 +38,8 @@ _UPPER, _LOWER = (61, 62, 63, 37, 38, 43, 44), (67, 66, 65, 41, 40, 47, 46)
 _OVERLAP, _OVERLAP_SIGMA = 1.0, 1.0
 """Overlap of lips and lids that means nothing, mm, and standard deviation of what is more."""
 
-_AROUND_LANDMARK = 4
-"""Pixels of a crop of 224 around a landmark in which the mask says whether it is seen."""
+_AROUND_LANDMARK = 4 / 224
+"""Reach around a landmark in which the mask says whether it is seen, in sides of the crop."""
 _TRUST_IN_HIDDEN = 0.5
 """Of landmarks that the mask hides, which a detector guesses: their standard deviation is twice as large."""
 
@@ -208,7 +207,7 @@ class PhotometricFit:
     def _landmark_trust(self, rendering: Rendering, visible: Tensor) -> Tensor:
         """How far each observed point is believed, by the part of the face around it that is seen: ``[B, N]``."""
         size = self.target.shape[-1]
-        reach = max(1, round(_AROUND_LANDMARK * size / _SIZE_OF_LANDMARKS))
+        reach = max(1, round(_AROUND_LANDMARK * size))
         drawn = rendering.mask.detach()
         around, seen = (
             F.avg_pool2d(image, 2 * reach + 1, stride=1, padding=reach)[:, 0] for image in (drawn, drawn * visible)
