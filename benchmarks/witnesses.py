@@ -24,6 +24,7 @@ from focus.eval.masks import THRESHOLD, mask_scores, outlier_iou
 from focus.face import MorphableModel, Renderer
 from focus.fit import PhotoFitter
 from focus.fit.appearance import PixelFace
+from focus.fit.pieces import pieces_of_crop
 from focus.fit.region import crop_model
 from focus.fit.witnesses import NAMES, WEIGHTS, vertex_fields, witnesses
 
@@ -76,7 +77,8 @@ def main() -> None:
         print(f"{name}: outlier IoU {iou:.3f}, F1 {f1:.3f}")
         cropped = crop_model(found.model, found.region)
         rendering = Renderer(cropped, found.image.shape[-1], camera=found.camera)(found.parameters)
-        pixels = PixelFace.draw(found.image[None], rendering, cropped, vertex_fields(cropped))
+        pieces = pieces_of_crop(found.image[None])
+        pixels = PixelFace.draw(found.image[None], rendering, cropped, vertex_fields(cropped), pieces)
         heard = witnesses(pixels, pixels.of(found.rendering)[None], pixels.of(found.mask))[0]
         kept = pixels.of(inside).nonzero()[::EVERY, 0]
         labels = pixels.of(face)[kept].float()

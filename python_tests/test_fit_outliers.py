@@ -12,8 +12,10 @@ from focus.face.lighting import ambient_lighting, directional_lighting
 from focus.fit.appearance import PixelFace, fit_appearance
 from focus.fit.lighting import solve_lighting
 from focus.fit.outliers import Neighborhood, visible_probability, without_specks
+from focus.fit.pieces import pieces_of_crop
 from focus.fit.starts import agreement, find_start, segments
-from focus.fit.witnesses import NAMES, WEIGHTS, local_correlation, vertex_fields, witnesses
+from focus.fit.structure import local_correlation
+from focus.fit.witnesses import NAMES, WEIGHTS, vertex_fields, witnesses
 
 SIZE = 96
 
@@ -85,7 +87,7 @@ def noisy(image: Tensor, amount: float = 0.02) -> Tensor:
 
 
 def by_pixel(model: MorphableModel, rendering: Rendering, target: Tensor) -> PixelFace:
-    return PixelFace.draw(target, rendering, model, vertex_fields(model))
+    return PixelFace.draw(target, rendering, model, vertex_fields(model), pieces_of_crop(target))
 
 
 def mask_of(model: MorphableModel, rendering: Rendering, target: Tensor, rounds: int = 3) -> Tensor:

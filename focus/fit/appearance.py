@@ -39,6 +39,7 @@ class PixelFace:
         mean_albedo: ``[3, P]``.
         albedo_basis: ``[K, 3, P]``.
         fields: ``[N, P]``, of `vertex_fields`.
+        pieces: ``[S, S]`` int64, of `find_pieces`, also off the face.
     """
 
     size: int
@@ -49,9 +50,12 @@ class PixelFace:
     mean_albedo: Tensor
     albedo_basis: Tensor
     fields: Tensor
+    pieces: Tensor
 
     @classmethod
-    def draw(cls, target: Tensor, rendering: Rendering, model: MorphableModel, fields: Tensor) -> PixelFace:
+    def draw(
+        cls, target: Tensor, rendering: Rendering, model: MorphableModel, fields: Tensor, pieces: Tensor
+    ) -> PixelFace:
         """Draws what a model has at its vertices.
 
         Args:
@@ -59,6 +63,7 @@ class PixelFace:
             rendering: of one face; its colours are not used.
             model: of the rendering.
             fields: ``[V, N]``.
+            pieces: ``[S, S]`` int64.
         """
         count = min(ALBEDO_COUNT, model.albedo_count)
         basis = model.albedo_basis[:count].permute(1, 0, 2).flatten(1)  # [V, 3 K]
@@ -69,7 +74,7 @@ class PixelFace:
         parts = [3, HARMONIC_COUNT, fields.shape[1], 3 * count]
         mean, bands, drawn, components = torch.split(images.flatten(1)[:, pixels], parts)
         photo = target[0].flatten(1)[:, pixels]
-        return cls(size, pixels, photo, target[0], bands, mean, components.view(count, 3, -1), drawn)
+        return cls(size, pixels, photo, target[0], bands, mean, components.view(count, 3, -1), drawn, pieces)
 
     def image(self, values: Tensor) -> Tensor:
         """``[..., P]`` to ``[..., S, S]``, 0 off the face."""

@@ -21,6 +21,7 @@ from focus.fit.distance import DISTANCES, fit_with_distance
 from focus.fit.gauss_newton import SurfaceBasis
 from focus.fit.landmarks import LandmarkFit, LandmarkObservation
 from focus.fit.photometric import FittedFace, PhotometricFit
+from focus.fit.pieces import pieces_of_crop, resized_pieces
 from focus.fit.region import crop_model, face_region
 from focus.fit.settings import FitSettings
 from focus.fit.starts import find_start
@@ -52,6 +53,7 @@ class PhotoStart:
 
     source: OpenPhoto
     target: Tensor
+    pieces: Tensor
     observation: LandmarkObservation
     expression_sigma: float
     parameters: FaceParameters
@@ -203,7 +205,8 @@ class PhotoFitter:
         small = _resized(start.target, size)
         with torch.no_grad():
             rendering = Renderer(self._cropped, size, camera=start.camera.resized(size))(start.parameters)
-            face = PixelFace.draw(small, rendering, self._cropped, self._fields)
+            pieces = resized_pieces(start.pieces, size)
+            face = PixelFace.draw(small, rendering, self._cropped, self._fields, pieces)
             return find_start(face, small, rendering.mask, rendering.landmarks[0])
 
     def _photometric(self, start: PhotoStart, size: int, notify: Callable[[], None]) -> PhotometricFit:
@@ -220,6 +223,7 @@ class PhotoFitter:
             notify,
             self._basis,
             start.camera,
+            resized_pieces(start.pieces, size),
         )
 
     def _start(
@@ -242,7 +246,7 @@ class PhotoFitter:
             expression_sigma *= _STIFFNESS_OF_FIVE
         parameters, camera = self._fit_landmarks(observation, _camera_of(source), expression_sigma)
         target = source.crop[None].to(self.model.mean_shape.device)
-        return PhotoStart(source, target, observation, expression_sigma, parameters, camera)
+        return PhotoStart(source, target, pieces_of_crop(target), observation, expression_sigma, parameters, camera)
 
     def _fit_landmarks(
         self, observation: LandmarkObservation, camera: Camera, expression_sigma: float

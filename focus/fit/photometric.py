@@ -23,6 +23,7 @@ from focus.fit.gauss_newton import (
 from focus.fit.landmarks import OUTLIER_DEVIATION, LandmarkObservation
 from focus.fit.lighting import lighting_prior, solve_lighting
 from focus.fit.outliers import Neighborhood, visible_probability, without_specks
+from focus.fit.pieces import pieces_of_crop
 from focus.fit.settings import FitSettings
 from focus.fit.witnesses import vertex_fields
 
@@ -77,6 +78,7 @@ class PhotometricFit:
         notify: called after each step.
         basis: of the model, where it is at hand.
         camera: of the photo, at any size; None: that of FOCUS.
+        pieces: ``[S, S]`` int64, of the crop, where they are at hand.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class PhotometricFit:
         notify: Callable[[], None] = lambda: None,
         basis: SurfaceBasis | None = None,
         camera: Camera | None = None,
+        pieces: Tensor | None = None,
     ) -> None:
         self.model, self.locator, self.target, self.observation = model, locator, target, observation
         self.expression_sigma, self.settings, self.notify = expression_sigma, settings, notify
@@ -97,6 +100,7 @@ class PhotometricFit:
         self._blending_renderer = Renderer(model, target.shape[-1], antialias=settings.antialias, camera=camera)
         self._gap = lip_and_lid_gaps(model, model.mean_shape[None])
         self._fields = vertex_fields(model)
+        self._pieces = pieces_of_crop(target) if pieces is None else pieces
         self.basis = SurfaceBasis(model) if basis is None else basis
         self._faces = model.faces.long()
         self._gradient = _gradient(target[0])  # [3, 2, S, S]
@@ -126,7 +130,7 @@ class PhotometricFit:
             found = []
             for b in range(len(parameters)):
                 one = rendering.single(b)
-                face = PixelFace.draw(self.target, one, self.model, self._fields)
+                face = PixelFace.draw(self.target, one, self.model, self._fields, self._pieces)
                 neighborhood = Neighborhood(self.target, one.mask)
                 colors, last = face.of(one.image), face.of(visible[b])
                 found.append(face.image(visible_probability(face, colors, last, neighborhood)))

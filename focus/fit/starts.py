@@ -13,14 +13,15 @@ from torch import Tensor
 
 from focus.fit.appearance import PixelFace, fit_appearance
 from focus.fit.outliers import Neighborhood, visible_probability
-from focus.fit.witnesses import NAMES, local_correlation, witnesses
+from focus.fit.structure import local_correlation
+from focus.fit.witnesses import NAMES, witnesses
 
 _SEGMENTS, _SEGMENT_ROUNDS = 6, 10
 _BRIGHTNESS_FACTOR, _TINT_FACTOR, _PLACE_FACTOR = 2.0, 6.0, 0.3
 """Of brightness, tint and place (in image widths), by which segments are told apart."""
 _ROUNDS = 6
 _LEAST_TRUST = 1e-3
-_STRICTNESS = 0.7
+_STRICTNESS = 1.0
 """Log-odds against the face: what a start leaves out is taken back later, what it lets in stays in."""
 _WINDOW = 6.0
 _COLOR_WEIGHT, _SKIN_WEIGHT, _VOTE_WEIGHT = 0.3, 0.15, 0.5

@@ -2,9 +2,9 @@
 
 Colour alone cannot decide: cloth is explained by the wrong light as well as skin by the right one, and hands have the
 colour of faces. So several witnesses are heard. Each is a number per pixel, computed from a photo, a reconstruction and
-the last mask; their weighed sum is the log-odds that the face is seen there. The weights are those of a logistic
-regression on photos of which the truth is known, those of brows, border and the colours near by between them and the
-ones of a second regression on labelled faces (docs/log.md); they are nineteen numbers, not a network.
+the last mask; their weighed sum is the log-odds that the face is seen there. Of the piece of the photo that a pixel
+belongs to some are heard, too (`focus.fit.pieces`). The weights are measured on photos of which the truth is known, in
+the states that fits with these weights come to (docs/log.md); they are 31 numbers, not a network.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from focus import ops
 from focus.data.skin import skin_mask
 from focus.face import MorphableModel
 from focus.fit.appearance import PixelFace
+from focus.fit.pieces import HEARD, PIECE_NAMES, piece_witnesses
+from focus.fit.structure import SIZE_OF_WINDOWS, blur, gaussian, local_correlation, surplus_of_edges
 
 _BRIGHTNESS_FACTOR, _TINT_FACTOR = 0.7, 1.5
 """Shadows and wrinkles change the brightness of skin; hair, hands, cloth and glass change its tint, too."""
@@ -27,7 +29,6 @@ _GLOSS, _SHADOW = 0.1, 0.92
 darker by up to this factor is a fold or a shadow."""
 _WIDE_WINDOW_FROM = 160
 """Image size in pixels from which the window of the smallest difference is 5 x 5 in place of 3 x 3."""
-_SIZE_OF_WINDOWS = 224
 
 _REACH = 40.0
 """Unit of the distance from the features of the face, mm: hair and hats hide the border of a face, not the middle."""
@@ -44,10 +45,6 @@ _UNKNOWN_DENSITY = 1 / (1.21 * 1.0 * 0.6)
 """Of the colours of an occluder that nothing is known of: about one over the volume of all colours."""
 _UNKNOWN_SHARE, _FEW_PIXELS = 0.2, 30.0
 _LEAST_NOISE = 0.025
-_BLOCKS_PER_WINDOW = 2.5
-"""Standard deviations of windows are at least as many blocks."""
-_LEAST_CONTRAST = 4e-4
-"""Variance of brightness below which a window has no structure to be compared."""
 
 
 def vertex_fields(model: MorphableModel) -> Tensor:
@@ -75,7 +72,6 @@ def _nearness(vertices: Tensor, marks: Tensor, radius: float) -> Tensor:
 NAMES = (
     "constant",
     "colors",
-    "difference",
     "tint",
     "correlation 4",
     "correlation 8",
@@ -92,11 +88,16 @@ NAMES = (
     "border",
     "colors round the face",
     "colors near by",
+    "colors that fit",
+    "colors of this photo that fit",
+    *PIECE_NAMES,
 )
 """Of the witnesses. The numbers are widths of windows in pixels at a crop of 224."""
+_HEARD_OF_PIECES = [NAMES.index(name) for name in HEARD]
 WEIGHTS = (
-    *(0.45, 0.49, -0.52, -0.35, 0.29, 0.82, 1.66, 0.59, -0.97, 0.26),
-    *(2.30, 0.46, 0.90, 0.60, 1.34, 0.48, 0.05, 0.40, 0.15),
+    *(0.24, 0.56, -0.49, 0.32, -0.14, 1.61, 1.93, -0.87, -0.18),
+    *(1.38, 0.63, 1.21, 0.43, 0.90, 1.18, 0.24, 0.80, 0.15, 1.78, -0.56),
+    *(-0.26, -0.33, 0.77, 0.71, -1.29, 0.54, -0.50, -0.49, -0.96, -0.22, -0.65),
 )
 """How far each is believed."""
 
@@ -110,7 +111,7 @@ def witnesses(face: PixelFace, colors: Tensor, visible: Tensor) -> Tensor:
         visible: ``[B, P]`` in [0, 1], the last masks.
 
     Returns:
-        ``[B, 19, P]``, in the order of `NAMES`.
+        ``[B, 31, P]``, in the order of `NAMES`.
     """
     border, noise, brow, eye, _ = face.fields
     photo = face.photo
@@ -125,18 +126,18 @@ def witnesses(face: PixelFace, colors: Tensor, visible: Tensor) -> Tensor:
     usual_brightness = _root_mean_square(brightness.clamp(-0.2, 0.2), visible).clamp(min=0.02)
     fine, wide = (local_correlation(face, colors, window)[0] for window in (4.0, 14.0))
     middle, in_photo, in_face = local_correlation(face, colors, 8.0)
+    of_this_photo = (((seen + 0.05) / (hidden + 0.05)).log() / 4).clamp(-1, 1)
     all_of_them = (
         torch.ones_like(distance),
         likelihood,
-        (distance / 0.15).clamp(max=2),
         (tint / usual_tint / 3).clamp(max=2),
         fine,
         middle,
         wide,
         in_photo.expand_as(distance),
         in_face,
-        _surplus_of_edges(face, colors),
-        (((seen + 0.05) / (hidden + 0.05)).log() / 4).clamp(-1, 1),
+        surplus_of_edges(face, colors),
+        of_this_photo,
         (2 * skin_mask(photo[None, :, None])[0, 0] - 1).expand_as(distance),
         brow.expand_as(distance),
         brow * (-brightness / usual_brightness).clamp(0, 4),
@@ -145,69 +146,11 @@ def witnesses(face: PixelFace, colors: Tensor, visible: Tensor) -> Tensor:
         border.square().expand_as(distance),
         _colors_of_surroundings(face, visible, 20.0),
         _colors_of_surroundings(face, visible, 8.0),
+        likelihood.clamp(min=0),  # a colour that fits says less than one that does not: hands have it, too
+        of_this_photo.clamp(min=0),
     )
-    return torch.stack(all_of_them, dim=1)
-
-
-def local_correlation(face: PixelFace, colors: Tensor, window: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Correlation of the brightness of photo and reconstruction in a Gaussian window round each pixel of the face.
-
-    Eyes, brows, nose and lips of the model are where the photo has them only on the face; it needs no light and no
-    colour of skin.
-
-    Args:
-        face: by pixel.
-        colors: ``[B, 3, P]``.
-        window: standard deviation in pixels at a crop of 224.
-
-    Returns:
-        ``[B, P]`` in [-1, 1], near 0 where either has no structure; and how much structure the photo ``[1, P]`` and the
-        reconstruction ``[B, P]`` have, in [0, 1].
-    """
-    sigma = window * face.size / _SIZE_OF_WINDOWS
-    a, b = face.image(face.photo.mean(dim=0, keepdim=True)), face.image(colors.mean(dim=1))
-    inside = face.image(torch.ones_like(face.photo[:1]))
-    # Wide windows look at moments of blocks of pixels.
-    block = max(1, int(sigma / _BLOCKS_PER_WINDOW))
-
-    def mean(values: Tensor) -> Tensor:
-        return blur(F.avg_pool2d(values[:, None], block, ceil_mode=True, count_include_pad=False)[:, 0], sigma / block)
-
-    around = mean(inside) + 1e-6
-    mean_a, mean_b = mean(a) / around, mean(b) / around
-    variance_a = (mean(a * a) / around - mean_a.square()).clamp(min=0)
-    variance_b = (mean(b * b) / around - mean_b.square()).clamp(min=0)
-    both = mean(a * b) / around - mean_a * mean_b
-
-    def by_pixel(values: Tensor) -> Tensor:
-        if block > 1:
-            side = values.shape[-1] * block
-            values = F.interpolate(values[:, None], size=(side, side), mode="bilinear")[:, 0, : face.size, : face.size]
-        return face.of(values)
-
-    least = _LEAST_CONTRAST
-    correlation = both / ((variance_a + least) * (variance_b + least)).sqrt()
-    return (
-        by_pixel(correlation),
-        by_pixel(variance_a / (variance_a + least)),
-        by_pixel(variance_b / (variance_b + least)),
-    )
-
-
-def blur(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian of images ``[..., S, S]``, with 0 round them; standard deviation in pixels."""
-    kernel = _gaussian(sigma, images)
-    half = len(kernel) // 2
-    flat = images.reshape(-1, 1, *images.shape[-2:])
-    flat = F.conv2d(flat, kernel.view(1, 1, -1, 1), padding=(half, 0))
-    return F.conv2d(flat, kernel.view(1, 1, 1, -1), padding=(0, half)).view(images.shape)
-
-
-def _gaussian(sigma: float, like: Tensor) -> Tensor:
-    half = max(1, int(3 * sigma + 0.5))
-    steps = torch.arange(-half, half + 1, dtype=like.dtype, device=like.device)
-    kernel = torch.exp(-0.5 * (steps / sigma).square())
-    return kernel / kernel.sum()
+    pixels = torch.stack(all_of_them, dim=1)
+    return torch.cat([pixels, piece_witnesses(face, colors, pixels[:, _HEARD_OF_PIECES])], dim=1)
 
 
 def _root_mean_square(values: Tensor, weight: Tensor) -> Tensor:
@@ -276,7 +219,7 @@ def _densities(codes: Tensor, weight: Tensor) -> Tensor:
     """
     weight = weight + 1e-6
     bins = weight.new_zeros(len(weight), math.prod(_BINS)).index_add_(1, codes, weight)
-    kernel = _gaussian(_WIDTH / _BIN, weight)
+    kernel = gaussian(_WIDTH / _BIN, weight)
     smooth, half = bins.view(-1, 1, *_BINS), len(kernel) // 2
     for axis in range(3):
         shape, padding = [1, 1, 1, 1, 1], [0, 0, 0]
@@ -298,7 +241,7 @@ def _colors_of_surroundings(face: PixelFace, visible: Tensor, window: float) -> 
     Returns:
         ``[B, P]`` in [-1, 1]; 0 far from the outline.
     """
-    sigma = window * face.size / _SIZE_OF_WINDOWS
+    sigma = window * face.size / SIZE_OF_WINDOWS
     photo = _weigh_tint(face.target.flatten(1)).view_as(face.target)
     inside = face.image(torch.ones_like(face.photo[0]))
     outside = 1 - F.max_pool2d(inside[None], 3, stride=1, padding=1)[0]
@@ -310,18 +253,3 @@ def _colors_of_surroundings(face: PixelFace, visible: Tensor, window: float) -> 
     within = (photo - mean).norm(dim=1)  # [B, S, S]
     share = (2 * torch.minimum(amount, near)).clamp(max=1)
     return face.of(share * ((beyond - within) / 0.15).clamp(-1, 1))
-
-
-def _surplus_of_edges(face: PixelFace, colors: Tensor) -> Tensor:
-    """How much steeper the photo is than the reconstruction, around each pixel: ``[B, P]``."""
-    photo, reconstruction = face.image(face.photo.mean(dim=0)), face.image(colors.mean(dim=1))
-    inside = face.image(torch.ones_like(face.photo[0]))
-    inner = -F.max_pool2d(-F.pad(inside, (1, 1, 1, 1))[None], 3, stride=1)[0]  # the outline is an edge of its own
-    surplus = (_steepness(photo) - _steepness(reconstruction)).clamp(-0.1, 0.1) * inner
-    return 20 * face.of(blur(surplus, 6 * face.size / _SIZE_OF_WINDOWS))
-
-
-def _steepness(images: Tensor) -> Tensor:
-    x = F.pad(images[..., :, 2:] - images[..., :, :-2], (1, 1)) / 2
-    y = F.pad(images[..., 2:, :] - images[..., :-2, :], (0, 0, 1, 1)) / 2
-    return (x.square() + y.square()).sqrt()
