@@ -1,4 +1,4 @@
-"""Where the face is in a synthetic picture: what must be known to draw things round it and over it."""
+"""Where the face is in a picture: what must be known to draw things round it and over it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from focus.data.drawing import Array
-from focus.face import FaceParameters
+from focus.face import Camera, FaceParameters, MorphableModel, Rendering
 
 _ANCHOR_LANDMARKS: dict[str, list[int]] = {
     "left_eye": list(range(36, 42)),
@@ -92,6 +93,51 @@ class Scene:
         tone = self.skin * rng.uniform(0.88, 1.12) * (1 + 0.04 * rng.standard_normal(3))
         albedo: Array = np.clip(tone, 0.02, 1).astype(np.float32)
         return albedo
+
+
+@torch.no_grad()
+def scene_of(
+    model: MorphableModel,
+    parameters: FaceParameters,
+    rendering: Rendering,
+    camera: Camera,
+    *,
+    skin: NDArray[np.floating],
+    hair: Array,
+) -> Scene:
+    """The scene of one rendered face.
+
+    Args:
+        model: of the face.
+        parameters: B = 1.
+        rendering: of them, with `camera`.
+        camera: of pictures of S x S pixels.
+        skin: [3] mean albedo of the face.
+        hair: [3] albedo of the hair.
+    """
+    rotation = camera.rotation_matrix(parameters.rotation)
+    x, y, depth = rendering.screen_vertices[0, model.landmarks68[[0, 16]]].double().mean(dim=0).tolist()
+
+    def average_landmarks() -> NDArray[np.float64]:
+        average = model.mean_shape[model.landmarks68]
+        projected = camera.project(camera.transform(average[None], rotation, parameters.translation))
+        points: NDArray[np.float64] = projected[0, :, :2].double().numpy()
+        return points
+
+    return Scene(
+        size=rendering.image.shape[-1],
+        parameters=parameters,
+        landmarks=rendering.landmarks[0].double().numpy(),
+        average_landmarks=average_landmarks,
+        rotation=rotation[0].double().numpy(),
+        head=np.array([x, y, 0.0]),
+        pixels_per_mm=camera.focal / depth,
+        lighting=parameters.lighting[0].double().numpy(),
+        skin=np.clip(skin, 0.03, 1).astype(np.float32),
+        hair=hair,
+        face=np.maximum(rendering.image[0].permute(1, 2, 0).numpy(), 0),
+        face_mask=rendering.mask[0, 0].numpy() > 0.5,
+    )
 
 
 def other_skin(rng: np.random.Generator) -> Array:

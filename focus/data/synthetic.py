@@ -19,7 +19,7 @@ from focus.data.drawing import Array
 from focus.data.makeup import draw_pigment
 from focus.data.occluders import OCCLUDERS, draw_occluder
 from focus.data.sampling import FaceSampler, PoseSettings, stream
-from focus.data.scene import Scene
+from focus.data.scene import Scene, scene_of
 from focus.errors import FocusError
 from focus.face import FaceParameters, MorphableModel, Renderer
 
@@ -113,8 +113,6 @@ class SyntheticFaces:
         bare = mean_albedo.mean(dim=1) >= mean_albedo.mean(dim=1).median()  # without brows, lips, pupils
         self._skin_mean = mean_albedo[bare].mean(dim=0).numpy()  # [3]
         self._skin_basis = model.albedo_basis[:, bare].double().mean(dim=1).numpy()  # [Ka, 3]
-        self._average = model.mean_shape[model.landmarks68]  # [68, 3] mm
-        self._jaw_ends = model.landmarks68[[0, 16]]
 
     def batch(self, first_index: int, count: int, occluded: bool | None = None) -> FaceBatch:
         """Faces `first_index` to `first_index + count - 1` with all truth, on the CPU.
@@ -148,22 +146,13 @@ class SyntheticFaces:
         parameters = self.parameters(index)
         # One face at a time: a batched matrix product may round differently for another batch size.
         rendering = self._renderer(parameters)
-        rotation = self._renderer.camera.rotation_matrix(parameters.rotation)
-        x, y, depth = rendering.screen_vertices[0, self._jaw_ends].double().mean(dim=0).tolist()
-        skin = self._skin_mean + parameters.albedo[0].numpy() @ self._skin_basis
-        return Scene(
-            size=self.image_size,
-            parameters=parameters,
-            landmarks=rendering.landmarks[0].double().numpy(),
-            average_landmarks=lambda: self._project(self._average, rotation, parameters)[:, :2],
-            rotation=rotation[0].double().numpy(),
-            head=np.array([x, y, 0.0]),
-            pixels_per_mm=self._renderer.camera.focal / depth,
-            lighting=parameters.lighting[0].double().numpy(),
-            skin=np.clip(skin, 0.03, 1).astype(np.float32),
+        return scene_of(
+            self.model,
+            parameters,
+            rendering,
+            self._renderer.camera,
+            skin=self._skin_mean + parameters.albedo[0].numpy() @ self._skin_basis,
             hair=hair_color(stream(self.seed, index, sampling.HAIR)),
-            face=np.maximum(rendering.image[0].permute(1, 2, 0).numpy(), 0),
-            face_mask=rendering.mask[0, 0].numpy() > 0.5,
         )
 
     def sample(self, index: int, occluded: bool | None = None) -> Sample:
@@ -193,11 +182,6 @@ class SyntheticFaces:
             parameters=scene.parameters,
             occluder=name,
         )
-
-    def _project(self, points: torch.Tensor, rotation: torch.Tensor, parameters: FaceParameters) -> NDArray[np.float64]:
-        """Model space [N, 3] mm -> [N, 3] pixels and depth in mm, in the pose of a batch of one."""
-        camera = self._renderer.camera
-        return camera.project(camera.transform(points[None], rotation, parameters.translation))[0].double().numpy()
 
     def _detect(self, scene: Scene, hidden: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float32]:
         """Landmarks as a detector would give them: visible ones nearly right, hidden ones guessed.
