@@ -44,12 +44,15 @@ def main() -> None:
     rows: dict[str, list[tuple[float, ...]]] = defaultdict(list)
     for number, (name, points) in enumerate(read_landmarks(options.landmarks).points.items()):
         try:
-            plain = fitter(options.photos / name, points)
+            whole = fitter(options.photos / name, points)
         except FocusError as error:
             print(f"{name}: left out: {error}")
             continue
+        crop = np.rint(whole.image.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+        marks = whole.alignment.to_crop(np.asarray(points, dtype=np.float64))
+        plain = fitter(crop, marks)  # as those that follow: the axis of the lens through the middle of the crop
         crop = np.rint(plain.image.permute(1, 2, 0).numpy() * 255).astype(np.uint8)
-        marks = plain.alignment.to_crop(np.asarray(points, dtype=np.float64))
+        marks = plain.alignment.to_crop(marks)
         camera = plain.camera_at(plain.image.shape[-1])
         for repeat in range(options.each):
             rng = np.random.default_rng([options.seed, number, repeat])
@@ -70,6 +73,8 @@ def main() -> None:
             print(
                 f"{name} {pasted.occluder}: outlier IoU {scores[0]:.3f}, F1 {f1:.3f}, skin {skin:.3f}, {moved:.2f} mm"
             )
+    if not rows:
+        raise SystemExit("no photo could be fitted")
     print(f"{'occluder':40} faces  outlier IoU (least)     F1   skin     mm")
     for kind, scores_of_kind in [*sorted(rows.items()), ("all", [row for found in rows.values() for row in found])]:
         table = np.array(scores_of_kind)

@@ -85,11 +85,13 @@ def main() -> None:
         said.append(heard[:, kept].T)
         seen.append(labels)
         count.append(torch.full_like(labels, 1 / max(len(labels), 1)))
+    if not said:
+        raise SystemExit("no photo could be fitted")
     with np.errstate(all="ignore"):
         print(f"mean: outlier IoU {np.nanmean([s[0] for s in scores]):.3f}, F1 {np.mean([s[1] for s in scores]):.3f}")
     measured = logistic(torch.cat(said), torch.cat(seen), torch.cat(count))
     for name, old, new in zip(NAMES, WEIGHTS, measured, strict=True):
-        print(f"{name:24} {old:6.2f} -> {float(new):6.2f}")
+        print(f"{name:32} {old:6.2f} -> {float(new):6.2f}")
 
 
 if __name__ == "__main__":

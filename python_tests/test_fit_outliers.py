@@ -292,12 +292,12 @@ def test_specks_are_removed_and_pieces_stay() -> None:
 
 
 def test_fields_of_the_face(model: MorphableModel) -> None:
-    border, noise, brow, eye, mouth = vertex_fields(model).unbind(1)
+    border, noise, brow, eye = vertex_fields(model).unbind(1)
     marks = model.landmarks68
     assert noise[marks[37]] > 1.9
     assert noise[marks[8]] < 1.05
     assert border[marks[30]] == 0
     assert border.max() > 1
-    for near, number in ((brow, 19), (eye, 37), (mouth, 51)):
+    for near, number in ((brow, 19), (eye, 37)):
         assert near[marks[number]] == 1
         assert near[marks[8]] < 0.1

@@ -278,6 +278,13 @@ def test_settings_of_other_kinds_are_refused(field: str, value: object, message:
     assert FitSettings(antialias=np.bool_(True)).antialias is True  # type: ignore[arg-type]
 
 
+def test_a_face_off_the_crop_is_refused(scene: Scene, fitter: PhotoFitter) -> None:
+    start = fitter.start(scene.photo, scene.landmarks)
+    beside = replace(start.parameters, translation=start.parameters.translation + torch.tensor([[500.0, 0.0, 0.0]]))
+    with pytest.raises(FocusError, match="lies off the crop"):
+        fitter.finish_together([replace(start, parameters=beside)])
+
+
 def test_tiny_photo(scene: Scene, model: MorphableModel) -> None:
     """A face of 12 pixels gives a result, or a clear error; here there is still something to see."""
     small = np.asarray(Image.fromarray(scene.photo).resize((20, 20), Image.Resampling.BOX))

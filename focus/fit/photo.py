@@ -205,6 +205,11 @@ class PhotoFitter:
         small = _resized(start.target, size)
         with torch.no_grad():
             rendering = Renderer(self._cropped, size, camera=start.camera.resized(size))(start.parameters)
+            if not bool((rendering.mask > 0).any()):
+                raise FocusError(
+                    "landmarks: the face that fits them lies off the crop: no pixel of it can be compared with the "
+                    "photo; are they those of this photo, and is the model whole?"
+                )
             pieces = resized_pieces(start.pieces, size)
             face = PixelFace.draw(small, rendering, self._cropped, self._fields, pieces)
             return find_start(face, small, rendering.mask, rendering.landmarks[0])

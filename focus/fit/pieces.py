@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from focus.fit.appearance import PixelFace
-from focus.fit.structure import local_correlation, steepness
+from focus.fit.structure import local_correlation, shrunk, steepness
 
 _SMOOTHING = 0.6
 _SCALE = 0.02
@@ -47,9 +47,10 @@ PIECE_NAMES = (
 def find_pieces(photo: Tensor) -> Tensor:
     """Cuts a photo into pieces, by the graph-based segmentation of Felzenszwalb and Huttenlocher (IJCV 2004).
 
-    Two pieces become one where the smallest difference across their border is no larger than the largest that is needed
-    within each of them. They look at one pair after the other, by size; here, as in Boruvka's algorithm for spanning
-    trees, every piece looks at its own smallest difference, and all join at once: a dozen rounds on any device.
+    Two pieces become one where the smallest difference across their border is hardly larger than the largest that is
+    needed within each of them. They look at one pair after the other, by size; here, as in Boruvka's algorithm for
+    spanning trees, every piece looks at the smallest difference at which it may join another, and all join at once: a
+    dozen rounds on any device. Since several join by the bounds of before, pieces are somewhat larger than theirs.
 
     Args:
         photo: ``[3, H, W]`` in [0, 1].
@@ -156,7 +157,7 @@ def piece_witnesses(face: PixelFace, colors: Tensor, heard: Tensor) -> Tensor:
         return values.new_zeros(*values.shape[:-1], count).index_add_(-1, piece, values)
 
     inside = face.image(torch.ones_like(face.photo[0]))
-    inner, middle = _shrunk(inside, 2), _shrunk(inside, 1)
+    inner, middle = shrunk(inside, 2), shrunk(inside, 1)
     reconstruction = F.max_pool2d(steepness(face.image(colors.mean(dim=1))), 5, stride=1, padding=2)
     own = face.of(steepness(face.target.mean(dim=0, keepdim=True)) - reconstruction > _LEAST_SURPLUS)
     at_border = face.of(_borders(face.pieces).to(inside) * inner)
@@ -182,8 +183,3 @@ def _borders(pieces: Tensor) -> Tensor:
     border[1:] |= down
     border[:-1] |= down
     return border
-
-
-def _shrunk(region: Tensor, reach: int) -> Tensor:
-    """The pixels of ``[S, S]`` in {0, 1} that are farther than `reach` from what is not in it."""
-    return -F.max_pool2d(-F.pad(region, (reach,) * 4)[None], 2 * reach + 1, stride=1)[0]

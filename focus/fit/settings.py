@@ -12,7 +12,7 @@ _SIGMA = Within(1e-3, 1e3)
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How a photo is fitted. The defaults take about 2 seconds for a photo on one core."""
+    """How a photo is fitted. The defaults take 2 to 3 seconds for a photo on one core."""
 
     image_size: Annotated[int, IMAGE_SIZE] = 224
     """Side of the crop, pixels."""

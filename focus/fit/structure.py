@@ -82,7 +82,7 @@ def surplus_of_edges(face: PixelFace, colors: Tensor) -> Tensor:
     """How much steeper the photo is than the reconstruction, around each pixel: ``[B, P]``."""
     photo, reconstruction = face.image(face.photo.mean(dim=0)), face.image(colors.mean(dim=1))
     inside = face.image(torch.ones_like(face.photo[0]))
-    inner = -F.max_pool2d(-F.pad(inside, (1, 1, 1, 1))[None], 3, stride=1)[0]  # the outline is an edge of its own
+    inner = shrunk(inside, 1)  # the outline is an edge of its own
     surplus = (steepness(photo) - steepness(reconstruction)).clamp(-0.1, 0.1) * inner
     return 20 * face.of(blur(surplus, 6 * face.size / SIZE_OF_WINDOWS))
 
@@ -92,3 +92,8 @@ def steepness(images: Tensor) -> Tensor:
     x = F.pad(images[..., :, 2:] - images[..., :, :-2], (1, 1)) / 2
     y = F.pad(images[..., 2:, :] - images[..., :-2, :], (0, 0, 1, 1)) / 2
     return (x.square() + y.square()).sqrt()
+
+
+def shrunk(region: Tensor, reach: int) -> Tensor:
+    """The pixels of ``[S, S]`` in {0, 1} that are farther than `reach` from what is not in it."""
+    return -F.max_pool2d(-F.pad(region, (reach,) * 4)[None], 2 * reach + 1, stride=1)[0]

@@ -3,8 +3,9 @@
 Colour alone cannot decide: cloth is explained by the wrong light as well as skin by the right one, and hands have the
 colour of faces. So several witnesses are heard. Each is a number per pixel, computed from a photo, a reconstruction and
 the last mask; their weighed sum is the log-odds that the face is seen there. Of the piece of the photo that a pixel
-belongs to some are heard, too (`focus.fit.pieces`). The weights are measured on photos of which the truth is known, in
-the states that fits with these weights come to (docs/log.md); they are 31 numbers, not a network.
+belongs to some are heard, too (`focus.fit.pieces`). The weights come from logistic regressions on photos of which the
+truth is known, in the states that fits with such weights lead to, and are set between them (docs/log.md); they are 31
+numbers, not a network.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ _WIDE_WINDOW_FROM = 160
 
 _REACH = 40.0
 """Unit of the distance from the features of the face, mm: hair and hats hide the border of a face, not the middle."""
-_PARTS = ((slice(17, 27), 8.0), (slice(36, 48), 7.0), (slice(48, 68), 8.0))
-"""Landmarks of brows, eyes and mouth, and the radius round each, mm."""
+_PARTS = ((slice(17, 27), 8.0), (slice(36, 48), 7.0))
+"""Landmarks of brows and eyes, and the radius round each, mm."""
 _UNSURE = ((slice(36, 48), 6.0), (slice(60, 68), 5.0), (slice(31, 36), 4.0))
 """The same of eyes, the inside of the mouth and nostrils."""
 
@@ -51,10 +52,10 @@ def vertex_fields(model: MorphableModel) -> Tensor:
     """What is known of places of the face before a photo is seen, by vertex.
 
     Returns:
-        ``[V, 5]``: distance from the features of the face, in units of 40 mm, at most 1.5; factor on the noise there (1
+        ``[V, 4]``: distance from the features of the face, in units of 40 mm, at most 1.5; factor on the noise there (1
         to 2), since eyes, nostrils and the inside of the mouth are painted rather than modelled: gaze, lashes, teeth
-        and tongue differ from any reconstruction, and are the face's own all the same; how near brows, eyes and mouth
-        are, 0 to 1 each.
+        and tongue differ from any reconstruction, and are the face's own all the same; how near brows and eyes are,
+        0 to 1 each.
     """
     mean, marks = model.mean_shape, model.mean_shape[model.landmarks68]
     outer = torch.cdist(mean, marks[17:]).amin(dim=1) / _REACH
@@ -113,7 +114,7 @@ def witnesses(face: PixelFace, colors: Tensor, visible: Tensor) -> Tensor:
     Returns:
         ``[B, 31, P]``, in the order of `NAMES`.
     """
-    border, noise, brow, eye, _ = face.fields
+    border, noise, brow, eye = face.fields
     photo = face.photo
     distance = _distance(face, colors)
     codes = _codes(photo)
@@ -146,7 +147,7 @@ def witnesses(face: PixelFace, colors: Tensor, visible: Tensor) -> Tensor:
         border.square().expand_as(distance),
         _colors_of_surroundings(face, visible, 20.0),
         _colors_of_surroundings(face, visible, 8.0),
-        likelihood.clamp(min=0),  # a colour that fits says less than one that does not: hands have it, too
+        likelihood.clamp(min=0),  # how well a colour fits and how badly are weighed apart
         of_this_photo.clamp(min=0),
     )
     pixels = torch.stack(all_of_them, dim=1)
