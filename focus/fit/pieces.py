@@ -61,7 +61,7 @@ def find_pieces(photo: Tensor) -> Tensor:
     height, width = photo.shape[-2:]
     count = height * width
     smooth = _smoothed(photo).flatten(1)
-    number = torch.arange(count, device=photo.device).view(height, width)
+    number = torch.arange(count, dtype=torch.int64, device=photo.device).view(height, width)
     pairs = (
         (number[:, 1:], number[:, :-1]),
         (number[1:], number[:-1]),
@@ -90,7 +90,7 @@ def find_pieces(photo: Tensor) -> Tensor:
                 break
             a, b = a[edges], b[edges]
             # The smallest difference of each piece is the first one, since they are sorted.
-            first = torch.full((count,), len(difference), device=photo.device)
+            first = torch.full((count,), len(difference), dtype=torch.int64, device=photo.device)
             for ends in (a, b):
                 first.scatter_reduce_(0, ends, edges, "amin")
             joining = (first < len(difference)).nonzero()[:, 0]
@@ -108,7 +108,7 @@ def find_pieces(photo: Tensor) -> Tensor:
 
 def _roots(parent: Tensor) -> Tensor:
     """The last parent of each; of two that are each other's, the smaller is the last."""
-    number = torch.arange(len(parent), device=parent.device)
+    number = torch.arange(len(parent), dtype=parent.dtype, device=parent.device)
     parent = torch.where((parent[parent] == number) & (number < parent), number, parent)
     while not torch.equal(parent[parent], parent):
         parent = parent[parent]
