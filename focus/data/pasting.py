@@ -89,13 +89,14 @@ def paste(
         raise FocusError(f"paste: kinds: expected some of {sorted(OCCLUDERS)}, got {unknown or 'none'}")
     photo: Array = image.astype(np.float32) / np.float32(255)
     layer, name = draw_occluder(scene, kinds, coverage, rng)
+    grained = not _OF_SKIN.isdisjoint(name.split("+"))
     if name in _CLOTH and rng.random() < _OWN_COLORS:
         layer, name = _in_colors_of_face(layer, scene, rng), f"{name} in colors of the face"
     sigma = float(rng.uniform(*_SHARPNESS))
     alpha = blur(layer.alpha[..., None], sigma)
     covered: Array = blur(layer.color * layer.alpha[..., None], sigma)  # colours weighed with what they cover
     picture = photo * (1 - alpha) + covered
-    if name.split(" ")[0] in _OF_SKIN:
+    if grained:
         picture += alpha * _grain(photo, scene, alpha[..., 0], rng)
     picture = np.clip(picture, 0, 1)
     return Pasted(np.rint(picture * 255).astype(np.uint8), alpha[..., 0] >= 0.5, name)

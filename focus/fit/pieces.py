@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from focus.fit.appearance import PixelFace
-from focus.fit.structure import local_correlation, shrunk, steepness
+from focus.fit.structure import blur, local_correlation, shrunk, steepness
 
 _SMOOTHING = 0.6
 _SCALE = 0.02
@@ -60,7 +60,9 @@ def find_pieces(photo: Tensor) -> Tensor:
     """
     height, width = photo.shape[-2:]
     count = height * width
-    smooth = _smoothed(photo).flatten(1)
+    beyond = round(3 * _SMOOTHING)
+    padded = F.pad(photo[None], (beyond,) * 4, mode="replicate")[0]
+    smooth = blur(padded, _SMOOTHING)[:, beyond:-beyond, beyond:-beyond].flatten(1)
     number = torch.arange(count, dtype=torch.int64, device=photo.device).view(height, width)
     pairs = (
         (number[:, 1:], number[:, :-1]),
@@ -113,15 +115,6 @@ def _roots(parent: Tensor) -> Tensor:
     while not torch.equal(parent[parent], parent):
         parent = parent[parent]
     return parent
-
-
-def _smoothed(photo: Tensor) -> Tensor:
-    half = 2
-    steps = torch.arange(-half, half + 1, dtype=photo.dtype, device=photo.device)
-    kernel = torch.exp(-0.5 * (steps / _SMOOTHING).square())
-    kernel = kernel / kernel.sum()
-    padded = F.pad(photo[:, None], (half,) * 4, mode="replicate")
-    return F.conv2d(F.conv2d(padded, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))[:, 0]
 
 
 def pieces_of_crop(target: Tensor) -> Tensor:
