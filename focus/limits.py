@@ -24,5 +24,7 @@ MESH_FILE = 2 * GIB
 """Bytes of a scan or of a predicted mesh."""
 MODEL_FILE = 4 * GIB
 """Bytes of a face model, and of all of its arrays in memory."""
+LESSON_FILE = 256 * MIB
+"""Bytes of what a teacher says of one photo; at 224 pixels they are 0.5 MB."""
 WEIGHTS_FILE = 8 * GIB
 """Bytes of a checkpoint or of a file of weights, and of its tensors in memory."""

@@ -17,8 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from focus import ops
+from focus.face.camera import Camera
 
 if TYPE_CHECKING:
+    from focus.face.model import MorphableModel
     from focus.face.parameters import FaceParameters
     from focus.face.renderer import Rendering
     from focus.nets.features import FeatureExtractor
@@ -73,6 +75,22 @@ class SegmentationWeights:
     def official(cls) -> SegmentationWeights:
         """The authors' released code, where it differs from the paper."""
         return cls(preserve=0.25, neighbor_window=5, neighbor_swapped=True)
+
+
+@dataclass(frozen=True)
+class TeachingWeights:
+    """Weights of L_T, by which the reconstruction network learns given faces. A term of weight 0 is not computed."""
+
+    place: float = 1.0
+    """Mean distance of the vertices in the picture, % of its side."""
+    shape: float = 0.3
+    """Mean distance of the vertices of the shape, mm."""
+    albedo: float = 10.0
+    """Mean difference of the colours of the vertices, RGB in [0, 1]."""
+    pixel: float = 10.0
+    """L_pixel where the face is said to be seen: what light is learnt by."""
+    regularisation: float = 0.01
+    """L_reg."""
 
 
 def pixel(target: Tensor, reconstruction: Tensor, visible: Tensor) -> Tensor:
@@ -206,16 +224,80 @@ def binary(visible: Tensor) -> Tensor:
     return 0.5 - (visible - 0.5).abs().mean()
 
 
-def mask_cross_entropy(logits: Tensor, expected: Tensor, face: Tensor) -> Tensor:
-    """Mean over images of sum_x R BCE(M, expected) / max(sum_x R, 1), to pretrain the segmentation network.
+def mask_cross_entropy(logits: Tensor, expected: Tensor, face: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean over images of w sum_x R BCE(M, expected) / max(sum_x R, 1), to pretrain the segmentation network.
 
     Args:
         logits: ``[B, 1, H, W]`` log-odds of the mask (`SegmentationNetwork.logits`).
         expected: ``[B, 1, H, W]`` in [0, 1], for example the inliers of `robust`.
         face: ``[B, 1, H, W]``, R.
+        weight: ``[B]``, w; None: 1.
     """
     entropy = F.binary_cross_entropy_with_logits(logits, expected, reduction="none")
-    return ((face * entropy).sum(dim=(1, 2, 3)) / _at_least_one(face.sum(dim=(1, 2, 3)))).mean()
+    each = (face * entropy).sum(dim=(1, 2, 3)) / _at_least_one(face.sum(dim=(1, 2, 3)))
+    return each.mean() if weight is None else (weight * each).mean()
+
+
+def teaching_loss(
+    *,
+    target: Tensor,
+    rendering: Rendering,
+    parameters: FaceParameters,
+    model: MorphableModel,
+    expected: FaceParameters,
+    seen: Tensor,
+    weight: Tensor,
+    weights: TeachingWeights,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """L_T = L_place + 0.3 L_shape + 10 L_albedo + 10 L_pixel + 0.01 L_reg: how far a face is from a given one.
+
+    Coefficients are compared by what they do, in the picture and on the surface: so each counts as much as it moves.
+
+    Args:
+        target: ``[B, 3, S, S]``, the photos.
+        rendering: of `parameters`.
+        parameters: the reconstruction.
+        model: the face.
+        expected: the given faces, seen by the camera of FOCUS.
+        seen: ``[B, 1, S, S]`` in [0, 1], where they are seen in the photos.
+        weight: ``[B]``, how far each is to be believed.
+        weights: the weights.
+
+    Returns:
+        The weighted sum, and the detached, unweighted terms by name.
+    """
+    size = target.shape[-1]
+    total = _WeightedSum(rendering.image)
+
+    def mean(each: Tensor) -> Tensor:
+        return (weight * each.flatten(1).mean(dim=1)).mean()
+
+    with torch.no_grad():
+        shape = model.shape(expected.identity, expected.expression)
+    if weights.place:
+        camera = Camera(size)
+        with torch.no_grad():
+            place = camera.project(camera.transform(shape, expected.rotation, expected.translation))[..., :2]
+        distance = _length(rendering.screen_vertices[..., :2] - place)
+        total.add("place", weights.place, mean(distance * (100 / size)))
+    if weights.shape:
+        total.add(
+            "shape", weights.shape, mean(_length(model.shape(parameters.identity, parameters.expression) - shape))
+        )
+    if weights.albedo:
+        difference = model.albedo(parameters.albedo) - model.albedo(expected.albedo)
+        total.add("albedo", weights.albedo, mean(_length(difference)))
+    if weights.pixel:
+        trusted = rendering.mask * seen * weight.view(-1, 1, 1, 1)
+        total.add("pixel", weights.pixel, pixel(target, rendering.image, trusted))
+    if weights.regularisation:
+        total.add("regularisation", weights.regularisation, regularisation(parameters))
+    return total.value, total.terms
+
+
+def _length(vectors: Tensor) -> Tensor:
+    """Of ``[..., N]``, with a gradient at 0."""
+    return (vectors.square().sum(dim=-1) + 1e-8).sqrt()
 
 
 def reconstruction_loss(

@@ -10,7 +10,7 @@ import torch
 
 from focus.data import AugmentationSettings, FaceBatch, PhotoFolder, estimate_alignment, write_image
 from focus.data.landmarks import MIRRORED_LANDMARKS
-from focus.data.photos import augment
+from focus.data.photos import Change
 from focus.errors import FocusError
 
 
@@ -115,7 +115,8 @@ def test_augmented_points_follow_the_pixels(flip: float) -> None:
         y, x = np.mgrid[:80, :80]
         dot = np.exp(-((x - (14 + 8)) ** 2 + (y - (40 + 8)) ** 2) / 8)  # a margin of 8 pixels round 64
         crop = np.repeat((255 * dot)[..., None], 3, axis=2).astype(np.uint8)
-        image, moved, weights = augment(crop, landmarks, np.arange(68.0), 64, settings, np.random.default_rng(seed))
+        change = Change.draw(settings, 64, np.random.default_rng(seed))
+        image, (moved, weights) = change.image(crop, 64), change.landmarks(landmarks, np.arange(68.0), 64)
         weight = image[..., 0].astype(float)
         rows, columns = np.mgrid[:64, :64]
         found = np.array([(weight * columns).sum(), (weight * rows).sum()]) / weight.sum()
@@ -129,7 +130,7 @@ def test_colour_changes_keep_black_and_order() -> None:
     crop = np.zeros((80, 80, 3), np.uint8)
     crop[:, 40:] = 120
     settings = AugmentationSettings(rotation=0, scale=0, shift=0, flip_probability=0)
-    image, *_ = augment(crop, np.zeros((68, 2)), np.ones(68), 64, settings, np.random.default_rng(0))
+    image = Change.draw(settings, 64, np.random.default_rng(0)).image(crop, 64)
     assert image[:, :30].max() == 0
     assert len(np.unique(image[:, 34:, 0])) == 1
     assert 90 < image[0, 40, 0] < 150

@@ -97,7 +97,7 @@ ALLOWED: dict[str, set[str]] = {
     "report": {"ops", "face", "data", "eval"},
     "reconstruction": {"ops", "face", "data", "report"},
     "fit": {"ops", "face", "data", "report", "reconstruction"},
-    "train": {"face", "nets", "data", "losses", "eval", "report"},
+    "train": {"face", "nets", "data", "losses", "eval", "report", "reconstruction", "fit"},
     "reconstructor": {"face", "data", "losses", "eval", "fit", "train", "reconstruction"},
     "__init__": {"fit", "reconstruction", "reconstructor"},
     "experiment": {"face", "data", "losses", "eval", "report", "train"},

@@ -199,7 +199,7 @@ def test_bad_settings_are_refused() -> None:
         NetworkSettings.from_dict({"encoder": {"depth": 50}})
     with pytest.raises(ValueError, match="encoder and segmentation"):
         NetworkSettings.from_dict({"decoder": {}})
-    with pytest.raises(ValueError, match="expected 'paper', 'official' or 'small'"):
+    with pytest.raises(ValueError, match="expected 'paper', 'official', 'small' or 'photos'"):
         NetworkSettings.preset("large")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="identity_used"):
         EncoderSettings(identity_used=-1)

@@ -277,7 +277,7 @@ def test_methods_differ_only_in_their_mask(
     given: dict[str, Any] = {}
     original = losses.reconstruction_loss
     monkeypatch.setattr(losses, "reconstruction_loss", lambda **values: (given.update(values), original(**values))[1])
-    trainer._reconstruction_loss(batch, 0)
+    trainer.objectives._trusting_loss(batch, 0)
     seen = trainer.networks.segmentation
     face, render = given["rendering"].mask, given["rendering"].image.detach()
     inliers = losses.robust(batch.image, render, face)[1]
@@ -291,7 +291,7 @@ def test_methods_differ_only_in_their_mask(
             **dict.fromkeys(("focus", "supervised"), face * seen(render, batch.image, face)),
             **dict.fromkeys(("cutmix", "cutout"), face),
         }[method]
-        assert torch.equal(trainer.mask_of(batch, given["rendering"]), expected)
+        assert torch.equal(trainer.objectives.mask_of(batch, given["rendering"]), expected)
     if method in ("oracle", "focus", "skin", "supervised"):
         assert torch.equal(given["mask"], expected)
     else:
@@ -356,7 +356,7 @@ def test_patches_hide_parts_from_the_network_alone(
     batch = batches[0]
     clean = batch.image.clone()
     for number in (3, 3, 4):
-        trainer._reconstruction_loss(batch, number)
+        trainer.objectives._trusting_loss(batch, number)
     assert torch.equal(batch.image, clean)
     assert all(torch.equal(target, clean) for target in targets)
     assert torch.equal(given[0], given[1])  # what follows from a number can be done again
@@ -375,7 +375,7 @@ def test_area_reaches_the_encoder_through_the_mask(make: Callable[..., Trainer],
         trainer._begin(
             next(turn for turn in trainer.plan if turn.stage == "joint" and turn.network == "reconstruction")
         )
-        loss, _ = trainer._reconstruction_loss(batches[0], 0)
+        loss, _ = trainer.objectives._trusting_loss(batches[0], 0)
         if loss.requires_grad:
             loss.backward()
         found = trainer.networks.reconstruction.trunk.fc.weight.grad

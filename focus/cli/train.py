@@ -17,6 +17,7 @@ from focus.errors import FocusError
 from focus.lock import only_one
 from focus.train import Settings, export, plan
 from focus.train.config import Preset
+from focus.train.lessons import FOLDER as LESSONS
 from focus.train.run import train_to_end
 from focus.train.trainer import LAST
 
@@ -30,7 +31,8 @@ class Train(Command):
     out: Path
     """Folder of the run: checkpoints, log.jsonl, TensorBoard curves, validation pictures."""
     preset: Preset = "small"
-    """Where all other settings start: small (two CPU cores), paper, or official (the released code)."""
+    """Where all other settings start: photos (the default where --photos is given), small (synthetic faces, two CPU
+    cores; the default elsewhere), paper, or official (the released code)."""
     scale: float = 1.0
     """Factor on the iterations of all stages, and on all that counts in iterations: 0.01 for a try."""
     photos: Path | None = None
@@ -66,8 +68,11 @@ class Train(Command):
         changes = self.accept_changed_data
         ending = train_to_end(settings, self.out, resume=self.resume, accept_changed_data=changes)
         written = sorted(
-            path for path in self.out.rglob("*") if path.is_file() and not path.name.startswith((".", "events."))
+            path
+            for path in self.out.rglob("*")
+            if path.is_file() and not path.name.startswith((".", "events.")) and path.parent.name != LESSONS
         )
+        written += [path for path in (self.out / LESSONS,) if path.is_dir()]
         if ending is None and self.export is not None:
             learnt = any(turn.network == "segmentation" for turn in turns)
             path, size = export(self.out / LAST, self.export, segmentation=learnt)
@@ -127,15 +132,15 @@ def _whole(update: Callable[[str, int, int, str], None]) -> Callable[[str, float
 def parse(arguments: Sequence[str]) -> Train:
     """Options of `focus train`: the preset gives the defaults of all others."""
     preset = _chosen_preset(arguments)
-    settings = Settings.preset(preset or "small")
-    return parse_as(
-        Train, "train", arguments, default=Train(out=tyro.MISSING, settings=settings, preset=preset or "small")
-    )
+    given = "--photos" in arguments or any(argument.startswith("--photos=") for argument in arguments)
+    preset = preset or ("photos" if given else "small")
+    settings = Settings.preset(preset)
+    return parse_as(Train, "train", arguments, default=Train(out=tyro.MISSING, settings=settings, preset=preset))
 
 
 def _chosen_preset(arguments: Sequence[str]) -> Preset | None:
-    """The value of --preset; None if it is not one, which the parser then says."""
-    chosen = "small"
+    """The value of --preset; None where there is none, or one that the parser refuses."""
+    chosen = ""
     for position, argument in enumerate(arguments):
         if argument.startswith("--preset="):
             chosen = argument.split("=", 1)[1]

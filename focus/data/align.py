@@ -173,6 +173,54 @@ class Alignment:
         return {"scale": self.scale, "center": list(self.center), "image_size": self.image_size}
 
 
+@dataclass(frozen=True)
+class Similarity:
+    """A change of a square picture: mirrored first if so, then turned and scaled round its middle, then shifted."""
+
+    angle: float = 0.0
+    """Radians, clockwise as it is seen."""
+    scale: float = 1.0
+    shift: tuple[float, float] = (0.0, 0.0)
+    """(x, y), pixels."""
+    mirror: bool = False
+
+    @property
+    def matrix(self) -> NDArray[np.float64]:
+        """[2, 2], of points as seen from the middle, but for the shift."""
+        cos, sin = np.cos(self.angle), np.sin(self.angle)
+        turn: NDArray[np.float64] = self.scale * np.array([[cos, -sin], [sin, cos]])
+        return turn @ np.diag([-1.0, 1.0]) if self.mirror else turn
+
+    def points(self, points: NDArray[np.floating], image_size: int) -> NDArray[np.float64]:
+        """Pixels [..., 2] of a picture of side S to where they are afterwards."""
+        center = (image_size - 1) / 2
+        moved: NDArray[np.float64] = (points - center) @ self.matrix.T + center + self.shift
+        return moved
+
+    def image(
+        self, image: NDArray[np.uint8], image_size: int, resampling: Image.Resampling = Image.Resampling.BICUBIC
+    ) -> NDArray[np.uint8]:
+        """The picture of side S after the change.
+
+        Args:
+            image: uint8 [T, T, 3] or [T, T], whose middle is that of the picture; T > S: a margin to move into view.
+            image_size: S.
+            resampling: how values between pixels are found.
+
+        Returns:
+            uint8 [S, S, 3] or [S, S]; 0 beyond the margin.
+        """
+        center, own_center = (image_size - 1) / 2, (image.shape[0] - 1) / 2
+        backward = np.linalg.inv(self.matrix)
+        # Pillow's affine map takes output to input, in coordinates of corners: pixel i has its centre at i + 0.5.
+        offset = own_center + 0.5 - backward @ (center + 0.5 + np.array(self.shift))
+        coefficients = (*backward[0], offset[0], *backward[1], offset[1])
+        warped = Image.fromarray(image).transform(
+            (image_size, image_size), Image.Transform.AFFINE, coefficients, resampling
+        )
+        return np.asarray(warped)
+
+
 def estimate_alignment(points5: NDArray[np.floating], image_size: int) -> Alignment:
     """The crop of a face from five points.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 import torch
 from torch import Tensor
 
+from focus.data.lessons import Lessons
 from focus.face import FaceParameters
 
 
@@ -34,6 +35,8 @@ class FaceBatch:
     """[B, V, 3] mm, model space, with expression."""
     true_landmarks: Tensor | None = None
     """[B, 68, 2] pixels: the projected model landmarks, undisturbed."""
+    lessons: Lessons | None = None
+    """What a teacher says of photos: no truth."""
     occluder: list[str] = field(default_factory=list)
     """Kind of the occluder of each face, several joined with "+", "none" where there is none; empty when unknown."""
     names: list[str] = field(default_factory=list)
@@ -49,7 +52,8 @@ class FaceBatch:
             if isinstance(value := getattr(self, item.name), Tensor)
         }
         parameters = None if self.parameters is None else self.parameters.to(device)
-        return FaceBatch(**values, parameters=parameters, occluder=self.occluder, names=self.names)
+        lessons = None if self.lessons is None else self.lessons.to(device, non_blocking)
+        return FaceBatch(**values, parameters=parameters, lessons=lessons, occluder=self.occluder, names=self.names)
 
     def __getitem__(self, index: slice | Sequence[int] | Tensor) -> FaceBatch:
         """Some of the faces: a slice, a list or an integer tensor of indices."""
@@ -62,6 +66,7 @@ class FaceBatch:
         return FaceBatch(
             **values,
             parameters=None if self.parameters is None else self.parameters[index],
+            lessons=None if self.lessons is None else self.lessons[index],
             occluder=[self.occluder[i] for i in chosen] if self.occluder else [],
             names=[self.names[i] for i in chosen] if self.names else [],
         )
@@ -77,9 +82,11 @@ class FaceBatch:
             if all(isinstance(part, Tensor) for part in parts):
                 values[item.name] = torch.cat(parts)
         parameters = [batch.parameters for batch in batches if batch.parameters is not None]
+        lessons = [batch.lessons for batch in batches if batch.lessons is not None]
         return FaceBatch(
             **values,
             parameters=FaceParameters.cat(parameters) if len(parameters) == len(batches) else None,
+            lessons=Lessons.cat(lessons) if len(lessons) == len(batches) else None,
             occluder=[kind for batch in batches for kind in batch.occluder] if all(b.occluder for b in batches) else [],
             names=[name for batch in batches for name in batch.names] if all(b.names for b in batches) else [],
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from focus import limits
-from focus.data.align import MINIMUM_SIZE, Alignment, estimate_alignment
+from focus.data.align import MINIMUM_SIZE, Alignment, Similarity, estimate_alignment
 from focus.data.batches import FaceBatch
 from focus.data.conventions import check_landmarks
 from focus.data.images import image_orientation, read_image
@@ -29,6 +29,7 @@ from focus.data.landmarks import (
 from focus.errors import FocusError
 from focus.files import read_input
 
+_SHADING_GRID = 4
 _CACHE_MARGIN = 1.25
 """Cached crops are this much wider than the network's, so that augmentation can move within real pixels."""
 
@@ -48,6 +49,8 @@ class AugmentationSettings:
     """Half range of the brightness factor of each colour, around 1."""
     gamma: float = 0.12
     """Half range of the logarithm of gamma."""
+    shading: float = 0.0
+    """Largest standard deviation of the logarithm of a smooth field of brightness over the picture."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class PhotoItem:
     """[68, 2] pixels of the photo."""
     landmark_weights: NDArray[np.float64]
     """[68]; see `expand_to_68`."""
+    given: NDArray[np.float64]
+    """[68, 2] or [5, 2] pixels of the photo, as the landmark file has them."""
     alignment: Alignment
     photo_size: tuple[int, int]
     """(height, width)."""
@@ -115,7 +120,7 @@ class PhotoFolder:
                 continue
             try:
                 item, photo = self._open(face)
-                crop = _margin_alignment(item.alignment).crop_image(photo)
+                crop = margin_alignment(item.alignment).crop_image(photo)
             except FocusError as error:
                 self.skipped.append(Skip(face.name, str(error)))
                 continue
@@ -153,17 +158,14 @@ class PhotoFolder:
             if crop is None:
                 if _state(item.path) != item.state:
                     raise FocusError(f"{item.path}: was changed or removed while it was in use")
-                crop = _margin_alignment(item.alignment).crop_image(read_image(item.path))
+                crop = margin_alignment(item.alignment).crop_image(read_image(item.path))
             landmarks = item.alignment.to_crop(item.landmarks)
             weight = item.landmark_weights
-            if augment_seed is None:
-                image = _without_margin(crop, self.image_size)
-            else:
-                rng = np.random.Generator(
-                    np.random.Philox(key=np.array([augment_seed, int(item.digest[:16], 16)], dtype=np.uint64))
-                )
-                image, landmarks, weight = augment(crop, landmarks, weight, self.image_size, self.augmentation, rng)
-            images.append(torch.from_numpy(image))
+            change = Change()
+            if augment_seed is not None:
+                change = Change.draw(self.augmentation, self.image_size, generator_of(augment_seed, item))
+            landmarks, weight = change.landmarks(landmarks, weight, self.image_size)
+            images.append(torch.from_numpy(change.image(crop, self.image_size)))
             points.append(torch.from_numpy(landmarks.astype(np.float32)))
             weights.append(torch.from_numpy(weight.astype(np.float32)))
         if not images:
@@ -184,7 +186,7 @@ class PhotoFolder:
         digest = hashlib.sha256(read_input(face.path, limits.IMAGE_FILE)).hexdigest()
         landmarks, weights = expand_to_68(values)
         item = PhotoItem(
-            face.name, face.photo, face.path, landmarks, weights, alignment, photo.shape[:2], digest, state
+            face.name, face.photo, face.path, landmarks, weights, values, alignment, photo.shape[:2], digest, state
         )
         return item, photo
 
@@ -197,55 +199,68 @@ def _state(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def augment(
-    crop: NDArray[np.uint8],
-    landmarks: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    image_size: int,
-    settings: AugmentationSettings,
-    rng: np.random.Generator,
-) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]:
-    """A random similarity, mirroring and colour change.
+@dataclass(frozen=True)
+class Change:
+    """A change of a photo; the default changes nothing."""
 
-    Args:
-        crop: uint8 [T, T, 3] centred on the image, T >= S: its margin is what the similarity may move into view.
-        landmarks: [68, 2] pixels of the plain S x S image; weights: [68].
+    similarity: Similarity = field(default_factory=Similarity)
+    gain: tuple[float, ...] = (1.0, 1.0, 1.0)
+    """Of the colours."""
+    gamma: float = 1.0
+    shading: tuple[float, ...] = ()
+    """[4 * 4], the logarithm of a factor on the brightness, row by row, between which it is smooth; empty: 1."""
 
-    Returns:
-        (image uint8 [S, S, 3], landmarks [68, 2], weights [68]) after the change.
-    """
-    angle, log_scale, shift_x, shift_y = np.clip(rng.standard_normal(4), -2, 2) * (
-        settings.rotation,
-        settings.scale,
-        settings.shift * image_size,
-        settings.shift * image_size,
-    )
-    flip = rng.random() < settings.flip_probability
-    gain = 1 + settings.gain * rng.uniform(-1, 1, 3)
-    gamma = np.exp(settings.gamma * rng.uniform(-1, 1))
+    @classmethod
+    def draw(cls, settings: AugmentationSettings, image_size: int, rng: np.random.Generator) -> Change:
+        """Draws one, for crops of side S."""
+        angle, log_scale, shift_x, shift_y = np.clip(rng.standard_normal(4), -2, 2) * (
+            settings.rotation,
+            settings.scale,
+            settings.shift * image_size,
+            settings.shift * image_size,
+        )
+        mirror = bool(rng.random() < settings.flip_probability)
+        gain = 1 + settings.gain * rng.uniform(-1, 1, 3)
+        gamma = float(np.exp(settings.gamma * rng.uniform(-1, 1)))
+        angle = -angle if mirror else angle
+        shading: tuple[float, ...] = ()
+        if settings.shading:
+            shading = tuple((settings.shading * rng.random() * rng.standard_normal(_SHADING_GRID**2)).tolist())
+        similarity = Similarity(float(angle), float(np.exp(log_scale)), (float(shift_x), float(shift_y)), mirror)
+        return cls(similarity, tuple(gain.tolist()), gamma, shading)
 
-    center, crop_center = (image_size - 1) / 2, (crop.shape[0] - 1) / 2
-    cos, sin = np.cos(angle), np.sin(angle)
-    forward = np.exp(log_scale) * np.array([[cos, -sin], [sin, cos]])
-    if flip:
-        forward = np.diag([-1.0, 1.0]) @ forward
-    shift = np.array([shift_x, shift_y])
-    backward = np.linalg.inv(forward)
-    # Pillow's affine map takes output to input coordinates of pixel corners, where pixel i has its centre at i + 0.5.
-    offset = crop_center + 0.5 - backward @ (center + 0.5 + shift)
-    coefficients = (*backward[0], offset[0], *backward[1], offset[1])
-    warped = Image.fromarray(crop).transform(
-        (image_size, image_size), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC
-    )
-    table = np.linspace(0, 1, 256) ** gamma  # [256], one curve for each colour after its gain
-    curves = np.rint(255 * np.clip(table[:, None] * gain, 0, 1)).astype(np.uint8)  # [256, 3]
-    image = np.stack([curves[np.asarray(warped)[..., channel], channel] for channel in range(3)], axis=-1)
+    def image(self, crop: NDArray[np.uint8], image_size: int) -> NDArray[np.uint8]:
+        """The picture uint8 [S, S, 3] of a crop [T, T, 3] with a margin, T >= S."""
+        if self == Change():
+            return _without_margin(crop, image_size)
+        warped = self.similarity.image(crop, image_size)
+        table = np.linspace(0, 1, 256) ** self.gamma  # [256], one curve for each colour after its gain
+        curves = np.rint(255 * np.clip(table[:, None] * self.gain, 0, 1)).astype(np.uint8)  # [256, 3]
+        image = np.stack([curves[warped[..., channel], channel] for channel in range(3)], axis=-1)
+        if not self.shading:
+            return image
+        grid = np.array(self.shading, dtype=np.float32).reshape(_SHADING_GRID, _SHADING_GRID)
+        factor = np.asarray(Image.fromarray(grid).resize((image_size, image_size), Image.Resampling.BICUBIC))
+        shaded: NDArray[np.uint8] = np.rint(np.clip(image * np.exp(factor)[..., None], 0, 255)).astype(np.uint8)
+        return shaded
 
-    moved = (landmarks - center) @ forward.T + center + shift
-    return (image, moved[MIRRORED_LANDMARKS], weights[MIRRORED_LANDMARKS]) if flip else (image, moved, weights)
+    def landmarks(
+        self, landmarks: NDArray[np.float64], weights: NDArray[np.float64], image_size: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Landmarks [68, 2] in pixels of the plain crop, and their weights [68], in their new order."""
+        moved = self.similarity.points(landmarks, image_size)
+        if self.similarity.mirror:
+            return moved[MIRRORED_LANDMARKS], weights[MIRRORED_LANDMARKS]
+        return moved, weights
 
 
-def _margin_alignment(alignment: Alignment) -> Alignment:
+def generator_of(seed: int, item: PhotoItem, purpose: int = 0) -> np.random.Generator:
+    """Random numbers that depend on a seed, the content of a photo, and what they are for."""
+    key = np.array([seed, int(item.digest[:16], 16)], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(counter=np.array([0, 0, 0, purpose], dtype=np.uint64), key=key))
+
+
+def margin_alignment(alignment: Alignment) -> Alignment:
     """The same scale and centre with a margin on each side; the parity of the size, and so the pixel grid, is kept."""
     margin = int(np.ceil(alignment.image_size * (_CACHE_MARGIN - 1) / 2))
     return Alignment(alignment.scale, alignment.center, alignment.image_size + 2 * margin)

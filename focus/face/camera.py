@@ -40,6 +40,25 @@ def rotation_matrix(angles: Tensor) -> Tensor:
     return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
 
 
+def angles_of(rotation: Tensor) -> Tensor:
+    """The angles of `rotation_matrix`, which undoes this.
+
+    Args:
+        rotation: ``[B, 3, 3]``, from model axes to camera axes.
+
+    Returns:
+        ``[B, 3]``, radians; the yaw lies in [-pi/2, pi/2].
+    """
+    return torch.stack(
+        [
+            torch.atan2(rotation[:, 1, 2], -rotation[:, 2, 2]),
+            torch.asin(rotation[:, 0, 2].clamp(-1, 1)),
+            torch.atan2(-rotation[:, 0, 1], rotation[:, 0, 0]),
+        ],
+        dim=-1,
+    )
+
+
 def rigid_transform(vertices: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
     """X_cam = R X + t.
 

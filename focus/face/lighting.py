@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 HARMONIC_COUNT = 9
@@ -102,3 +103,26 @@ def directional_lighting(directions: Tensor, colors: Tensor, ambient: Tensor) ->
     lighting = colors[:, :, None] * band[:, None, :]
     constant = torch.nn.functional.pad(ambient[:, :, None] / _Y0, (0, HARMONIC_COUNT - 1))
     return lighting + constant
+
+
+def turned_lighting(lighting: Tensor, rotation: Tensor) -> Tensor:
+    """Light turned about the camera: a normal R n is lit as n was before.
+
+    Args:
+        lighting: ``[B, 3, 9]``.
+        rotation: ``[3, 3]``, R; camera axes before to camera axes afterwards.
+
+    Returns:
+        ``[B, 3, 9]``. The harmonics of a degree turn among themselves, so that this is exact.
+    """
+    normals = F.normalize(lighting.new_tensor(_DIRECTIONS), dim=-1)
+    before, after = harmonics(normals), harmonics(normals @ rotation.T.to(lighting))
+    matrix: Tensor = torch.linalg.lstsq(after, before).solution
+    return lighting @ matrix.T
+
+
+_DIRECTIONS = [
+    (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (0, 1, 1), (1, 0, 1), (-1, 1, 0), (0, -1, 1), (1, 0, -1), (1, 2, 3),
+    (-3, 1, 2), (2, -3, 1),
+]  # fmt: skip
+"""More than nine directions that tell all harmonics apart."""

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from focus.face import Camera, FaceParameters, MorphableModel
-from focus.face.camera import DEFAULT_DISTANCE, rotation_matrix
+from focus.face.camera import DEFAULT_DISTANCE, angles_of, rotation_matrix
 from focus.face.contour import JAW_COUNT, LandmarkLocator
 from focus.fit.gauss_newton import bounded_steps
 
@@ -83,15 +83,8 @@ def initial_pose(observation: LandmarkObservation, vertices: Tensor, camera: Cam
     left, scales, right = torch.linalg.svd(solution[:, :3], full_matrices=False)
     x_axis, y_axis = left @ right
     scale = scales.mean()
-    # R = diag(1, -1, -1) Rx(a) Ry(b) Rz(c); its last row is the cross product of the first two.
-    matrix = torch.stack([x_axis, -y_axis, -torch.linalg.cross(x_axis, y_axis)])
-    angles = torch.stack(
-        [
-            torch.atan2(-matrix[1, 2], matrix[2, 2]),
-            torch.asin(matrix[0, 2].clamp(-1, 1)),
-            torch.atan2(-matrix[0, 1], matrix[0, 0]),
-        ]
-    )
+    rotation = torch.stack([x_axis, y_axis, torch.linalg.cross(x_axis, y_axis)])
+    angles = angles_of(rotation[None])[0]
     depth = camera.focal / scale
     translation = torch.cat([solution[:, 3] / scale, (depth - DEFAULT_DISTANCE)[None]])
     return angles, translation

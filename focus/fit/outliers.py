@@ -10,6 +10,8 @@ from focus.fit.appearance import PixelFace
 from focus.fit.witnesses import WEIGHTS, witnesses
 
 _LARGEST_EVIDENCE = 4.0
+_SHARE_OF_RULE, _SHARE_OF_NETWORK, _LARGEST_HEARD = 0.5, 0.5, 4.0
+"""How far the witnesses and a network are believed, where both are heard."""
 _RADII = (1, 2, 4)
 _REACH = max(_RADII)
 _FEW_PIXELS = 80
@@ -59,7 +61,12 @@ class Neighborhood:
 
 
 def visible_probability(
-    face: PixelFace, colors: Tensor, visible: Tensor, neighborhood: Neighborhood, strictness: float = 0.0
+    face: PixelFace,
+    colors: Tensor,
+    visible: Tensor,
+    neighborhood: Neighborhood,
+    strictness: float = 0.0,
+    heard: Tensor | None = None,
 ) -> Tensor:
     """The probability that a pixel shows the face, by all witnesses and by its neighbours.
 
@@ -69,12 +76,15 @@ def visible_probability(
         visible: ``[B, P]``, the last masks.
         neighborhood: of this photo and this face.
         strictness: log-odds that are held against every pixel.
+        heard: ``[P]``, log-odds by one more witness, a network; None: there is none.
 
     Returns:
         ``[B, P]`` in [0, 1].
     """
     weights = colors.new_tensor(WEIGHTS)
     evidence = torch.einsum("w,bwp->bp", weights, witnesses(face, colors, visible))
+    if heard is not None:
+        evidence = _SHARE_OF_RULE * evidence + _SHARE_OF_NETWORK * heard.clamp(-_LARGEST_HEARD, _LARGEST_HEARD)
     evidence = (evidence - strictness).clamp(-_LARGEST_EVIDENCE, _LARGEST_EVIDENCE)
     return face.of(neighborhood.settle(face.image(evidence)[:, None])[:, 0])
 

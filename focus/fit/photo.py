@@ -58,6 +58,8 @@ class PhotoStart:
     expression_sigma: float
     parameters: FaceParameters
     camera: Camera
+    heard: Tensor | None = None
+    """``[1, 1, S, S]``, log-odds of the mask that a network says."""
 
 
 class PhotoFitter:
@@ -71,6 +73,8 @@ class PhotoFitter:
         model: any, also one that changes from photo to photo; a model without albedo gets a synthetic one
             (`MorphableModel.with_gaussian_process_albedo`).
         settings: see `FitSettings`.
+        witness: what else is heard about the mask, such as a trained network: from a crop ``[1, 3, S, S]`` to the
+            log-odds ``[1, 1, S, S]`` that the face is seen. Its mask is then the one to start from.
 
     Attributes:
         model: as given, or with the synthetic albedo.
@@ -80,7 +84,13 @@ class PhotoFitter:
         FocusError: it has no numbers (device meta).
     """
 
-    def __init__(self, model: MorphableModel, settings: FitSettings | None = None) -> None:
+    def __init__(
+        self,
+        model: MorphableModel,
+        settings: FitSettings | None = None,
+        *,
+        witness: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         if not isinstance(model, MorphableModel):
             raise TypeError(
                 "PhotoFitter: model: expected a MorphableModel (MorphableModel.procedural(), or MorphableModel.load of "
@@ -91,7 +101,7 @@ class PhotoFitter:
                 "PhotoFitter: model: is on the device meta, where tensors have shapes but no numbers; expected a model "
                 "with its numbers, on the CPU or a GPU. Load it there"
             )
-        self.settings = settings or FitSettings()
+        self.settings, self.witness = settings or FitSettings(), witness
         self._given = model
         with own_state(grad=True):
             self._prepare()
@@ -200,7 +210,7 @@ class PhotoFitter:
         )
 
     def _first_mask(self, start: PhotoStart) -> Tensor:
-        """From light and albedo alone, on a small image: ``[1, 1, s, s]``."""
+        """From light and albedo alone, on a small image: ``[1, 1, s, s]``. That of the witness, where there is one."""
         size = min(start.target.shape[-1], _SIZE_OF_STARTS)
         small = _resized(start.target, size)
         with torch.no_grad():
@@ -210,6 +220,9 @@ class PhotoFitter:
                     "landmarks: the face that fits them lies off the crop: no pixel of it can be compared with the "
                     "photo; are they those of this photo, and is the model whole?"
                 )
+            if start.heard is not None:
+                said: Tensor = torch.sigmoid(_resized(start.heard, size)) * rendering.mask
+                return said
             pieces = resized_pieces(start.pieces, size)
             face = PixelFace.draw(small, rendering, self._cropped, self._fields, pieces)
             return find_start(face, small, rendering.mask, rendering.landmarks[0])
@@ -229,6 +242,7 @@ class PhotoFitter:
             self._basis,
             start.camera,
             resized_pieces(start.pieces, size),
+            None if start.heard is None else _resized(start.heard, size),
         )
 
     def _start(
@@ -249,9 +263,13 @@ class PhotoFitter:
         expression_sigma = settings.blend_shape_sigma if self.model.expression_prior == "unit_interval" else 1.0
         if len(source.landmarks) == 5:
             expression_sigma *= _STIFFNESS_OF_FIVE
-        parameters, camera = self._fit_landmarks(observation, _camera_of(source), expression_sigma)
+        camera = Camera(size) if settings.centered else _camera_of(source)
+        parameters, camera = self._fit_landmarks(observation, camera, expression_sigma)
         target = source.crop[None].to(self.model.mean_shape.device)
-        return PhotoStart(source, target, pieces_of_crop(target), observation, expression_sigma, parameters, camera)
+        heard = None if self.witness is None else self.witness(target)
+        return PhotoStart(
+            source, target, pieces_of_crop(target), observation, expression_sigma, parameters, camera, heard
+        )
 
     def _fit_landmarks(
         self, observation: LandmarkObservation, camera: Camera, expression_sigma: float

@@ -79,6 +79,7 @@ class PhotometricFit:
         basis: of the model, where it is at hand.
         camera: of the photo, at any size; None: that of FOCUS.
         pieces: ``[S, S]`` int64, of the crop, where they are at hand.
+        heard: ``[1, 1, S, S]``, log-odds of the mask by another witness, such as a network.
     """
 
     def __init__(
@@ -93,7 +94,9 @@ class PhotometricFit:
         basis: SurfaceBasis | None = None,
         camera: Camera | None = None,
         pieces: Tensor | None = None,
+        heard: Tensor | None = None,
     ) -> None:
+        self._heard = heard
         self.model, self.locator, self.target, self.observation = model, locator, target, observation
         self.expression_sigma, self.settings, self.notify = expression_sigma, settings, notify
         self.renderer = Renderer(model, target.shape[-1], camera=camera)
@@ -133,7 +136,8 @@ class PhotometricFit:
                 face = PixelFace.draw(self.target, one, self.model, self._fields, self._pieces)
                 neighborhood = Neighborhood(self.target, one.mask)
                 colors, last = face.of(one.image), face.of(visible[b])
-                found.append(face.image(visible_probability(face, colors, last, neighborhood)))
+                heard = None if self._heard is None else face.of(self._heard[0, 0])
+                found.append(face.image(visible_probability(face, colors, last, neighborhood, heard=heard)))
             return FittedFace(parameters, rendering.image, rendering.mask, torch.stack(found))
 
     def descend(self, start: FaceParameters, steps: int, visible: Tensor) -> FittedFace:

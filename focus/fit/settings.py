@@ -32,6 +32,8 @@ class FitSettings:
     """Weight of the mean color difference, against half a squared standard deviation of coefficients and landmarks."""
     estimate_distance: bool = True
     """Find out how far the camera was from the perspective of the face; else it is about a metre, with a long lens."""
+    centered: bool = False
+    """Take the axis of the lens to go through the middle of the crop, as networks do, not through that of the photo."""
     antialias: bool = False
     """Blend the outline of the face in the descent, which then moves it by the colors on both sides."""
 

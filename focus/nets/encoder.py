@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,6 +34,8 @@ class ReconstructionNetwork(nn.Module):
         albedo_count: number of albedo components.
     """
 
+    in_bfloat16 = False
+    """Whether the trunk computes in bfloat16, as under autocast; weights and results stay as they are."""
     input_mean: Tensor
     input_deviation: Tensor
     scale: Tensor
@@ -98,7 +101,8 @@ class ReconstructionNetwork(nn.Module):
                 "ReconstructionNetwork: images: expected floating point [B, 3, H, W], got "
                 f"{images.dtype} {list(images.shape)}"
             )
-        raw = self.trunk((images - self.input_mean) / self.input_deviation)
+        with torch.autocast(images.device.type, torch.bfloat16) if self.in_bfloat16 else contextlib.nullcontext():
+            raw = self.trunk((images - self.input_mean) / self.input_deviation)
         return self.decode(raw.to(torch.promote_types(raw.dtype, torch.float32)))
 
     def decode(self, raw: Tensor) -> FaceParameters:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,6 +32,9 @@ class SegmentationNetwork(nn.Module):
     Images of any size work: sides that do not divide by 2**(levels - 1) are extended by repeating the last row or
     column, and the mask is cut back.
     """
+
+    in_bfloat16 = False
+    """Whether it computes in bfloat16, as under autocast; weights and results stay as they are."""
 
     def __init__(self, settings: SegmentationSettings) -> None:
         super().__init__()
@@ -79,6 +84,11 @@ class SegmentationNetwork(nn.Module):
                     f"SegmentationNetwork: face: settings.paste needs the rendered face's mask [B, 1, H, W], got {got}"
                 )
             rendered = face * rendered + (1 - face) * target
+        with torch.autocast(target.device.type, torch.bfloat16) if self.in_bfloat16 else contextlib.nullcontext():
+            logits = self._logits(rendered, target)
+        return self.settings.gain * logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def _logits(self, rendered: Tensor, target: Tensor) -> Tensor:
         height, width = rendered.shape[2:]
         x = torch.cat((rendered, target), dim=1)
         x = F.pad(x, (0, -width % self.multiple, 0, -height % self.multiple), mode="replicate")
@@ -91,7 +101,7 @@ class SegmentationNetwork(nn.Module):
         for up, merge in zip(self.up, self.merge, strict=True):
             x = merge(torch.cat((skips.pop(), up(F.interpolate(x, scale_factor=2.0))), dim=1))
         logits: Tensor = self.head(x)[..., :height, :width]
-        return self.settings.gain * logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return logits
 
 
 def build_segmentation_network(settings: NetworkSettings) -> SegmentationNetwork:

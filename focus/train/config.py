@@ -21,13 +21,14 @@ from focus.data.sampling import PoseSettings
 from focus.data.synthetic import SyntheticSettings
 from focus.errors import FocusError
 from focus.face import MorphableModel
-from focus.losses import ROBUST_CUTOFF, ROBUST_SIGMA, ReconstructionWeights, SegmentationWeights
+from focus.losses import ROBUST_CUTOFF, ROBUST_SIGMA, ReconstructionWeights, SegmentationWeights, TeachingWeights
 from focus.nets import NetworkSettings
 from focus.train.methods import METHODS, Method, require_true_masks
 from focus.train.ranges import check_ranges
 
-Preset = Literal["paper", "official", "small"]
-Stage = Literal["initialise", "segmentation", "joint", "adapt"]
+Preset = Literal["paper", "official", "small", "photos"]
+Stage = Literal["initialise", "segmentation", "again", "joint", "adapt"]
+Teacher = Literal["none", "fit", "truth"]
 _LARGEST_SCALE = 1e6
 
 
@@ -80,6 +81,10 @@ class DataSettings:
     """Number of faces held out for validation; of photos at most a fifth."""
     augment: bool = True
     """Small random changes of place, size and colour of the photos, mirroring."""
+    pasted_fraction: float = 0.4
+    """Share of the photos before whose face something is drawn, where a teacher has said where the face is."""
+    pasted_coverage: tuple[float, float] = (0.05, 0.6)
+    """From which part of the face to which is hidden by it."""
     distinct: int | None = None
     """Different synthetic faces; they are kept and come again. None: fresh ones in every batch."""
     synthetic: SyntheticSettings = field(default_factory=SyntheticSettings)
@@ -93,9 +98,11 @@ class StageSettings:
     """Iterations of each stage; 0 leaves a stage out."""
 
     initialise: int = 300_000
-    """Reconstruction network alone, outlier-robust loss."""
+    """Reconstruction network alone, outlier-robust loss, or the faces of the teacher."""
     segmentation: int = 30_000
-    """Segmentation network alone, on the masks of the outlier-robust rule."""
+    """Segmentation network alone, on the masks of the outlier-robust rule, or of the teacher."""
+    again: int = 0
+    """With the teacher `fit`: the same, on the masks of second fits, which have heard the network."""
     joint: int = 200_000
     """Both in turns, iterations of both together."""
     adapt: int = 0
@@ -204,6 +211,9 @@ class Settings:
     segmentation network; mofa: nothing, the whole rendered face counts; pretrained: the outlier-robust rule; oracle:
     the true masks; skin: a detector of the colour of skin, as in Deep3D; supervised: the segmentation network, which
     learns from true masks; cutmix, cutout: nothing, but the network sees faces with patches over them."""
+    teacher: Teacher = "none"
+    """What the networks learn from before they teach each other. none: the outlier-robust rule, the paper's way; fit:
+    the masks and faces of `focus fit` of the photos; truth: those of the synthetic faces."""
     seed: int = 0
     """Seed of the initial weights, the faces, their order and dropout."""
     image_size: int = 224
@@ -230,6 +240,11 @@ class Settings:
     """Weights of L_R."""
     segmentation_weights: SegmentationWeights = field(default_factory=SegmentationWeights)
     """Weights of L_S."""
+    teaching_weights: TeachingWeights = field(default_factory=TeachingWeights)
+    """Weights of L_T, by which the reconstruction network learns the faces of a teacher."""
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    """In which the networks compute while they learn. bfloat16 takes half the time where the processor or the card has
+    it; auto: it does."""
     binary_ramp: int = 0
     """Iterations of the segmentation network in the joint stage over which the weight of L_binary rises from 0: at its
     full weight from the start, it freezes the first masks."""
@@ -281,7 +296,9 @@ class Settings:
 
     @classmethod
     def preset(cls, name: Preset) -> Settings:
-        """The paper's figures, those of the authors' released code where it differs, or a run for two CPU cores."""
+        """The paper's figures, those of the authors' released code where it differs, a run of synthetic faces for two
+        CPU cores, or one of photos.
+        """
         if name == "paper":
             return cls()
         if name == "official":
@@ -295,7 +312,9 @@ class Settings:
             )
         if name == "small":
             return _small()
-        raise FocusError(f"settings: preset: expected 'paper', 'official' or 'small', got {name!r}")
+        if name == "photos":
+            return _photos()
+        raise FocusError(f"settings: preset: expected 'paper', 'official', 'small' or 'photos', got {name!r}")
 
     def scaled(self, factor: float) -> Settings:
         """The same run, shorter or longer: all iterations (stages, cycle, decays, ramps) times `factor`."""
@@ -378,6 +397,30 @@ def _small() -> Settings:
         ),
         guard=GuardSettings(window=100),
         log=LogSettings(every=20, checkpoint_every=500, validate_every=500),
+    )
+
+
+def _photos() -> Settings:
+    small = _small()
+    return replace(
+        small,
+        teacher="fit",
+        precision="auto",
+        image_size=112,
+        face=FaceSettings(detail="small", identity=50, expression=46, albedo=40),
+        network=NetworkSettings.preset("photos"),
+        data=DataSettings(),
+        stages=StageSettings(
+            initialise=500, segmentation=900, again=500, joint=0, cycle=200, segmentation_in_cycle=100
+        ),
+        optimiser=OptimiserSettings(
+            name="adam",
+            initialise=Rate(5e-4, cosine_end=0.02, warm_up=50),
+            segmentation=Rate(2e-3, cosine_end=0.02, warm_up=50),
+            joint_reconstruction=Rate(1e-4, cosine_end=0.1),
+            joint_segmentation=Rate(2e-4, cosine_end=0.1),
+            gradient_clip=5.0,
+        ),
     )
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,7 +17,18 @@ from torch import Tensor, nn
 
 from focus.errors import FocusError
 
+T = TypeVar("T")
 _finished: list[object] = []
+
+
+def uses_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether networks compute in bfloat16 by a setting `precision`: auto means where it is faster."""
+    if precision != "auto":
+        return precision == "bfloat16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # torch 2.6 on
+    return bool(supported is not None and supported())
 
 
 def place() -> tuple[int, int]:
@@ -32,6 +44,16 @@ def total(values: Tensor) -> Tensor:
         values = values.clone()
         dist.all_reduce(values)
     return values
+
+
+def first_before_others(work: Callable[[], T]) -> T:
+    """Does what leaves files that the other processes then find: in the first process, and afterwards in all others."""
+    if place()[1] == 1:
+        return work()
+    number = place()[0]
+    found = work() if number == 0 else None
+    dist.barrier()
+    return work() if found is None else found
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

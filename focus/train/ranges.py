@@ -73,7 +73,12 @@ _GROUPS: Mapping[str, Mapping[str, Range]] = {
         "input_deviation": _POSITIVE,
     },
     "network.segmentation": {"filters": _CHANNELS, "dropout": Range(0, 1, open_high=True), "gain": _FACTOR},
-    "data": {"validation": _COUNT, "distinct": _EVERY},
+    "data": {
+        "validation": _COUNT,
+        "distinct": _EVERY,
+        "pasted_fraction": _FRACTION,
+        "pasted_coverage": _FRACTION,
+    },
     "data.synthetic": {
         "occluded_fraction": _FRACTION,
         "coverage": _FRACTION,
@@ -91,7 +96,7 @@ _GROUPS: Mapping[str, Mapping[str, Range]] = {
     },
     "data.patches": {"probability": _FRACTION, "area": _FRACTION, "aspect": _POSITIVE},
     "stages": {
-        **dict.fromkeys(("initialise", "segmentation", "joint", "adapt", "segmentation_in_cycle"), _COUNT),
+        **dict.fromkeys(("initialise", "segmentation", "again", "joint", "adapt", "segmentation_in_cycle"), _COUNT),
         "cycle": _EVERY,
     },
     "robust": {
@@ -109,6 +114,7 @@ _GROUPS: Mapping[str, Mapping[str, Range]] = {
         "neighbor_window": Range(1, 15),
         "neighbor_power": Range(1, 2),
     },
+    "teaching_weights": dict.fromkeys(("place", "shape", "albedo", "pixel", "regularisation"), _WEIGHT),
     "optimiser": {"gradient_clip": Range(0, 1e12, open_low=True)},
     **{
         f"optimiser.{name}": _RATE

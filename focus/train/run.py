@@ -29,6 +29,7 @@ from focus.train.monitor import Ending
 from focus.train.record import Inputs, notes_on, require_same_run
 from focus.train.schedule import Turn
 from focus.train.sources import DataSource, PhotoSource, SyntheticSource, out_of_memory
+from focus.train.taught import TaughtFolder
 from focus.train.trainer import LAST, Trainer
 
 VALIDATION_SEED_OFFSET = 1 << 32
@@ -129,7 +130,13 @@ def _build(
         inputs.notes += notes_on(checkpoint, settings, device)
     inputs.file("arcface", settings.arcface)
     model = settings.face.build()
-    data, validation = build_data(settings, model, logger, inputs)
+    data: DataSource
+    teach_again = None
+    if settings.teacher == "fit" and settings.data.photos is not None and settings.data.landmarks is not None:
+        taught = TaughtFolder(settings, settings.data.photos, settings.data.landmarks, model, folder, logger, inputs)
+        data, validation, teach_again = taught.source(), taught.validation, taught.again
+    else:
+        data, validation = build_data(settings, model, logger, inputs)
     adaptation, adaptation_validation = None, None
     if settings.stages.adapt and settings.data.adapt_photos and settings.data.adapt_landmarks:
         adaptation, adaptation_validation = photo_source(
@@ -146,6 +153,7 @@ def _build(
         data,
         build_features(settings, logger),
         adaptation=adaptation,
+        teach_again=teach_again,
         validation=validation,
         adaptation_validation=adaptation_validation,
         folder=folder,

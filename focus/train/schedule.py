@@ -55,6 +55,7 @@ def plan(stages: StageSettings, method: Method) -> tuple[Turn, ...]:
     wanted: list[tuple[Stage, Network, int, int]] = [
         ("initialise", "reconstruction", 0, stages.initialise),
         ("segmentation", "segmentation", 0, stages.segmentation),
+        ("again", "segmentation", 0, stages.again),
         *_cycles("joint", stages.joint, stages),
         *_cycles("adapt", stages.adapt, stages),
     ]
@@ -97,6 +98,6 @@ def rate_of(settings: OptimiserSettings, turn: Turn) -> Rate:
     """The learning rate that applies to a turn."""
     if turn.stage == "initialise":
         return settings.initialise
-    if turn.stage == "segmentation":
+    if turn.stage in ("segmentation", "again"):
         return settings.segmentation
     return settings.joint_reconstruction if turn.network == "reconstruction" else settings.joint_segmentation

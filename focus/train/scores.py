@@ -27,11 +27,15 @@ def share(mask: Tensor, face: Tensor) -> Tensor:
 
 
 def true_scores(batch: FaceBatch, found: Prediction, model: MorphableModel) -> dict[str, Tensor]:
-    """Means of the scores that the truth of a batch allows; none for photos."""
+    """Means of the scores that the truth of a batch allows; for photos those by what a teacher says, if one does."""
     scores, face = {}, found.rendering.mask
     if batch.visible_mask is not None:
         scores["f1"] = mask_scores(found.mask, batch.visible_mask, face).f1.mean()
         scores["outlier_iou"] = outlier_iou(found.mask, batch.visible_mask, face).mean()
+    if batch.lessons is not None:
+        said, seen = face * batch.lessons.known, (batch.lessons.mask >= 0.5).to(face)
+        scores["taught_f1"] = mask_scores(found.mask, seen, said).f1.mean()
+        scores["taught_outlier_iou"] = outlier_iou(found.mask, seen, said).mean()
     if batch.unoccluded is not None and batch.face_mask is not None:
         scores["appearance_rmse"] = appearance_rmse(found.rendering.image, batch.unoccluded, batch.face_mask).mean()
     if batch.neutral_vertices is not None:

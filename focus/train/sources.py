@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from focus import parallel
 from focus.data.batches import FaceBatch
-from focus.data.photos import PhotoFolder
 from focus.data.synthetic import SyntheticFaces, SyntheticPool
 from focus.errors import FocusError
 
@@ -27,6 +26,13 @@ class DataSource(Protocol):
 
     def batch(self, step: int) -> FaceBatch:
         """Batch number `step` >= 0, on the CPU; the same for the same number."""
+
+
+class PhotoBatches(Protocol):
+    """Photos by index, as `PhotoFolder` and `TaughtPhotos` give them."""
+
+    def batch(self, indices: Sequence[int], augment_seed: int | None = None) -> FaceBatch:
+        """Some photos, changed at random by the seed; None: as they are."""
 
 
 class SyntheticSource:
@@ -63,7 +69,7 @@ class PhotoSource:
 
     def __init__(
         self,
-        photos: PhotoFolder,
+        photos: PhotoBatches,
         indices: list[int],
         batch_size: int,
         *,

@@ -5,28 +5,26 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from focus import losses
 from focus.data.batches import FaceBatch
-from focus.data.patches import patched
 from focus.errors import FocusError
-from focus.face import FaceParameters, MorphableModel, Renderer, Rendering
+from focus.face import MorphableModel
 from focus.nets import FeatureExtractor
 from focus.report.panels import reconstruction_sheet
 from focus.train.checkpoint import Checkpoint, Header, Networks, save_checkpoint
 from focus.train.config import Settings
-from focus.train.distributed import average_gradients, place, total
+from focus.train.distributed import average_gradients, place, total, uses_bfloat16
 from focus.train.log import Logger, SilentLogger
-from focus.train.methods import METHODS, Method, mask_rule, require_true_masks
-from focus.train.monitor import Ending, MaskGuard, Window, empty_images, stop_on_signals
+from focus.train.methods import METHODS, Method
+from focus.train.monitor import Ending, MaskGuard, Stop, Window, empty_images, stop_on_signals
+from focus.train.objectives import Objectives
 from focus.train.record import machine, require_same_run
-from focus.train.schedule import Network, Turn, plan, rate_of, robust_sigma
+from focus.train.schedule import Network, Turn, plan, rate_of
 from focus.train.scores import Prediction, share, true_scores
 from focus.train.sources import Batches, DataSource, WorkersLostError, out_of_memory
 from focus.train.state import optimiser_state, restore_optimisers
@@ -53,6 +51,7 @@ class Trainer:
         data: the faces.
         features: recognition features; moved to `device`.
         adaptation: the faces of the stage `adapt`; None: `data`.
+        teach_again: called with the trainer before the stage `again`, for its faces and those of the stages after it.
         validation: faces that are never trained on; None: no validation.
         adaptation_validation: the same for the stage `adapt`; None: `validation`.
         folder: for checkpoints; None: none are written.
@@ -71,6 +70,7 @@ class Trainer:
         features: FeatureExtractor,
         *,
         adaptation: DataSource | None = None,
+        teach_again: Callable[[Trainer], DataSource] | None = None,
         validation: FaceBatch | None = None,
         adaptation_validation: FaceBatch | None = None,
         folder: Path | None = None,
@@ -80,13 +80,11 @@ class Trainer:
         data_digests: Mapping[str, str] | None = None,
     ) -> None:
         self.settings, self.data, self.adaptation = settings, data, adaptation or data
-        self._traits = METHODS[settings.method]
+        self._teach_again = teach_again
         self.device = torch.device(device)
         self.model, self.networks = model.to(self.device), networks.to(self.device)
-        self.features = features.to(self.device) if isinstance(features, nn.Module) else features
-        self.renderer = Renderer(self.model, settings.image_size)
-        # For L_R only: masks, scores and pictures are those of pixel centres, as without antialiasing.
-        self._learning_renderer = Renderer(self.model, settings.image_size, antialias=settings.antialias)
+        features = features.to(self.device) if isinstance(features, nn.Module) else features
+        self.objectives = Objectives(settings, self.model, self.networks, features)
         self.validation, self.adaptation_validation = validation, adaptation_validation or validation
         self.folder, self.logger, self.after_turn = folder, logger or SilentLogger(), after_turn
         self.plan = plan(settings.stages, settings.method)
@@ -97,6 +95,7 @@ class Trainer:
         self.ending: Ending | None = None
         self.validated: dict[str, dict[str, float]] = {}
         self.optimisers: dict[Network, torch.optim.Optimizer] = {}
+        self._bfloat16 = uses_bfloat16(settings.precision, self.device)
         self._fingerprint = model.fingerprint()
         self._data_digests = dict(data_digests or {})
         self._stage = ""
@@ -118,12 +117,32 @@ class Trainer:
             FocusError: the masks collapsed, or a number is not finite: the last good checkpoint is still there. Memory
                 ran out, data workers died, or the data are gone: the iterations done are saved.
         """
+        for leg in self._legs():  # fits before a leg can be interrupted at once: each that is done is kept
+            with stop_on_signals() as stopped:
+                if not self._run(leg, stopped):
+                    return False
+        return True
+
+    def _legs(self) -> Iterator[tuple[Turn, ...]]:
+        """What is left of the plan, cut where the faces of a second lesson take the place of those of the first."""
+        left = [turn for turn in self.plan if turn.end > self.step]
+        first = [
+            turn for turn in left if self._teach_again is not None and turn.stage in ("initialise", "segmentation")
+        ]
+        second = left[len(first) :]
+        if first:
+            yield tuple(first)
+        if second:
+            if self._teach_again is not None and any(turn.stage == "again" for turn in self.plan):
+                self.data = self._teach_again(self)
+            yield tuple(second)
+
+    def _run(self, leg: tuple[Turn, ...], stopped: Stop) -> bool:
+        """Trains to the end of some turns in a row; False if a signal ended it."""
         log, told, workers = self.settings.log, self.logger.message, self.settings.workers
         sources = (self.data, self.adaptation)
-        with stop_on_signals() as stopped, Batches(sources, self._order, workers=workers, told=told) as batches:
-            for turn in self.plan:
-                if turn.end <= self.step:
-                    continue
+        with Batches(sources, lambda: self._order(leg), workers=workers, told=told) as batches:
+            for turn in leg:
                 self._begin(turn)
                 while self.step < turn.end:
                     with self._saved_if_it_fails(turn):
@@ -179,12 +198,13 @@ class Trainer:
         """The network of this turn learns, the other one is frozen."""
         if turn.stage != self._stage:
             self._stage = turn.stage
+            self.networks.reconstruction.in_bfloat16 = self.networks.segmentation.in_bfloat16 = self._bfloat16
             self.optimisers = {
                 name: self._optimiser(network)
                 for name, network in self.networks.items()
                 if any((other.stage, other.network) == (turn.stage, name) for other in self.plan)
             }
-            highest = turn.stage in ("joint", "adapt") and self._traits.unsupervised_masks
+            highest = turn.stage in ("joint", "adapt") and METHODS[self.settings.method].unsupervised_masks
             self._guard = MaskGuard(self.settings.guard, highest=highest) if turn.stage != "initialise" else None
         for name, network in self.networks.items():
             network.train(name == turn.network)
@@ -195,12 +215,12 @@ class Trainer:
             return torch.optim.Adam(network.parameters())
         return torch.optim.Adadelta(network.parameters())
 
-    def _order(self) -> Iterator[tuple[int, int]]:
-        """(number of the source, number of the batch) for the rest of the plan."""
+    def _order(self, turns: tuple[Turn, ...]) -> Iterator[tuple[int, int]]:
+        """(number of the source, number of the batch) for what is left of some turns."""
         return (
             (int(turn.stage == "adapt"), turn.batch(step))
             for done in (self.step,)  # as it is now, not when the last one is asked for
-            for turn in self.plan
+            for turn in turns
             for step in range(max(turn.start, done), turn.end)
         )
 
@@ -209,15 +229,7 @@ class Trainer:
         # Random numbers (dropout) follow from the iteration: no state of a generator to keep.
         torch.manual_seed((settings.seed << 32) + self.step * self.processes + self.process)
         self._undo = [(buffer, buffer.clone()) for buffer in self.networks.of(turn.network).buffers()]
-        if turn.stage == "initialise":
-            loss, terms = self._initialisation_loss(batch, iteration / turn.total)
-        elif turn.stage == "segmentation" or (turn.network == "segmentation" and self._traits.true_masks):
-            loss, terms = self._supervised_loss(batch)
-        elif turn.network == "segmentation":
-            ramp = settings.binary_ramp if turn.stage == "joint" else 0
-            loss, terms = self._segmentation_loss(batch, min(1.0, iteration / ramp) if ramp else 1.0)
-        else:
-            loss, terms = self._reconstruction_loss(batch, turn.batch(self.step))
+        loss, terms = self.objectives.of_turn(turn, self.step, batch)
         optimiser = self.optimisers[turn.network]
         rate = rate_of(settings.optimiser, turn).at(iteration, turn.total)
         for group in optimiser.param_groups:
@@ -236,132 +248,9 @@ class Trainer:
         if self._guard is not None and "mask" in terms:
             self._guard.add(terms["mask"], terms.get("empty"))
 
-    def _initialisation_loss(self, batch: FaceBatch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """First stage: L_R with the outlier-robust likelihood, after a warm-up without it."""
-        parameters = self.networks.reconstruction(batch.image)
-        rendering = self._learning_renderer(parameters)
-        sigma = robust_sigma(self.settings.robust, progress)
-        loss, terms = self._loss_of(batch, parameters, rendering, sigma=sigma)
-        if sigma is not None:
-            terms["inliers"] = share(self._inliers(batch, rendering, sigma), rendering.mask)
-        return loss, terms
-
-    def _supervised_loss(self, batch: FaceBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Second stage: the segmentation network learns given masks, the inliers of the outlier-robust rule. With the
-        method `supervised` these are the true masks, and so they are in the third stage.
-        """
-        with torch.no_grad():
-            rendering = self.renderer(self.networks.reconstruction(batch.image))
-        given = self.mask_of(batch, rendering, "oracle" if self._traits.true_masks else "pretrained")
-        logits = self.networks.segmentation.logits(rendering.image, batch.image, rendering.mask)
-        loss = losses.mask_cross_entropy(logits, given, rendering.mask)
-        masks = {"mask": torch.sigmoid(logits), "given": given}
-        shares = {name: share(mask, rendering.mask) for name, mask in masks.items()}
-        return loss, {**shares, "empty": empty_images(masks["mask"], rendering.mask)}
-
-    def _segmentation_loss(self, batch: FaceBatch, ramp: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """Third stage, first part of a cycle: L_S, for the mask of frozen reconstructions."""
-        with torch.no_grad():
-            rendering = self.renderer(self.networks.reconstruction(batch.image))
-        mask = self.networks.segmentation(rendering.image, batch.image, rendering.mask)
-        weights = self.settings.segmentation_weights
-        loss, terms = losses.segmentation_loss(
-            target=batch.image,
-            rendering=rendering,
-            mask=mask,
-            features=self.features,
-            weights=replace(weights, binary=ramp * weights.binary),
-        )
-        return loss, {**terms, "mask": share(mask, rendering.mask), "empty": empty_images(mask, rendering.mask)}
-
-    def _reconstruction_loss(self, batch: FaceBatch, number: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Third stage, second part of a cycle: L_R over the pixels that the method trusts, its one difference.
-
-        Args:
-            batch: the faces.
-            number: of the batch, from which patches follow.
-        """
-        settings, traits = self.settings, self._traits
-        image = batch.image
-        if traits.patches is not None:
-            first = number * settings.batch_size + self.process * len(batch)
-            image = patched(
-                image, traits.patches, seed=settings.seed, first_index=first, settings=settings.data.patches
-            )
-        parameters = self.networks.reconstruction(image)
-        rendering = self._learning_renderer(parameters)
-        if traits.mask == "whole":
-            return self._loss_of(batch, parameters, rendering)
-        # A predicted mask is a function of the render: L_area reaches the encoder through the segmentation network.
-        through = traits.segments and (settings.reconstruction_weights.area > 0 or settings.mask_gradient)
-        with torch.set_grad_enabled(through):
-            mask = self.mask_of(batch, rendering)
-        if traits.mask == "robust":
-            loss, terms = self._loss_of(batch, parameters, rendering, sigma=settings.robust.sigma)
-        else:
-            loss, terms = self._loss_of(batch, parameters, rendering, mask=mask)
-        return loss, {**terms, "mask": share(mask, rendering.mask), "empty": empty_images(mask, rendering.mask)}
-
-    def _loss_of(
-        self,
-        batch: FaceBatch,
-        parameters: FaceParameters,
-        rendering: Rendering,
-        *,
-        mask: Tensor | None = None,
-        sigma: float | None = None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """L_R; with L_area where the method predicts the mask."""
-        weights = self.settings.reconstruction_weights
-        return losses.reconstruction_loss(
-            target=batch.image,
-            target_landmarks=batch.landmarks,
-            confidence=batch.landmark_weights,
-            rendering=rendering,
-            parameters=parameters,
-            features=self.features,
-            weights=weights if self._traits.segments else replace(weights, area=0.0),
-            mask=mask,
-            mask_gradient=self.settings.mask_gradient,
-            robust_sigma=sigma,
-            robust_cutoff=self.settings.robust.cutoff,
-        )
-
-    @torch.no_grad()
-    def _inliers(self, batch: FaceBatch, rendering: Rendering, sigma: float) -> Tensor:
-        """The mask of the outlier-robust rule, ``[B, 1, S, S]`` in {0, 1}."""
-        cutoff = self.settings.robust.cutoff
-        return losses.robust(batch.image, rendering.image, rendering.mask, sigma=sigma, cutoff=cutoff)[1]
-
-    def mask_of(self, batch: FaceBatch, rendering: Rendering, method: Method | None = None) -> Tensor:
-        """The visible face by the rule of a method (None: that of the run).
-
-        Args:
-            batch: photos; with true masks for the methods that learn from them.
-            rendering: of their reconstructions. Where a network makes the mask, gradients pass from it to them.
-            method: whose rule.
-
-        Returns:
-            ``[B, 1, S, S]`` in [0, 1], zero outside the rendered face.
-        """
-        method = method or self.settings.method
-        require_true_masks(method, given=batch.visible_mask is not None)
-        robust = self.settings.robust
-        rule = mask_rule(method, self.networks.segmentation, sigma=robust.sigma, cutoff=robust.cutoff)
-        face = (rendering.mask > 0).to(rendering.mask)  # the losses weigh with a soft outline themselves
-        return face * rule(batch, replace(rendering, mask=face))
-
-    @torch.no_grad()
     def predict(self, batch: FaceBatch, method: Method | None = None) -> Prediction:
         """Reconstructions of a batch that is on the trainer's device, and their masks by the rule of a method."""
-        modes = [(network, network.training) for _, network in self.networks.items()]
-        self.networks.eval()
-        parameters = self.networks.reconstruction(batch.image)
-        rendering = self.renderer(parameters)
-        mask = self.mask_of(batch, rendering, method)
-        for network, mode in modes:
-            network.train(mode)
-        return Prediction(parameters, rendering, mask)
+        return self.objectives.predict(batch, method)
 
     def _report(self, turn: Turn) -> None:
         """Means since the last report go to the log. Ends the run where they make no sense."""
@@ -412,7 +301,9 @@ class Trainer:
         batch = batch.to(self.device)
         found = self.predict(batch, "pretrained" if turn.stage == "initialise" else None)
         face = found.rendering.mask
-        loss, scores = self._loss_of(batch, found.parameters, found.rendering, sigma=self.settings.robust.sigma)
+        loss, scores = self.objectives.reconstruction_loss(
+            batch, found.parameters, found.rendering, sigma=self.settings.robust.sigma
+        )
         scores |= {"loss": loss, "mask": share(found.mask, face), "empty": empty_images(found.mask, face)}
         scores |= true_scores(batch, found, self.model)
         values = {"step": self.step, **{name: float(value) for name, value in scores.items()}}

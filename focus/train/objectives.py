@@ -1,0 +1,211 @@
+"""What the networks minimise in each turn of a run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from focus import losses
+from focus.data.batches import FaceBatch
+from focus.data.lessons import lessons_of
+from focus.data.patches import patched
+from focus.face import FaceParameters, MorphableModel, Renderer, Rendering
+from focus.nets import FeatureExtractor
+from focus.train.checkpoint import Networks
+from focus.train.config import Settings
+from focus.train.distributed import place
+from focus.train.methods import METHODS, Method, mask_rule, require_true_masks
+from focus.train.monitor import empty_images
+from focus.train.schedule import Turn, robust_sigma
+from focus.train.scores import Prediction, share
+
+
+class Objectives:
+    """The losses of a run, and its masks.
+
+    Args:
+        settings: the run.
+        model: the face, where the networks are.
+        networks: that learn.
+        features: recognition features, where the networks are.
+    """
+
+    def __init__(
+        self, settings: Settings, model: MorphableModel, networks: Networks, features: FeatureExtractor
+    ) -> None:
+        self.settings, self.model, self.networks, self.features = settings, model, networks, features
+        self._traits = METHODS[settings.method]
+        self.renderer = Renderer(model, settings.image_size)
+        # For L_R only: masks, scores and pictures are those of pixel centres, as without antialiasing.
+        self._learning_renderer = Renderer(model, settings.image_size, antialias=settings.antialias)
+
+    def of_turn(self, turn: Turn, step: int, batch: FaceBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of iteration `step` of a turn, and its terms by name."""
+        settings, iteration = self.settings, turn.iteration(step)
+        taught = settings.teacher != "none"
+        if turn.stage == "initialise":
+            return self._teaching_loss(batch) if taught else self._initialisation_loss(batch, iteration / turn.total)
+        if turn.stage in ("segmentation", "again") and taught:
+            return self._taught_masks_loss(batch)
+        if turn.stage == "segmentation" or (turn.network == "segmentation" and self._traits.true_masks):
+            return self._supervised_loss(batch)
+        if turn.network == "segmentation":
+            ramp = settings.binary_ramp if turn.stage == "joint" else 0
+            return self._segmentation_loss(batch, min(1.0, iteration / ramp) if ramp else 1.0)
+        return self._trusting_loss(batch, turn.batch(step))
+
+    def _initialisation_loss(self, batch: FaceBatch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """First stage: L_R with the outlier-robust likelihood, after a warm-up without it."""
+        parameters = self.networks.reconstruction(batch.image)
+        rendering = self._learning_renderer(parameters)
+        sigma = robust_sigma(self.settings.robust, progress)
+        loss, terms = self.reconstruction_loss(batch, parameters, rendering, sigma=sigma)
+        if sigma is not None:
+            terms["inliers"] = share(self._inliers(batch, rendering, sigma), rendering.mask)
+        return loss, terms
+
+    def _teaching_loss(self, batch: FaceBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """First stage with a teacher: L_T, by its faces."""
+        lessons = lessons_of(batch)
+        parameters = self.networks.reconstruction(batch.image)
+        return losses.teaching_loss(
+            target=batch.image,
+            rendering=self.renderer(parameters),
+            parameters=parameters,
+            model=self.model,
+            expected=lessons.parameters,
+            seen=lessons.known * lessons.mask,
+            weight=lessons.weight,
+            weights=self.settings.teaching_weights,
+        )
+
+    def _taught_masks_loss(self, batch: FaceBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Second stage with a teacher: the segmentation network learns its masks, on reconstructions of the network."""
+        lessons = lessons_of(batch)
+        with torch.no_grad():
+            rendering = self.renderer(self.networks.reconstruction(batch.image))
+        logits = self.networks.segmentation.logits(rendering.image, batch.image, rendering.mask)
+        said = rendering.mask * lessons.known
+        loss = losses.mask_cross_entropy(logits, lessons.mask, said, lessons.weight)
+        masks = {"mask": torch.sigmoid(logits), "given": lessons.mask}
+        shares = {name: share(mask, said) for name, mask in masks.items()}
+        return loss, {**shares, "empty": empty_images(masks["mask"], rendering.mask)}
+
+    def _supervised_loss(self, batch: FaceBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Second stage: the segmentation network learns given masks, the inliers of the outlier-robust rule. With the
+        method `supervised` these are the true masks, and so they are in the third stage.
+        """
+        with torch.no_grad():
+            rendering = self.renderer(self.networks.reconstruction(batch.image))
+        given = self.mask_of(batch, rendering, "oracle" if self._traits.true_masks else "pretrained")
+        logits = self.networks.segmentation.logits(rendering.image, batch.image, rendering.mask)
+        loss = losses.mask_cross_entropy(logits, given, rendering.mask)
+        masks = {"mask": torch.sigmoid(logits), "given": given}
+        shares = {name: share(mask, rendering.mask) for name, mask in masks.items()}
+        return loss, {**shares, "empty": empty_images(masks["mask"], rendering.mask)}
+
+    def _segmentation_loss(self, batch: FaceBatch, ramp: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Third stage, first part of a cycle: L_S, for the mask of frozen reconstructions."""
+        with torch.no_grad():
+            rendering = self.renderer(self.networks.reconstruction(batch.image))
+        mask = self.networks.segmentation(rendering.image, batch.image, rendering.mask)
+        weights = self.settings.segmentation_weights
+        loss, terms = losses.segmentation_loss(
+            target=batch.image,
+            rendering=rendering,
+            mask=mask,
+            features=self.features,
+            weights=replace(weights, binary=ramp * weights.binary),
+        )
+        return loss, {**terms, "mask": share(mask, rendering.mask), "empty": empty_images(mask, rendering.mask)}
+
+    def _trusting_loss(self, batch: FaceBatch, number: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Third stage, second part of a cycle: L_R over the pixels that the method trusts, its one difference.
+
+        Args:
+            batch: the faces.
+            number: of the batch, from which patches follow.
+        """
+        settings, traits = self.settings, self._traits
+        image = batch.image
+        if traits.patches is not None:
+            first = number * settings.batch_size + place()[0] * len(batch)
+            image = patched(
+                image, traits.patches, seed=settings.seed, first_index=first, settings=settings.data.patches
+            )
+        parameters = self.networks.reconstruction(image)
+        rendering = self._learning_renderer(parameters)
+        if traits.mask == "whole":
+            return self.reconstruction_loss(batch, parameters, rendering)
+        # A predicted mask is a function of the render: L_area reaches the encoder through the segmentation network.
+        through = traits.segments and (settings.reconstruction_weights.area > 0 or settings.mask_gradient)
+        with torch.set_grad_enabled(through):
+            mask = self.mask_of(batch, rendering)
+        if traits.mask == "robust":
+            loss, terms = self.reconstruction_loss(batch, parameters, rendering, sigma=settings.robust.sigma)
+        else:
+            loss, terms = self.reconstruction_loss(batch, parameters, rendering, mask=mask)
+        return loss, {**terms, "mask": share(mask, rendering.mask), "empty": empty_images(mask, rendering.mask)}
+
+    def reconstruction_loss(
+        self,
+        batch: FaceBatch,
+        parameters: FaceParameters,
+        rendering: Rendering,
+        *,
+        mask: Tensor | None = None,
+        sigma: float | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """L_R; with L_area where the method predicts the mask."""
+        weights = self.settings.reconstruction_weights
+        return losses.reconstruction_loss(
+            target=batch.image,
+            target_landmarks=batch.landmarks,
+            confidence=batch.landmark_weights,
+            rendering=rendering,
+            parameters=parameters,
+            features=self.features,
+            weights=weights if self._traits.segments else replace(weights, area=0.0),
+            mask=mask,
+            mask_gradient=self.settings.mask_gradient,
+            robust_sigma=sigma,
+            robust_cutoff=self.settings.robust.cutoff,
+        )
+
+    @torch.no_grad()
+    def _inliers(self, batch: FaceBatch, rendering: Rendering, sigma: float) -> Tensor:
+        """The mask of the outlier-robust rule, ``[B, 1, S, S]`` in {0, 1}."""
+        cutoff = self.settings.robust.cutoff
+        return losses.robust(batch.image, rendering.image, rendering.mask, sigma=sigma, cutoff=cutoff)[1]
+
+    def mask_of(self, batch: FaceBatch, rendering: Rendering, method: Method | None = None) -> Tensor:
+        """The visible face by the rule of a method (None: that of the run).
+
+        Args:
+            batch: photos; with true masks for the methods that learn from them.
+            rendering: of their reconstructions. Where a network makes the mask, gradients pass from it to them.
+            method: whose rule.
+
+        Returns:
+            ``[B, 1, S, S]`` in [0, 1], zero outside the rendered face.
+        """
+        method = method or self.settings.method
+        require_true_masks(method, given=batch.visible_mask is not None)
+        robust = self.settings.robust
+        rule = mask_rule(method, self.networks.segmentation, sigma=robust.sigma, cutoff=robust.cutoff)
+        face = (rendering.mask > 0).to(rendering.mask)  # the losses weigh with a soft outline themselves
+        return face * rule(batch, replace(rendering, mask=face))
+
+    @torch.no_grad()
+    def predict(self, batch: FaceBatch, method: Method | None = None) -> Prediction:
+        """Reconstructions of a batch that is on the trainer's device, and their masks by the rule of a method."""
+        modes = [(network, network.training) for _, network in self.networks.items()]
+        self.networks.eval()
+        parameters = self.networks.reconstruction(batch.image)
+        rendering = self.renderer(parameters)
+        mask = self.mask_of(batch, rendering, method)
+        for network, mode in modes:
+            network.train(mode)
+        return Prediction(parameters, rendering, mask)

@@ -1,0 +1,129 @@
+"""The photos of a run whose networks learn from fits before they teach each other."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from focus.data.batches import FaceBatch
+from focus.data.photos import AugmentationSettings, PhotoFolder
+from focus.data.teaching import TaughtPhotos
+from focus.face import MorphableModel
+from focus.parallel import processors
+from focus.train.checkpoint import Networks, load_checkpoint
+from focus.train.config import Settings
+from focus.train.distributed import first_before_others, place
+from focus.train.lessons import FOLDER, NetworkWitness, Taught, make_lessons
+from focus.train.log import Logger
+from focus.train.record import Inputs
+from focus.train.sources import PhotoSource
+from focus.train.trainer import Trainer
+
+CHANGES = AugmentationSettings(rotation=0.1, scale=0.06, shift=0.03, gain=0.15, gamma=0.25, shading=0.3)
+"""Wider than where nothing but the photos themselves is to be learnt: few photos stand for many."""
+FEW = 50
+"""Fewer photos teach little: what they have in common is taken for what all faces have."""
+_MOST_WORKERS = 8
+"""Fits side by side: each takes up to 0.7 GB of memory."""
+
+
+class TaughtFolder:
+    """A folder of photos, and the lessons of its fits.
+
+    Args:
+        settings: of the run.
+        folder: the photos.
+        landmarks: of them.
+        model: of the networks, on the CPU.
+        run: folder of the run, where the lessons are kept.
+        logger: is told what comes of it.
+        inputs: takes down what is read.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        folder: Path,
+        landmarks: Path,
+        model: MorphableModel,
+        run: Path,
+        logger: Logger,
+        inputs: Inputs,
+    ) -> None:
+        self.settings, self.model, self.run, self.logger = settings, model, run, logger
+        # Crops lie in the lessons: they are not kept twice.
+        self.photos = PhotoFolder(folder, landmarks, settings.image_size, augmentation=CHANGES, cache_bytes=0)
+        record = inputs.photos("photos", self.photos, validation=settings.data.validation, seed=settings.seed)
+        self._training, self._held_out = record.indices(held_out=False), record.indices(held_out=True)
+        for skip in self.photos.skipped:
+            logger.message(f"  skipped {skip.name}: {skip.reason}")
+        if len(self.photos) < FEW:
+            logger.message(
+                f"{folder}: {len(self.photos)} photos are few: networks learn what these have in common, and may be "
+                f"worse on others; from {FEW} on it pays"
+            )
+        self._taught = self._teach(None)
+        self.validation = self._validation()
+
+    def source(self) -> PhotoSource:
+        """The photos to train with, with their lessons."""
+        photos = self._photos()
+        return PhotoSource(
+            photos,
+            [index for index in self._training if index in photos.lessons],
+            self.settings.batch_size,
+            seed=self.settings.seed,
+            augment=self.settings.data.augment,
+            part=place(),
+        )
+
+    def again(self, trainer: Trainer) -> PhotoSource:
+        """The same photos after second fits, which have heard the networks as they were at the end of the stage
+        `segmentation`.
+        """
+        networks = trainer.networks
+        if any(turn.stage == "again" and turn.start < trainer.step for turn in trainer.plan):
+            networks = Networks.build(self.settings, self.model)
+            load_checkpoint(self.run / "segmentation.safetensors").load_networks(networks)
+        self._taught = self._teach(NetworkWitness(networks, self.model, self.settings.image_size))
+        return self.source()
+
+    def _teach(self, witness: NetworkWitness | None) -> Taught:
+        begun, done_before = time.monotonic(), None
+
+        def notify(done: int, count: int) -> None:
+            nonlocal done_before
+            done_before = done if done_before is None else done_before
+            pace = (time.monotonic() - begun) / max(done - done_before, 1)
+            text = f"fits of the photos{'' if witness is None else ', which have heard the network'}"
+            self.logger.progress(done, count, text, pace * (count - done))
+
+        def teach() -> Taught:
+            workers = self.settings.workers or min(processors(), _MOST_WORKERS)
+            return make_lessons(
+                self.photos, self.model, self.run / FOLDER, witness=witness, workers=workers, notify=notify
+            )
+
+        taught = first_before_others(teach)
+        self.logger.message(f"{self.photos.folder}: {taught.text}; lessons: {self.run / FOLDER}")
+        for name, reason in taught.left_out.items():
+            self.logger.message(f"  left out {name}: {reason}")
+        return taught
+
+    def _photos(self) -> TaughtPhotos:
+        data = self.settings.data
+        return TaughtPhotos(
+            self.photos,
+            self._taught.files,
+            self.model,
+            occluded_fraction=data.pasted_fraction,
+            coverage=data.pasted_coverage,
+        )
+
+    def _validation(self) -> FaceBatch | None:
+        """The photos that are held out, each as it is and with something drawn before its face."""
+        photos = self._photos()
+        indices = [index for index in self._held_out if index in photos.lessons]
+        if not indices:
+            return None
+        return FaceBatch.cat([photos.batch(indices, occluded=False), photos.batch(indices, occluded=True)])
