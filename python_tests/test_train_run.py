@@ -23,8 +23,9 @@ from focus.errors import FocusError
 from focus.nets import EncoderSettings, NetworkSettings, SegmentationSettings
 from focus.train import PhotoSource, Settings, SyntheticSource, export, load_checkpoint, load_trained, train
 from focus.train.config import DataSettings, FaceSettings, LogSettings, StageSettings
+from focus.train.distributed import pick_device
 from focus.train.log import RunLogger
-from focus.train.run import build_features, pick_device
+from focus.train.run import build_features
 from focus.train.sources import Batches
 
 SETTINGS = replace(

@@ -19,6 +19,7 @@ from focus.data.detection.photos import Detections, list_photos
 from focus.fit import FitReport, FitSettings, run, run_person
 from focus.fit.person import check_count
 from focus.report.files import check_folder
+from focus.train.lessons import NetworkWitness
 
 
 @dataclass(kw_only=True)
@@ -35,6 +36,9 @@ class Fit(Command):
     """Folder of the results: mesh as PLY, OBJ and GLB, mask, overlay and JSON for each photo."""
     model: str = PROCEDURAL
     """Face model: procedural, procedural-small, or a model file."""
+    start: Path | None = None
+    """A checkpoint whose network says where to begin, and is heard about the masks: of focus train, or an exported one.
+    """
     again: tyro.conf.FlagCreatePairsOff[bool] = False
     """Make anew what is there already, whole, of the same photos, landmarks and settings."""
     workers: Annotated[int, Within(1, 1024)] = 1
@@ -49,7 +53,7 @@ class Fit(Command):
         started = time.monotonic()
         report, found = FitReport(), Detections()
         landmarks = given(self.landmarks, self.finding)
-        read = [] if landmarks is None else [str(landmarks)]
+        read = [str(path) for path in (landmarks, self.start) if path is not None]
         self.so_far = lambda: photo_outcome(report, read, started, found if landmarks is None else None)
         check_folder(self.out)
         if self.same_person and landmarks is None:  # before the search, which takes long
@@ -61,6 +65,7 @@ class Fit(Command):
                 self.finding.find(self.photos, self.out, update, found, workers=self.workers)
             model = load_face(self.model)
             say(f"model: {model.name} ({model.licence})")
+            witness = None if self.start is None else NetworkWitness.load(self.start)
             fit = run_person if self.same_person else partial(run, workers=self.workers)
             fit(
                 self.photos,
@@ -71,6 +76,7 @@ class Fit(Command):
                 photo_progress(update),
                 again=self.again,
                 report=report,
+                witness=witness,
             )
         return self.so_far()
 

@@ -116,6 +116,8 @@ class Train(Command):
         """The settings with the options of this command put in."""
         settings = self.settings if self.scale == 1 else self.settings.scaled(self.scale)
         data, stages = settings.data, settings.stages
+        if settings.teacher != "fit":
+            stages = replace(stages, again=0)
         if self.photos is not None or self.landmarks is not None:
             data = replace(data, photos=self.photos, landmarks=self.landmarks)
         if self.adapt is not None or self.adapt_landmarks is not None:

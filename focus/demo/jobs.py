@@ -22,8 +22,9 @@ from focus.face import FaceParameters, MorphableModel, Renderer
 from focus.report.demo_page import Faces
 from focus.train.checkpoint import Trained, load_trained
 from focus.train.config import Settings
+from focus.train.distributed import pick_device
 from focus.train.methods import Method as TrainingMethod
-from focus.train.run import VALIDATION_SEED_OFFSET, pick_device
+from focus.train.run import VALIDATION_SEED_OFFSET
 from focus.train.schedule import Turn
 from focus.train.trainer import Trainer
 

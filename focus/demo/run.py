@@ -26,7 +26,7 @@ from focus.report.demo_page import demo_page, faces_sheet
 from focus.report.results import write_sealed, write_text
 from focus.train.checkpoint import load_trained, shipped_checkpoint
 from focus.train.config import Settings
-from focus.train.run import pick_device
+from focus.train.distributed import pick_device
 from focus.train.trainer import LAST
 
 TEST_FACES = Within(EXAMPLES, COUNT.high)

@@ -27,7 +27,7 @@ from focus.report.files import write_together
 from focus.report.results import write_json
 from focus.train.checkpoint import load_trained, shipped_checkpoint
 from focus.train.config import Preset, Settings
-from focus.train.run import pick_device
+from focus.train.distributed import pick_device
 from focus.train.trainer import LAST
 
 EXPERIMENTS = {

@@ -24,8 +24,8 @@ from focus.files import digest_input
 from focus.report.results import read_sealed, write_sealed
 from focus.train.checkpoint import Trained, load_trained
 from focus.train.config import Settings
+from focus.train.distributed import pick_device
 from focus.train.record import what_it_computes
-from focus.train.run import pick_device
 from focus.train.trainer import LAST
 
 FACES = Within(2, COUNT.high)

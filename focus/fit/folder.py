@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from focus.data.landmarks import Skip
 from focus.face import MorphableModel
 from focus.fit.faces import PhotoFace
-from focus.fit.photo import PhotoFitter
+from focus.fit.photo import PhotoFitter, Witness
 from focus.fit.results import Failed, FitReport, Job, Progress, Stored, Written, find_jobs, one_thread
 from focus.fit.settings import FitSettings
 from focus.parallel import Lost, run_each
@@ -41,6 +41,7 @@ def run(
     again: bool = False,
     workers: int = 1,
     report: FitReport | None = None,
+    witness: Witness | None = None,
 ) -> FitReport:
     """Fits photos and writes the files of each (`Reconstruction.save`); prints nothing.
 
@@ -57,6 +58,7 @@ def run(
         again: fit also what is there already.
         workers: processes that fit; with 1 it is done in this one. All use one thread, and the results are the same.
         report: filled in as the work goes on, for callers that want to know what was written before an exception.
+        witness: a network that is heard about the masks.
 
     Returns:
         What was written, and what was skipped and why. A photo that fails does not stop the others; a full disk does.
@@ -64,8 +66,7 @@ def run(
     Raises:
         FocusError: an unusable landmark file, no photo at all, or a file where `out` should be.
     """
-    fitter = PhotoFitter(model, settings)
-    made_by = {"settings": asdict(fitter.settings), "model": fitter.model.fingerprint()}
+    fitter = PhotoFitter(model, settings, witness=witness)
     with one_thread():
         return reconstruct_photos(
             photos,
@@ -74,7 +75,7 @@ def run(
             fitter,
             fitter.steps,
             notify,
-            made_by=made_by,
+            made_by=fitter.made_by,
             again=again,
             workers=workers,
             report=report,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from focus.data.images import read_image
 from focus.errors import FocusError
 from focus.face import MorphableModel
 from focus.fit.faces import PhotoFace
-from focus.fit.photo import PhotoFitter, PhotoStart
+from focus.fit.photo import PhotoFitter, PhotoStart, Witness
 from focus.fit.results import Failed, FitReport, Job, Progress, Stored, find_jobs, one_thread
 from focus.fit.settings import FitSettings
 from focus.report.files import check_folder
@@ -51,6 +51,7 @@ def run_person(
     *,
     again: bool = False,
     report: FitReport | None = None,
+    witness: Witness | None = None,
 ) -> FitReport:
     """As `run`, of photos of one person: identity and albedo are those of all photos (`fit_photos`).
 
@@ -72,8 +73,8 @@ def run_person(
                 "--landmarks, give a table with one row for each photo"
             )
     with one_thread():
-        fitter = PhotoFitter(model, settings)
-        made_by = {"settings": asdict(fitter.settings), "model": fitter.model.fingerprint()}
+        fitter = PhotoFitter(model, settings, witness=witness)
+        made_by = fitter.made_by
         inputs = frozenset(job.path.resolve() for job in jobs)
         members = []
         for job in jobs:

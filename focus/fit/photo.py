@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -62,6 +63,16 @@ class PhotoStart:
     """``[1, 1, S, S]``, log-odds of the mask that a network says."""
 
 
+class Witness(Protocol):
+    """What is heard about the mask of a photo beside the rule, such as a trained network."""
+
+    def __call__(self, crop: Tensor) -> Tensor:
+        """From a crop ``[1, 3, S, S]`` RGB in [0, 1] to the log-odds that the face is seen, ``[1, 1, S, S]``."""
+
+    def digest(self) -> str:
+        """Names it: two that say the same have the same."""
+
+
 class PhotoFitter:
     """Fits photos with one face model, by analysis by synthesis.
 
@@ -73,8 +84,7 @@ class PhotoFitter:
         model: any, also one that changes from photo to photo; a model without albedo gets a synthetic one
             (`MorphableModel.with_gaussian_process_albedo`).
         settings: see `FitSettings`.
-        witness: what else is heard about the mask, such as a trained network: from a crop ``[1, 3, S, S]`` to the
-            log-odds ``[1, 1, S, S]`` that the face is seen. Its mask is then the one to start from.
+        witness: what else is heard about the mask. Its mask is then the one to start from.
 
     Attributes:
         model: as given, or with the synthetic albedo.
@@ -89,7 +99,7 @@ class PhotoFitter:
         model: MorphableModel,
         settings: FitSettings | None = None,
         *,
-        witness: Callable[[Tensor], Tensor] | None = None,
+        witness: Witness | None = None,
     ) -> None:
         if not isinstance(model, MorphableModel):
             raise TypeError(
@@ -115,6 +125,12 @@ class PhotoFitter:
         self._locator = LandmarkLocator(self._cropped)
         self._basis = SurfaceBasis(self._cropped)
         self._fields = vertex_fields(self._cropped)
+
+    @property
+    def made_by(self) -> dict[str, Any]:
+        """What, beside a photo and its landmarks, decides the result; JSON values."""
+        made_by = {"settings": asdict(self.settings), "model": self.model.fingerprint()}
+        return made_by if self.witness is None else {**made_by, "witness": self.witness.digest()}
 
     @property
     def steps(self) -> int:

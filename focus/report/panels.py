@@ -120,7 +120,8 @@ def grid(
 def encode_png(picture: Picture) -> bytes:
     """The bytes of a PNG file."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
+    # Level 4 is a tenth of the time of the best, which would save 6% of the bytes.
+    Image.fromarray(picture).save(buffer, format="PNG", compress_level=4)
     return buffer.getvalue()
 
 

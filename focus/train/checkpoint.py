@@ -339,7 +339,12 @@ def _crc32(tensors: Mapping[str, Tensor]) -> int:
     return value
 
 
-def shipped_checkpoint() -> Path | None:
-    """The initial checkpoint of the package, if this build has one."""
-    path = Path(str(files("focus") / "assets" / "initial_small.safetensors"))
+def shipped_checkpoint(name: Literal["initial_small", "photos"] = "initial_small") -> Path | None:
+    """A checkpoint of the package, if this build has it.
+
+    Args:
+        name: ``initial_small``, from which the demo starts, or ``photos``, which `focus reconstruct` takes by itself.
+            Both have seen synthetic faces alone.
+    """
+    path = Path(str(files("focus") / "assets" / f"{name}.safetensors"))
     return path if path.is_file() else None

@@ -64,6 +64,16 @@ class FaceSettings:
             return MorphableModel.procedural(self.detail, *counts)
         return MorphableModel.load(self.source).truncated(*counts)
 
+    def whole(self, model: MorphableModel | None = None) -> MorphableModel:
+        """The model with all of its components, and of the procedural one the full level of detail.
+
+        Args:
+            model: in place of that of `source`.
+        """
+        if model is not None:
+            return model
+        return MorphableModel.procedural() if self.source == "procedural" else MorphableModel.load(self.source)
+
 
 @dataclass(frozen=True)
 class DataSettings:
@@ -286,6 +296,11 @@ class Settings:
         _check("segmentation_weights.neighbor_window", window, window % 2 == 1, "an odd number in 1 to 15")
         values = 3 * self.batch_size * self.image_size**2
         _check("batch_size * image_size**2 * 3", values, values < 1 << 31, "below 2**31, so that indices fit")
+        _check(
+            "stages.again", stages.again, self.teacher == "fit" or not stages.again, "0 where the teacher is not 'fit'"
+        )
+        low, high = self.data.pasted_coverage
+        _check("data.pasted_coverage", self.data.pasted_coverage, low < high, "0 <= from < to <= 1")
         data = self.data
         for photos, landmarks in (("photos", "landmarks"), ("adapt_photos", "adapt_landmarks")):
             if (getattr(data, photos) is None) != (getattr(data, landmarks) is None):

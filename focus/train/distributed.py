@@ -31,6 +31,21 @@ def uses_bfloat16(precision: str, device: torch.device) -> bool:
     return bool(supported is not None and supported())
 
 
+def pick_device(name: str) -> torch.device:
+    """The device of a setting. Raises `FocusError` for CUDA where there is none, and for unknown names."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise FocusError(f"settings: device: expected 'auto', 'cpu' or 'cuda', got {name!r}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise FocusError(f"settings: device: expected 'auto', 'cpu' or 'cuda', got {name!r}")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise FocusError("settings: device: 'cuda' was asked for, and torch sees no card; set it to 'auto' or 'cpu'")
+    return device
+
+
 def place() -> tuple[int, int]:
     """(number of this process, number of processes)."""
     if dist.is_available() and dist.is_initialized():

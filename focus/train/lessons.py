@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -25,11 +25,12 @@ from focus.data.photos import PhotoFolder, PhotoItem, margin_alignment
 from focus.errors import FocusError, reason_to_skip
 from focus.face import MorphableModel, Renderer
 from focus.files import digest_input
-from focus.fit.photo import PhotoFitter
 from focus.fit.settings import FitSettings
 from focus.fit.trust import trust_in
 from focus.parallel import Lost, run_each
-from focus.train.checkpoint import Networks
+from focus.reconstruction import Reconstruction
+from focus.train.checkpoint import Networks, load_trained
+from focus.train.config import Settings
 
 FOLDER = "lessons"
 """In the folder of a run."""
@@ -43,11 +44,23 @@ class NetworkWitness:
     Args:
         networks: as they are now; they are copied when this is pickled.
         model: of the networks.
-        image_size: of the networks.
+        settings: of the networks.
     """
 
-    def __init__(self, networks: Networks, model: MorphableModel, image_size: int) -> None:
-        self.networks, self.model, self.image_size = networks, model, image_size
+    def __init__(self, networks: Networks, model: MorphableModel, settings: Settings) -> None:
+        self.networks, self.model, self.settings = networks, model, settings
+
+    @classmethod
+    def load(cls, checkpoint: str | os.PathLike[str], model: MorphableModel | None = None) -> NetworkWitness:
+        """Those of a checkpoint; arguments as of `load_trained`.
+
+        Raises:
+            FocusError: no usable checkpoint, or one without a segmentation network.
+        """
+        trained = load_trained(checkpoint, model=model)
+        if not trained.checkpoint.state("segmentation"):
+            raise FocusError(f"{checkpoint}: has no segmentation network, whose masks are to be heard")
+        return cls(trained.networks, trained.model, trained.settings)
 
     @torch.no_grad()
     def __call__(self, crop: Tensor) -> Tensor:
@@ -55,9 +68,9 @@ class NetworkWitness:
         networks draw no face.
         """
         self.networks.eval()
-        size = crop.shape[-1]
-        small = F.interpolate(crop, size=(self.image_size,) * 2, mode="area" if size > self.image_size else "bilinear")
-        rendering = Renderer(self.model, self.image_size)(self.networks.reconstruction(small))
+        size, own = crop.shape[-1], self.settings.image_size
+        small = F.interpolate(crop, size=(own, own), mode="area" if size > own else "bilinear")
+        rendering = Renderer(self.model, own)(self.networks.reconstruction(small))
         logits = self.networks.segmentation.logits(rendering.image, small, rendering.mask)
         return F.interpolate(logits * (rendering.mask > 0), size=(size, size), mode="bilinear")
 
@@ -69,6 +82,17 @@ class NetworkWitness:
                 digest.update(f"{name}.{key}".encode())
                 digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+
+class Teacher(Protocol):
+    """Who knows a face in a photo, such as a `PhotoFitter` with `FIT_SETTINGS`."""
+
+    @property
+    def made_by(self) -> Mapping[str, Any]:
+        """What, beside a photo and its landmarks, decides what it says; JSON values."""
+
+    def __call__(self, image: NDArray[np.uint8], landmarks: NDArray[np.float64], *, name: str) -> Reconstruction:
+        """The face of a photo, as the camera of FOCUS sees it."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +122,8 @@ def make_lessons(
     photos: PhotoFolder,
     model: MorphableModel,
     folder: Path,
+    teacher: Teacher,
     *,
-    witness: NetworkWitness | None = None,
     workers: int = 1,
     notify: Callable[[int, int], None] = lambda done, count: None,
 ) -> Taught:
@@ -108,46 +132,32 @@ def make_lessons(
     Args:
         photos: the photos.
         model: of the networks, on the CPU.
-        folder: where lessons are kept, each under a digest of photo, landmarks, model, settings, witness and version.
-        witness: heard by the fits; None: nobody.
+        folder: where lessons are kept, each under a digest of photo, landmarks, teacher, image size and version.
+        teacher: who fits; it can be pickled. Its model is `model`.
         workers: processes.
         notify: called with how many are done, and of how many.
 
     Raises:
         FocusError: no fit is believed; the disk is full.
     """
-    made_by = {
-        "version": __version__,
-        "model": model.fingerprint(),
-        "settings": asdict(FIT_SETTINGS),
-        "image_size": photos.image_size,
-        "witness": None if witness is None else witness.digest(),
-    }
+    made_by = {"version": __version__, "image_size": photos.image_size, **teacher.made_by}
     jobs = [_Job(item, folder / f"{_digest(item, made_by)}.safetensors") for item in photos.items]
-    work = _Teach(model, photos.image_size, witness)
-    answers: dict[int, str | Lesson] = {}
+    work = _Teach(teacher, photos.image_size)
+    verdicts: dict[int, _Verdict] = {}
     waiting = []
     for index, job in enumerate(jobs):
         found = _there_already(job.file, model, photos)
         if found is None:
             waiting.append(index)
         else:
-            answers[index] = found
-    notify(len(answers), len(jobs))
+            verdicts[index] = found
+    notify(len(verdicts), len(jobs))
     side_by_side = max(1, min(workers, len(waiting)))
     for index, answer in run_each(work, [jobs[i] for i in waiting], workers=side_by_side):
-        answers[waiting[index]] = answer.reason if isinstance(answer, Lost) else answer
-        notify(len(answers), len(jobs))
-    believed: dict[int, Lesson] = {}
-    left_out = {}
-    for index, job in enumerate(jobs):
-        answer = answers[index]
-        if isinstance(answer, str):
-            left_out[job.item.name] = answer
-        elif answer.doubt is None:
-            believed[index] = answer
-        else:
-            left_out[job.item.name] = answer.doubt
+        verdicts[waiting[index]] = _Verdict(doubt=answer.reason) if isinstance(answer, Lost) else answer
+        notify(len(verdicts), len(jobs))
+    left_out = {jobs[index].item.name: doubt for index in range(len(jobs)) if (doubt := verdicts[index].doubt)}
+    believed = {index: verdict for index, verdict in sorted(verdicts.items()) if verdict.doubt is None}
     if not believed:
         first = next(iter(left_out.items()))
         raise FocusError(
@@ -157,9 +167,21 @@ def make_lessons(
     return Taught(
         {index: jobs[index].file for index in believed},
         left_out,
-        float(np.mean([lesson.seen for lesson in believed.values()])),
-        float(np.mean([lesson.weight for lesson in believed.values()])),
+        float(np.mean([verdict.seen for verdict in believed.values()])),
+        float(np.mean([verdict.weight for verdict in believed.values()])),
     )
+
+
+class _Verdict(NamedTuple):
+    """What is told of a lesson."""
+
+    weight: float = 0.0
+    seen: float = 0.0
+    doubt: str | None = None
+
+    @classmethod
+    def of(cls, lesson: Lesson) -> _Verdict:
+        return cls(lesson.weight, lesson.seen, lesson.doubt)
 
 
 @dataclass(frozen=True)
@@ -170,34 +192,29 @@ class _Job:
     file: Path
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Teach:
     """Fits a photo in a process of its own, and keeps the lesson."""
 
-    model: MorphableModel
+    teacher: Teacher
     image_size: int
-    witness: NetworkWitness | None
 
-    @cached_property
-    def _fitter(self) -> PhotoFitter:
-        return PhotoFitter(self.model, FIT_SETTINGS, witness=self.witness)
-
-    def __call__(self, job: _Job, report: Callable[[Any], None]) -> Lesson | str:
+    def __call__(self, job: _Job, report: Callable[[Any], None]) -> _Verdict:
         torch.set_num_threads(1)
         try:
             lesson = self._lesson(job.item)
         except Exception as error:
             if isinstance(error, MemoryError):
                 raise
-            return reason_to_skip(error).removeprefix(f"{job.item.path}: ")
+            return _Verdict(doubt=reason_to_skip(error).removeprefix(f"{job.item.path}: "))
         lesson.save(job.file)
-        return lesson
+        return _Verdict.of(lesson)
 
     def _lesson(self, item: PhotoItem) -> Lesson:
         if digest_input(item.path, limits.IMAGE_FILE) != item.digest:
             raise FocusError("was changed while it was in use")
         photo = read_image(item.path)
-        found = self._fitter(photo, item.given, name=item.name)
+        found = self.teacher(photo, item.given, name=item.name)
         trust = trust_in(found, item.given)
         wide = margin_alignment(item.alignment)
         margin = (wide.image_size - self.image_size) // 2
@@ -225,10 +242,10 @@ def _digest(item: PhotoItem, made_by: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _there_already(file: Path, model: MorphableModel, photos: PhotoFolder) -> Lesson | None:
+def _there_already(file: Path, model: MorphableModel, photos: PhotoFolder) -> _Verdict | None:
     if not file.exists():
         return None
     try:
-        return Lesson.load(file, model, margin_alignment(photos.items[0].alignment).image_size)
+        return _Verdict.of(Lesson.load(file, model, margin_alignment(photos.items[0].alignment).image_size))
     except FocusError:  # damaged ones are made anew
         return None

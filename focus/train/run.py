@@ -23,7 +23,7 @@ from focus.lock import only_one
 from focus.nets import ArcFaceFeatures, FeatureExtractor, FilterBank
 from focus.train.checkpoint import Checkpoint, Networks, load_checkpoint
 from focus.train.config import LogSettings, Settings, Stage
-from focus.train.distributed import place, process_group
+from focus.train.distributed import pick_device, place, process_group
 from focus.train.log import Logger, RunLogger, SilentLogger
 from focus.train.monitor import Ending
 from focus.train.record import Inputs, notes_on, require_same_run
@@ -130,6 +130,7 @@ def _build(
         inputs.notes += notes_on(checkpoint, settings, device)
     inputs.file("arcface", settings.arcface)
     model = settings.face.build()
+    require_teacher(settings)
     data: DataSource
     teach_again = None
     if settings.teacher == "fit" and settings.data.photos is not None and settings.data.landmarks is not None:
@@ -171,6 +172,20 @@ def _build(
         logger.message(f"going on after iteration {trainer.step} of {trainer.total}")
     inputs.save()
     return trainer
+
+
+def require_teacher(settings: Settings) -> None:
+    """Raises `FocusError` where the faces are not such that the teacher of the settings can teach."""
+    photos = settings.data.photos is not None
+    if settings.teacher == "fit" and not photos:
+        raise FocusError(
+            "settings: teacher: 'fit' fits photos, and there are none: name a folder (data.photos, focus train "
+            "--photos), or take teacher 'truth' for synthetic faces"
+        )
+    if settings.teacher == "truth" and photos:
+        raise FocusError(
+            "settings: teacher: 'truth' is known of synthetic faces, not of photos; expected 'fit' or 'none'"
+        )
 
 
 def build_networks(settings: Settings, model: MorphableModel) -> Networks:
@@ -231,18 +246,3 @@ def photo_source(
         photos, training, settings.batch_size, seed=settings.seed, augment=settings.data.augment, part=place()
     )
     return source, photos.batch(held_out) if held_out else None
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of a setting. Raises `FocusError` for CUDA where there is none, and for unknown names."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise FocusError(f"settings: device: expected 'auto', 'cpu' or 'cuda', got {name!r}") from error
-    if device.type not in ("cpu", "cuda"):
-        raise FocusError(f"settings: device: expected 'auto', 'cpu' or 'cuda', got {name!r}")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise FocusError("settings: device: 'cuda' was asked for, and torch sees no card; set it to 'auto' or 'cpu'")
-    return device

@@ -5,17 +5,23 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from focus.data.batches import FaceBatch
 from focus.data.photos import AugmentationSettings, PhotoFolder
 from focus.data.teaching import TaughtPhotos
+from focus.errors import FocusError
 from focus.face import MorphableModel
+from focus.fit.photo import PhotoFitter
 from focus.parallel import processors
 from focus.train.checkpoint import Networks, load_checkpoint
 from focus.train.config import Settings
-from focus.train.distributed import first_before_others, place
-from focus.train.lessons import FOLDER, NetworkWitness, Taught, make_lessons
+from focus.train.distributed import first_before_others, pick_device, place, uses_bfloat16
+from focus.train.lessons import FIT_SETTINGS, FOLDER, NetworkWitness, Taught, make_lessons
 from focus.train.log import Logger
 from focus.train.record import Inputs
+from focus.train.schedule import plan
 from focus.train.sources import PhotoSource
 from focus.train.trainer import Trainer
 
@@ -25,6 +31,43 @@ FEW = 50
 """Fewer photos teach little: what they have in common is taken for what all faces have."""
 _MOST_WORKERS = 8
 """Fits side by side: each takes up to 0.7 GB of memory."""
+
+
+_SECONDS_PER_FIT = 2.5
+"""Of one core; a guess for what is told before the first fit is done."""
+
+
+def seconds_of_learning(settings: Settings, model: MorphableModel) -> float:
+    """How long the iterations of a run take on this machine, by one of each network, forward and backward."""
+    with torch.random.fork_rng(devices=[]):
+        networks = Networks.build(settings, model)
+    device = pick_device(settings.device)
+    networks.to(device)
+    networks.reconstruction.in_bfloat16 = networks.segmentation.in_bfloat16 = uses_bfloat16(settings.precision, device)
+    images = torch.zeros(settings.batch_size, 3, settings.image_size, settings.image_size, device=device)
+    face = torch.zeros_like(images[:, :1])
+
+    def reconstruct() -> Tensor:
+        return sum((value.sum() for _, value in networks.reconstruction(images).items()), face.sum())
+
+    def segment() -> Tensor:
+        return networks.segmentation.logits(images, images, face).sum()
+
+    seconds = {}
+    for name, loss in (("reconstruction", reconstruct), ("segmentation", segment)):
+        for _ in range(2):  # the first one finds memory
+            begun = time.perf_counter()
+            torch.autograd.backward(loss())
+            seconds[name] = time.perf_counter() - begun
+    return sum(_WORK_AROUND * turn.length * seconds[turn.network] for turn in plan(settings.stages, settings.method))
+
+
+_WORK_AROUND = 1.4
+"""An iteration takes this much longer than its network alone: faces are drawn, weights are moved."""
+
+
+def _minutes(seconds: float) -> str:
+    return f"{max(1, round(seconds / 60))} min"
 
 
 class TaughtFolder:
@@ -50,6 +93,11 @@ class TaughtFolder:
         logger: Logger,
         inputs: Inputs,
     ) -> None:
+        if model.albedo_count == 0:
+            raise FocusError(
+                f"settings: teacher: 'fit' needs a face model with colour, and {model.name} has none: give it one by "
+                "focus model convert --synthetic-albedo, or take teacher 'none'"
+            )
         self.settings, self.model, self.run, self.logger = settings, model, run, logger
         # Crops lie in the lessons: they are not kept twice.
         self.photos = PhotoFolder(folder, landmarks, settings.image_size, augmentation=CHANGES, cache_bytes=0)
@@ -62,8 +110,18 @@ class TaughtFolder:
                 f"{folder}: {len(self.photos)} photos are few: networks learn what these have in common, and may be "
                 f"worse on others; from {FEW} on it pays"
             )
+        fits = _SECONDS_PER_FIT * len(self.photos) * (1 + bool(settings.stages.again)) / self._workers
+        learning = seconds_of_learning(settings, model)
+        logger.message(
+            f"{folder}: {len(self.photos)} photos, {len(self._held_out)} of them held out for validation; about "
+            f"{_minutes(fits + learning)} on this machine: {_minutes(fits)} for fits, {_minutes(learning)} for learning"
+        )
         self._taught = self._teach(None)
         self.validation = self._validation()
+
+    @property
+    def _workers(self) -> int:
+        return self.settings.workers or min(processors(), _MOST_WORKERS)
 
     def source(self) -> PhotoSource:
         """The photos to train with, with their lessons."""
@@ -85,7 +143,7 @@ class TaughtFolder:
         if any(turn.stage == "again" and turn.start < trainer.step for turn in trainer.plan):
             networks = Networks.build(self.settings, self.model)
             load_checkpoint(self.run / "segmentation.safetensors").load_networks(networks)
-        self._taught = self._teach(NetworkWitness(networks, self.model, self.settings.image_size))
+        self._taught = self._teach(NetworkWitness(networks, self.model, self.settings))
         return self.source()
 
     def _teach(self, witness: NetworkWitness | None) -> Taught:
@@ -99,9 +157,9 @@ class TaughtFolder:
             self.logger.progress(done, count, text, pace * (count - done))
 
         def teach() -> Taught:
-            workers = self.settings.workers or min(processors(), _MOST_WORKERS)
+            fitter = PhotoFitter(self.model, FIT_SETTINGS, witness=witness)
             return make_lessons(
-                self.photos, self.model, self.run / FOLDER, witness=witness, workers=workers, notify=notify
+                self.photos, self.model, self.run / FOLDER, fitter, workers=self._workers, notify=notify
             )
 
         taught = first_before_others(teach)

@@ -21,7 +21,7 @@ from focus.report.files import check_folder
 from focus.report.results import write_sealed
 from focus.report.tables import terminal_table
 from focus.train import Trained, load_trained
-from focus.train.run import pick_device
+from focus.train.distributed import pick_device
 
 
 @dataclass(kw_only=True)

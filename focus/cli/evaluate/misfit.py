@@ -27,7 +27,7 @@ from focus.report.files import check_folder, write_together
 from focus.report.misfit import misfit_figure
 from focus.report.results import write_json
 from focus.train import Trained
-from focus.train.run import pick_device
+from focus.train.distributed import pick_device
 
 
 @dataclass(kw_only=True)

@@ -27,7 +27,7 @@ from focus.files import locate
 from focus.reconstruction import Reconstruction
 from focus.reconstructor import Reconstructor
 from focus.report.now import LANDMARKS, write_prediction
-from focus.train.run import pick_device
+from focus.train.distributed import pick_device
 
 
 @dataclass(kw_only=True)

@@ -28,7 +28,7 @@ from focus.report.files import check_folder
 from focus.report.results import write_json, write_text
 from focus.report.segmentation import segmentation_details, segmentation_markdown, segmentation_table
 from focus.train import Trained, shipped_checkpoint
-from focus.train.run import pick_device
+from focus.train.distributed import pick_device
 
 _FACES = 500
 
