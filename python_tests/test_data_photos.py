@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from focus.data import AugmentationSettings, FaceBatch, PhotoFolder, estimate_alignment, write_image
+from focus.data.changes import Change
 from focus.data.landmarks import MIRRORED_LANDMARKS
-from focus.data.photos import Change
 from focus.errors import FocusError
 
 

@@ -15,7 +15,7 @@ from focus.cli.detection import Finding
 from focus.data.detection.photos import TABLE, Detections
 from focus.errors import FocusError
 from focus.lock import only_one
-from focus.train import Settings, export, plan
+from focus.train import Settings, export, plan, shipped_checkpoint
 from focus.train.config import Preset
 from focus.train.lessons import FOLDER as LESSONS
 from focus.train.run import train_to_end
@@ -28,7 +28,7 @@ _PRESETS: tuple[Preset, ...] = get_args(Preset)
 class Train(Command):
     """Train on synthetic faces or on your photos, all stages in one go."""
 
-    out: Path
+    out: Path = Path("out/train")
     """Folder of the run: checkpoints, log.jsonl, TensorBoard curves, validation pictures."""
     preset: Preset = "small"
     """Where all other settings start: photos (the default where --photos is given), small (synthetic faces, two CPU
@@ -73,6 +73,8 @@ class Train(Command):
             if path.is_file() and not path.name.startswith((".", "events.")) and path.parent.name != LESSONS
         )
         written += [path for path in (self.out / LESSONS,) if path.is_dir()]
+        if ending is None and settings.data.photos is not None:
+            say(f"to use it: focus reconstruct PHOTO --checkpoint {self.out / LAST}")
         if ending is None and self.export is not None:
             learnt = any(turn.network == "segmentation" for turn in turns)
             path, size = export(self.out / LAST, self.export, segmentation=learnt)
@@ -118,13 +120,27 @@ class Train(Command):
         data, stages = settings.data, settings.stages
         if settings.teacher != "fit":
             stages = replace(stages, again=0)
+        start = settings.start or self._shipped(settings)
         if self.photos is not None or self.landmarks is not None:
             data = replace(data, photos=self.photos, landmarks=self.landmarks)
         if self.adapt is not None or self.adapt_landmarks is not None:
             data = replace(data, adapt_photos=self.adapt, adapt_landmarks=self.adapt_landmarks)
             if not stages.adapt:
                 stages = replace(stages, adapt=stages.cycle)
-        return replace(settings, data=data, stages=stages)
+        return replace(settings, data=data, stages=stages, start=start)
+
+    def _shipped(self, settings: Settings) -> Path | None:
+        """The network that comes with FOCUS, where the run is one of photos and has networks and a face like it."""
+        if self.preset != "photos" or (settings.data.photos is None and self.photos is None):
+            return None
+        usual = Settings.preset("photos")
+        if (settings.face, settings.network) == (usual.face, usual.network):
+            return shipped_checkpoint("photos")
+        say(
+            "the network that comes with FOCUS has another face model or other sizes: this one begins from nothing, "
+            "and needs more iterations (--stages.initialise) and photos"
+        )
+        return None
 
 
 def _whole(update: Callable[[str, int, int, str], None]) -> Callable[[str, float, float, str], None]:
@@ -137,7 +153,7 @@ def parse(arguments: Sequence[str]) -> Train:
     given = "--photos" in arguments or any(argument.startswith("--photos=") for argument in arguments)
     preset = preset or ("photos" if given else "small")
     settings = Settings.preset(preset)
-    return parse_as(Train, "train", arguments, default=Train(out=tyro.MISSING, settings=settings, preset=preset))
+    return parse_as(Train, "train", arguments, default=Train(settings=settings, preset=preset))
 
 
 def _chosen_preset(arguments: Sequence[str]) -> Preset | None:

@@ -248,7 +248,7 @@ def moved_face(face: FaceParameters, similarity: Similarity, mirrored: MirroredM
     cos, sin = np.cos(similarity.angle), np.sin(similarity.angle)
     turn = face.rotation.new_tensor([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
     rotation = turn @ rotation_matrix(face.rotation.double())
-    place = face.translation.double() + torch.tensor([0.0, 0.0, DEFAULT_DISTANCE], dtype=torch.float64)
+    place = face.translation.double() + turn.new_tensor([0.0, 0.0, DEFAULT_DISTANCE])
     place = place @ turn.T
     depth = place[:, 2] / similarity.scale
     shift = place.new_tensor(similarity.shift) * depth[:, None] / camera.focal

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from focus import limits
-from focus.data.align import MINIMUM_SIZE, Alignment, Similarity, estimate_alignment
+from focus.data.align import MINIMUM_SIZE, Alignment, estimate_alignment
 from focus.data.batches import FaceBatch
+from focus.data.changes import AugmentationSettings, Change
 from focus.data.conventions import check_landmarks
 from focus.data.images import image_orientation, read_image
 from focus.data.landmarks import (
-    MIRRORED_LANDMARKS,
     Face,
     Skip,
     expand_to_68,
@@ -29,28 +28,8 @@ from focus.data.landmarks import (
 from focus.errors import FocusError
 from focus.files import read_input
 
-_SHADING_GRID = 4
 _CACHE_MARGIN = 1.25
 """Cached crops are this much wider than the network's, so that augmentation can move within real pixels."""
-
-
-@dataclass(frozen=True)
-class AugmentationSettings:
-    """Ranges of the random changes; each is drawn anew for every image and seed."""
-
-    rotation: float = 0.05
-    """Standard deviation, radians."""
-    scale: float = 0.03
-    """Standard deviation of the logarithm."""
-    shift: float = 0.015
-    """Standard deviation, fraction of the image side."""
-    flip_probability: float = 0.5
-    gain: float = 0.08
-    """Half range of the brightness factor of each colour, around 1."""
-    gamma: float = 0.12
-    """Half range of the logarithm of gamma."""
-    shading: float = 0.0
-    """Largest standard deviation of the logarithm of a smooth field of brightness over the picture."""
 
 
 @dataclass(frozen=True)
@@ -199,61 +178,6 @@ def _state(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-@dataclass(frozen=True)
-class Change:
-    """A change of a photo; the default changes nothing."""
-
-    similarity: Similarity = field(default_factory=Similarity)
-    gain: tuple[float, ...] = (1.0, 1.0, 1.0)
-    """Of the colours."""
-    gamma: float = 1.0
-    shading: tuple[float, ...] = ()
-    """[4 * 4], the logarithm of a factor on the brightness, row by row, between which it is smooth; empty: 1."""
-
-    @classmethod
-    def draw(cls, settings: AugmentationSettings, image_size: int, rng: np.random.Generator) -> Change:
-        """Draws one, for crops of side S."""
-        angle, log_scale, shift_x, shift_y = np.clip(rng.standard_normal(4), -2, 2) * (
-            settings.rotation,
-            settings.scale,
-            settings.shift * image_size,
-            settings.shift * image_size,
-        )
-        mirror = bool(rng.random() < settings.flip_probability)
-        gain = 1 + settings.gain * rng.uniform(-1, 1, 3)
-        gamma = float(np.exp(settings.gamma * rng.uniform(-1, 1)))
-        angle = -angle if mirror else angle
-        shading: tuple[float, ...] = ()
-        if settings.shading:
-            shading = tuple((settings.shading * rng.random() * rng.standard_normal(_SHADING_GRID**2)).tolist())
-        similarity = Similarity(float(angle), float(np.exp(log_scale)), (float(shift_x), float(shift_y)), mirror)
-        return cls(similarity, tuple(gain.tolist()), gamma, shading)
-
-    def image(self, crop: NDArray[np.uint8], image_size: int) -> NDArray[np.uint8]:
-        """The picture uint8 [S, S, 3] of a crop [T, T, 3] with a margin, T >= S."""
-        if self == Change():
-            return _without_margin(crop, image_size)
-        warped = self.similarity.image(crop, image_size)
-        table = np.linspace(0, 1, 256) ** self.gamma  # [256], one curve for each colour after its gain
-        curves = np.rint(255 * np.clip(table[:, None] * self.gain, 0, 1)).astype(np.uint8)  # [256, 3]
-        image = np.stack([curves[warped[..., channel], channel] for channel in range(3)], axis=-1)
-        if not self.shading:
-            return image
-        grid = np.array(self.shading, dtype=np.float32).reshape(_SHADING_GRID, _SHADING_GRID)
-        factor = np.asarray(Image.fromarray(grid).resize((image_size, image_size), Image.Resampling.BICUBIC))
-        shaded: NDArray[np.uint8] = np.rint(np.clip(image * np.exp(factor)[..., None], 0, 255)).astype(np.uint8)
-        return shaded
-
-    def landmarks(
-        self, landmarks: NDArray[np.float64], weights: NDArray[np.float64], image_size: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Landmarks [68, 2] in pixels of the plain crop, and their weights [68], in their new order."""
-        moved = self.similarity.points(landmarks, image_size)
-        if self.similarity.mirror:
-            return moved[MIRRORED_LANDMARKS], weights[MIRRORED_LANDMARKS]
-        return moved, weights
-
-
 def generator_of(seed: int, item: PhotoItem, purpose: int = 0) -> np.random.Generator:
     """Random numbers that depend on a seed, the content of a photo, and what they are for."""
     key = np.array([seed, int(item.digest[:16], 16)], dtype=np.uint64)
@@ -264,9 +188,3 @@ def margin_alignment(alignment: Alignment) -> Alignment:
     """The same scale and centre with a margin on each side; the parity of the size, and so the pixel grid, is kept."""
     margin = int(np.ceil(alignment.image_size * (_CACHE_MARGIN - 1) / 2))
     return Alignment(alignment.scale, alignment.center, alignment.image_size + 2 * margin)
-
-
-def _without_margin(crop: NDArray[np.uint8], image_size: int) -> NDArray[np.uint8]:
-    """The network's crop out of the cached one: the same pixels, without the margin."""
-    margin = (crop.shape[0] - image_size) // 2
-    return crop[margin : margin + image_size, margin : margin + image_size]

@@ -14,6 +14,7 @@ from focus.conform import conform
 from focus.data import sampling
 from focus.data.backgrounds import draw_background, draw_surroundings, hair_color
 from focus.data.batches import FaceBatch
+from focus.data.changes import AugmentationSettings, Change
 from focus.data.degradation import Degradation
 from focus.data.drawing import Array
 from focus.data.makeup import draw_pigment
@@ -43,6 +44,8 @@ class SyntheticSettings:
     """Moles, freckles, stubble, lipstick, ... that the model cannot express; they count as face."""
     degradation: float = 1.0
     """Strength of blur, noise, compression and tone; 0 = a perfect camera."""
+    cast: float = 0.0
+    """Strength of casts of colour, of contrast and of brightness that changes over the picture; 1 = as of phones."""
     landmark_noise: float = 0.006
     """Standard deviation of visible landmarks, in face widths."""
     hidden_landmark_noise: float = 0.05
@@ -172,9 +175,13 @@ class SyntheticFaces:
             layer, name = draw_occluder(scene, settings.occluders, settings.coverage, rng(sampling.OCCLUDER))
             picture, hidden = layer.over(picture), layer.alpha
         camera = Degradation.sample(rng(sampling.CAMERA), size, settings.degradation)
+        image, unoccluded = _to_bytes(camera.apply(picture)), _to_bytes(camera.tone(scene.face))
+        if settings.cast:
+            change = Change.draw(_casts(settings.cast), size, rng(sampling.CAST))
+            image, unoccluded = change.image(image, size), change.image(unoccluded, size)
         return Sample(
-            image=_to_bytes(camera.apply(picture)),
-            unoccluded=_to_bytes(camera.tone(scene.face)),
+            image=image,
+            unoccluded=unoccluded,
             visible_mask=scene.face_mask & (hidden < 0.5),
             face_mask=scene.face_mask,
             landmarks=self._detect(scene, hidden >= 0.5, rng(sampling.DETECTOR)),
@@ -266,6 +273,19 @@ def _assemble(faces: SyntheticFaces, indices: Sequence[int], samples: list[Sampl
         true_landmarks=stack("true_landmarks"),
         occluder=[sample.occluder for sample in samples],
         names=[name for index in indices for name in faces.names(index, 1)],
+    )
+
+
+def _casts(strength: float) -> AugmentationSettings:
+    """Changes of colour alone."""
+    return AugmentationSettings(
+        rotation=0.0,
+        scale=0.0,
+        shift=0.0,
+        flip_probability=0.0,
+        gain=min(0.2 * strength, 0.9),
+        gamma=0.3 * strength,
+        shading=0.3 * strength,
     )
 
 

@@ -11,13 +11,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from focus.data.batches import FaceBatch
+from focus.data.changes import Change
 from focus.data.lessons import Lesson, Lessons, MirroredModel, moved_face
+from focus.data.occluders import OCCLUDERS
 from focus.data.pasting import paste, photo_scene
-from focus.data.photos import Change, PhotoFolder, generator_of, margin_alignment
+from focus.data.photos import PhotoFolder, generator_of, margin_alignment
 from focus.data.scene import Scene
 from focus.face import Camera, FaceParameters, MorphableModel
 
 _HIDDEN_OR_SEEN = 128
+KINDS = tuple(kind for kind in OCCLUDERS if kind not in ("skin_patch", "face_patch"))
+"""What is drawn before faces: all but patches of skin. Networks that learn from few photos then see patches in shadows
+and highlights of other faces (docs/log.md)."""
 _PASTING = 1
 """Stream of random numbers of what is drawn before a face; the changes of the photo have another one."""
 
@@ -78,7 +83,7 @@ class TaughtPhotos:
             crop, mask, said = lesson.crop, lesson.mask, np.where(lesson.face, np.uint8(255), np.uint8(0))
             occluder = "none"
             if draws if occluded is None else occluded:
-                pasted = paste(crop, scene, rng, coverage=self.coverage)
+                pasted = paste(crop, scene, rng, KINDS, self.coverage)
                 crop, occluder = pasted.image, pasted.occluder
                 mask, said = np.where(pasted.hidden, np.uint8(0), mask), np.where(pasted.hidden, np.uint8(255), said)
             similarity = change.similarity

@@ -91,7 +91,8 @@ class Header:
     optimiser: dict[str, dict[str, float]] = field(default_factory=dict)
     """Numbers of the optimisers that are no tensors, by network and name."""
     validation: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Last and best validation: ``{"last": {name: value}, "best": {name: value}}``, each with its ``step``."""
+    """Last and best validation: ``{"last": {name: value}, "best": {name: value}}``, each with its ``step``; and
+    ``"stopped"`` where networks that made each other worse were put back."""
     data: dict[str, str] | None = None
     """What the run read, `focus.train.record.Inputs.digests`; None: a file of before, which does not say it."""
     machine: dict[str, str] = field(default_factory=dict)
@@ -319,10 +320,10 @@ _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
     ),
     "validation": (
         _maps(
-            ("last", "best").__contains__,
+            ("last", "best", "stopped").__contains__,
             lambda value: isinstance(value, dict) and "loss" in value and _maps(_any, _is_number)(value),
         ),
-        "numbers of the 'last' and the 'best' validation, 'loss' among them",
+        "numbers of the 'last' and the 'best' validation, and of the one that ended the run, 'loss' among them",
     ),
     "data": (lambda value: value is None or _maps(_any, _is_text)(value), "digests by name, or null"),
     "machine": (_maps(_any, _is_text), "texts by name"),

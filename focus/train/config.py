@@ -91,7 +91,7 @@ class DataSettings:
     """Number of faces held out for validation; of photos at most a fifth."""
     augment: bool = True
     """Small random changes of place, size and colour of the photos, mirroring."""
-    pasted_fraction: float = 0.4
+    pasted_fraction: float = 0.25
     """Share of the photos before whose face something is drawn, where a teacher has said where the face is."""
     pasted_coverage: tuple[float, float] = (0.05, 0.6)
     """From which part of the face to which is hidden by it."""

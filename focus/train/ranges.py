@@ -85,6 +85,7 @@ _GROUPS: Mapping[str, Mapping[str, Range]] = {
         "extreme_light_fraction": _FRACTION,
         "coefficient_limit": Range(0, 100),
         "degradation": Range(0, 100),
+        "cast": Range(0, 10),
         "landmark_noise": Range(0, 10),
         "hidden_landmark_noise": Range(0, 10),
     },

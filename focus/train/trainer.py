@@ -16,7 +16,7 @@ from focus.errors import FocusError
 from focus.face import MorphableModel
 from focus.nets import FeatureExtractor
 from focus.report.panels import reconstruction_sheet
-from focus.train.checkpoint import Checkpoint, Header, Networks, save_checkpoint
+from focus.train.checkpoint import Checkpoint, Header, Networks, load_checkpoint, save_checkpoint
 from focus.train.config import Settings
 from focus.train.distributed import average_gradients, place, total, uses_bfloat16
 from focus.train.log import Logger, SilentLogger
@@ -29,6 +29,9 @@ from focus.train.scores import Prediction, share, true_scores
 from focus.train.sources import Batches, DataSource, WorkersLostError, out_of_memory
 from focus.train.state import optimiser_state, restore_optimisers
 
+MASK_SCORE = "taught_outlier_iou"
+"""Of `true_scores`."""
+_LOSS_THAT_IS_NONE = 0.01
 LAST = "last.safetensors"
 """The checkpoint from which the run of a folder goes on."""
 
@@ -117,6 +120,8 @@ class Trainer:
             FocusError: the masks collapsed, or a number is not finite: the last good checkpoint is still there. Memory
                 ran out, data workers died, or the data are gone: the iterations done are saved.
         """
+        if "stopped" in self.validated:
+            return True
         for leg in self._legs():  # fits before a leg can be interrupted at once: each that is done is kept
             with stop_on_signals() as stopped:
                 if not self._run(leg, stopped):
@@ -162,7 +167,45 @@ class Trainer:
                         return False
                 if self.after_turn is not None:
                     self.after_turn(self, turn)
+                if self._is_worse(turn):
+                    self._put_back(turn)
+                    return True
         return True
+
+    def _is_worse(self, turn: Turn) -> bool:
+        """Whether what the networks teach each other has made them worse on the faces that are held out, by what a
+        teacher says of them and by what was drawn before them.
+        """
+        before = self._before_joint
+        ends_cycle = turn.network == "reconstruction" or turn.end == self.total
+        if self.settings.teacher == "none" or turn.stage != "joint" or not ends_cycle or before is None:
+            return False
+        was, now = (values.get("last", {}).get(MASK_SCORE) for values in (before.header.validation, self.validated))
+        return was is not None and now is not None and now < was - _LOSS_THAT_IS_NONE
+
+    @property
+    def _before_joint(self) -> Checkpoint | None:
+        """The networks before they began to teach each other."""
+        for stage in ("again", "segmentation"):
+            path = (self.folder or Path()) / f"{stage}.safetensors"
+            if self.folder is not None and any(turn.stage == stage for turn in self.plan) and path.exists():
+                return load_checkpoint(path)
+        return None
+
+    def _put_back(self, turn: Turn) -> None:
+        """Ends the run with the networks as they were before they began to teach each other."""
+        before = self._before_joint
+        if before is None:
+            return
+        was, now = (values["last"][MASK_SCORE] for values in (before.header.validation, self.validated))
+        before.load_networks(self.networks)
+        self.validated = {**before.header.validation, "stopped": self.validated["last"]}
+        self._save(turn)
+        self.logger.message(
+            f"the networks made each other worse: {MASK_SCORE} of the faces that are held out was {was:.3f} before "
+            f"the stage joint and is {now:.3f} after iteration {self.step}. The run ends, with the networks of before; "
+            f"they are those of {before.path}"
+        )
 
     @contextlib.contextmanager
     def _saved_if_it_fails(self, turn: Turn) -> Iterator[None]:
