@@ -48,6 +48,7 @@ if "--guided" in sys.argv:
 
 from focus.data.detection.photos import DetectionSettings, detect_photos
 from focus.errors import FocusError, FocusWarning
+from focus.face import MorphableModel
 
 SECONDS_PER_INPUT = 30
 MEMORY = 1 << 30
@@ -194,6 +195,28 @@ def _read_weights(path: Path) -> object:
     module = torch.nn.Module()
     module.a = torch.nn.Linear(4, 3)
     return load_weights(module, read_weights(path), source=str(path))
+
+
+def _lesson() -> bytes:
+    from focus.data.lessons import Lesson
+    from focus.face import FaceParameters
+
+    size = 10
+    image, plane = np.zeros((size, size, 3), np.uint8), np.zeros((size, size), np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "lesson"
+        Lesson(image, plane, plane > 0, FaceParameters.mean(_small_face()), 1.0, 0.5).save(path)
+        return path.read_bytes()
+
+
+def _read_lesson(path: Path) -> object:
+    from focus.data.lessons import Lesson
+
+    return Lesson.load(path, _small_face(), 10)
+
+
+def _small_face() -> MorphableModel:
+    return MorphableModel.procedural("small").truncated(2, 2, 2)
 
 
 def _weights_of_pickle(path: Path) -> object:
@@ -428,6 +451,7 @@ READERS: dict[str, Reader] = {
     "ppm": Reader(_image("PPM"), ".ppm", _read_image),
     **({"avif": Reader(_image("AVIF"), ".avif", _read_image)} if "AVIF" in Image.SAVE else {}),
     "weights-safetensors": Reader(_weights("safetensors"), ".safetensors", _read_weights),
+    "lesson": Reader(_lesson, ".safetensors", _read_lesson),
     "weights-zip": Reader(_weights("zip"), ".pth", _read_weights),
     "weights-pickle": Reader(_weights_pickle, ".pth", _weights_of_pickle),
     "weights-legacy": Reader(_weights("legacy"), ".pth", _read_weights),

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from focus.train import PhotoSource, Settings, Trainer, load_checkpoint
 from focus.train.checkpoint import Networks
 from focus.train.config import FaceSettings, StageSettings
 from focus.train.lessons import NetworkWitness, Taught, make_lessons
+from focus.train.log import SilentLogger
 
 COUNT, SIDE, SIZE = 12, 112, 56
 INVERTED, REFUSED = frozenset({0, 3, 6, 9}), frozenset({1})
@@ -205,6 +207,63 @@ def test_the_student_does_not_follow_an_inverted_teacher(
     right = outlier_iou(found.mask, small_true, face).mean()
     inverted = outlier_iou(found.mask, 1 - small_true, face).mean()
     assert right > 0.4 > inverted + 0.1, (right, inverted)
+
+
+def test_what_makes_masks_worse_is_taken_back(
+    photos: PhotoFolder, taught: Taught, faces: SyntheticFaces, tmp_path: Path
+) -> None:
+    """Nothing pays for hiding: what the networks teach each other turns all masks black."""
+    base = Settings.preset("photos")
+    settings = replace(
+        base,
+        precision="float32",
+        image_size=SIZE,
+        batch_size=4,
+        face=FACE,
+        network=replace(NetworkSettings.preset("photos"), segmentation=SMALL),
+        stages=StageSettings(initialise=20, segmentation=40, joint=120, cycle=60, segmentation_in_cycle=55),
+        segmentation_weights=replace(base.segmentation_weights, area=0.0, preserve=0.0, binary=0.0),
+        optimiser=replace(base.optimiser, joint_segmentation=replace(base.optimiser.segmentation, start=0.02)),
+        guard=replace(base.guard, lowest=0.0, highest=1.0),
+        log=replace(base.log, checkpoint_every=1000, validate_every=1000, pictures=0),
+        device="cpu",
+    )
+    torch.manual_seed(0)
+    photos_of_run = _source(photos, taught, faces.model, 0.2)
+    source = PhotoSource(photos_of_run, sorted(taught.files), 4, seed=0)
+    held_out = photos_of_run.batch(sorted(taught.files)[:3], occluded=True)
+
+    class Told(SilentLogger):
+        lines: ClassVar[list[str]] = []
+
+        def message(self, text: str) -> None:
+            self.lines.append(text)
+
+    def trainer() -> Trainer:
+        networks = Networks.build(settings, faces.model)
+        return Trainer(
+            settings,
+            faces.model,
+            networks,
+            source,
+            FilterBank(),
+            validation=held_out,
+            folder=tmp_path,
+            logger=Told(),
+        )
+
+    run = trainer()
+    assert run.run()
+    assert "made each other worse: taught_mean_iou" in Told.lines[-1]
+    assert run.step == 60 + 60, "the second cycle is not begun"
+    before, last = (load_checkpoint(tmp_path / f"{name}.safetensors") for name in ("segmentation", "last"))
+    assert all(
+        torch.equal(last.tensors[name], value) for name, value in before.tensors.items() if "optimiser" not in name
+    )
+    again = trainer()
+    again.resume(last)
+    assert again.run()
+    assert again.step == run.step, "nothing is done any more"
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ class Doctor(Command):
 
     def run(self) -> Outcome:
         """Runs all checks; one that is bad makes the command fail."""
-        checks = [*_versions(), *_compiled(), *_operators(), *_checkpoint(), *_disk()]
+        checks = [*_versions(), *_compiled(), *_operators(), *_checkpoints(), *_disk()]
         table = Table(box=None, pad_edge=False, show_header=False)
         colors = {"good": "[green]ok[/green]", "note": "[yellow]note[/yellow]", "bad": "[red]bad[/red]"}
         for check in checks:
@@ -176,22 +176,31 @@ def operator_differences(device: Any) -> dict[str, float]:
     return result
 
 
-def _checkpoint() -> list[Check]:
-    try:
-        from focus.train import load_trained, shipped_checkpoint
+def _checkpoints() -> list[Check]:
+    """Of the networks that come with FOCUS."""
+    found = []
+    for label, name, without in _SHIPPED:
+        try:
+            from focus.train import load_trained, shipped_checkpoint
 
-        path = shipped_checkpoint()
-        if path is None:
-            return [Check("initial checkpoint", "note", "not in this build; focus demo will train a short one")]
-        trained = load_trained(path)
-    except (ImportError, FocusError) as error:
-        return [Check("initial checkpoint", "bad", str(error))]
-    size = path.stat().st_size / 2**20
-    return [
-        Check(
-            "initial checkpoint", "good", f"{size:.1f} MiB, {trained.model.name}, step {trained.checkpoint.header.step}"
-        )
-    ]
+            path = shipped_checkpoint(name)
+            if path is None:
+                found.append(Check(label, "note", f"not in this build; {without}"))
+                continue
+            trained = load_trained(path)
+        except (ImportError, FocusError) as error:
+            found.append(Check(label, "bad", str(error)))
+            continue
+        size = path.stat().st_size / 2**20
+        text = f"{size:.1f} MiB, {trained.model.name}, step {trained.checkpoint.header.step}"
+        found.append(Check(label, "good", text))
+    return found
+
+
+_SHIPPED: tuple[tuple[str, Literal["initial_small", "photos"], str], ...] = (
+    ("initial checkpoint", "initial_small", "focus demo will train a short one"),
+    ("network for photos", "photos", "focus reconstruct needs --checkpoint"),
+)
 
 
 def _disk() -> list[Check]:

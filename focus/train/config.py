@@ -421,6 +421,7 @@ def _photos() -> Settings:
         small,
         teacher="fit",
         precision="auto",
+        workers=1,
         image_size=112,
         face=FaceSettings(detail="small", identity=50, expression=46, albedo=40),
         network=NetworkSettings.preset("photos"),

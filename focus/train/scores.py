@@ -34,8 +34,10 @@ def true_scores(batch: FaceBatch, found: Prediction, model: MorphableModel) -> d
         scores["outlier_iou"] = outlier_iou(found.mask, batch.visible_mask, face).mean()
     if batch.lessons is not None:
         said, seen = face * batch.lessons.known, (batch.lessons.mask >= 0.5).to(face)
-        scores["taught_f1"] = mask_scores(found.mask, seen, said).f1.mean()
-        scores["taught_outlier_iou"] = outlier_iou(found.mask, seen, said).mean()
+        f1, hidden = mask_scores(found.mask, seen, said).f1, outlier_iou(found.mask, seen, said)
+        scores |= {"taught_f1": f1.mean(), "taught_outlier_iou": hidden.mean()}
+        # Of what is seen and what is hidden: neither black masks nor those that call all face are good at both.
+        scores["taught_mean_iou"] = (f1 / (2 - f1) + hidden).mean() / 2
     if batch.unoccluded is not None and batch.face_mask is not None:
         scores["appearance_rmse"] = appearance_rmse(found.rendering.image, batch.unoccluded, batch.face_mask).mean()
     if batch.neutral_vertices is not None:

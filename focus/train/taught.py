@@ -125,7 +125,7 @@ class TaughtFolder:
 
     @property
     def _workers(self) -> int:
-        return self.settings.workers or min(processors(), _MOST_WORKERS)
+        return max(self.settings.workers, min(processors(), _MOST_WORKERS))
 
     def source(self) -> PhotoSource:
         """The photos to train with, with their lessons."""

@@ -29,7 +29,7 @@ from focus.train.scores import Prediction, share, true_scores
 from focus.train.sources import Batches, DataSource, WorkersLostError, out_of_memory
 from focus.train.state import optimiser_state, restore_optimisers
 
-MASK_SCORE = "taught_outlier_iou"
+MASK_SCORE = "taught_mean_iou"
 """Of `true_scores`."""
 _LOSS_THAT_IS_NONE = 0.01
 LAST = "last.safetensors"
