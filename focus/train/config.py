@@ -91,6 +91,8 @@ class DataSettings:
     """Number of faces held out for validation; of photos at most a fifth."""
     augment: bool = True
     """Small random changes of place, size and colour of the photos, mirroring."""
+    synthetic_fraction: float = 0.0
+    """Share of synthetic faces in batches of photos with lessons: few photos do not show what faces may be."""
     pasted_fraction: float = 0.25
     """Share of the photos before whose face something is drawn, where a teacher has said where the face is."""
     pasted_coverage: tuple[float, float] = (0.05, 0.6)
@@ -252,6 +254,9 @@ class Settings:
     """Weights of L_S."""
     teaching_weights: TeachingWeights = field(default_factory=TeachingWeights)
     """Weights of L_T, by which the reconstruction network learns the faces of a teacher."""
+    disturbance: float = 0.0
+    """How far the faces are changed at random on which the segmentation network learns given masks; 1: then they are
+    about as wrong as those of photos that the reconstruction network has not learnt from."""
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
     """In which the networks compute while they learn. bfloat16 takes half the time where the processor or the card has
     it; auto: it does."""
@@ -421,11 +426,12 @@ def _photos() -> Settings:
         small,
         teacher="fit",
         precision="auto",
+        disturbance=1.0,
         workers=1,
         image_size=112,
         face=FaceSettings(detail="small", identity=50, expression=46, albedo=40),
         network=NetworkSettings.preset("photos"),
-        data=DataSettings(),
+        data=DataSettings(synthetic=SyntheticSettings(cast=1.0), synthetic_fraction=0.25),
         stages=StageSettings(
             initialise=500, segmentation=900, again=500, joint=0, cycle=200, segmentation_in_cycle=100
         ),

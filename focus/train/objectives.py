@@ -22,6 +22,52 @@ from focus.train.schedule import Turn, robust_sigma
 from focus.train.scores import Prediction, share
 
 
+def disturbed(face: FaceParameters, strength: float, expression_prior: str = "normal") -> FaceParameters:
+    """B faces that are wrong in the way in which those of photos are that a network has not learnt from.
+
+    On few photos the reconstruction network is nearly right, on others it is not: a segmentation network that has seen
+    the first alone calls hidden what is merely lit otherwise. By torch's random numbers.
+
+    Args:
+        face: of the network.
+        strength: 1: about what 80 photos leave on others (docs/log.md); each face gets 0 to 1.5 times as much.
+        expression_prior: of the face model.
+    """
+    if not strength:
+        return face
+
+    def noise(like: Tensor, deviation: float) -> Tensor:
+        much = torch.rand(like.shape[0], *(1,) * (like.dim() - 1), dtype=like.dtype, device=like.device)
+        return 1.5 * strength * deviation * much * torch.randn_like(like)
+
+    bands = face.lighting.new_tensor(_BANDS) * face.lighting[..., :1].abs()
+    expression = face.expression + noise(face.expression, _DEVIATIONS["expression"])
+    return FaceParameters(
+        identity=face.identity + noise(face.identity, _DEVIATIONS["identity"]),
+        expression=expression.clamp(0, 1) if expression_prior == "unit_interval" else expression,
+        albedo=face.albedo + noise(face.albedo, _DEVIATIONS["albedo"]),
+        rotation=face.rotation + noise(face.rotation, _DEVIATIONS["rotation"]),
+        translation=face.translation + noise(face.translation, 1.0) * face.translation.new_tensor(_DEVIATIONS_OF_PLACE),
+        lighting=(face.lighting + noise(face.lighting, 1.0) * bands)
+        * torch.exp(noise(face.lighting[:, :1, :1], _DEVIATIONS["brightness"]))
+        * torch.exp(noise(face.lighting[:, :, :1], _DEVIATIONS["tint"])),
+    )
+
+
+_DEVIATIONS = {
+    "identity": 0.4,
+    "expression": 0.3,
+    "albedo": 0.4,
+    "rotation": 0.06,
+    "brightness": 0.1,
+    "tint": 0.05,
+}
+_DEVIATIONS_OF_PLACE = (2.0, 2.0, 20.0)
+"""Millimetres."""
+_BANDS = (0.0, 0.08, 0.08, 0.08, 0.03, 0.03, 0.03, 0.03, 0.03)
+"""Of each harmonic, relative to the first."""
+
+
 class Objectives:
     """The losses of a run, and its masks.
 
@@ -85,7 +131,8 @@ class Objectives:
         """Second stage with a teacher: the segmentation network learns its masks, on reconstructions of the network."""
         lessons = lessons_of(batch)
         with torch.no_grad():
-            rendering = self.renderer(self.networks.reconstruction(batch.image))
+            found = self.networks.reconstruction(batch.image)
+            rendering = self.renderer(disturbed(found, self.settings.disturbance, self.model.expression_prior))
         logits = self.networks.segmentation.logits(rendering.image, batch.image, rendering.mask)
         said = rendering.mask * lessons.known
         loss = losses.mask_cross_entropy(logits, lessons.mask, said, lessons.weight)

@@ -50,6 +50,7 @@ _GROUPS: Mapping[str, Mapping[str, Range]] = {
         "image_size": Range(16, 8192),
         "batch_size": Range(1, 65_536),
         "binary_ramp": _COUNT,
+        "disturbance": Range(0, 100),
         "threads": Range(0, 4096),
         "workers": Range(0, 1024),
     },
@@ -76,6 +77,7 @@ _GROUPS: Mapping[str, Mapping[str, Range]] = {
     "data": {
         "validation": _COUNT,
         "distinct": _EVERY,
+        "synthetic_fraction": _FRACTION,
         "pasted_fraction": _FRACTION,
         "pasted_coverage": _FRACTION,
     },

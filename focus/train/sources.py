@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from focus import parallel
 from focus.data.batches import FaceBatch
+from focus.data.lessons import lessons_of
 from focus.data.synthetic import SyntheticFaces, SyntheticPool
 from focus.errors import FocusError
 
@@ -97,6 +98,31 @@ class PhotoSource:
             parts.append(self.photos.batch([self.indices[i] for i in chosen], augment_seed=seed))
             position += len(chosen)
         return parts[0] if len(parts) == 1 else FaceBatch.cat(parts)
+
+
+class MixedSource:
+    """Photos with lessons and, in the same batches, synthetic faces with their truth.
+
+    Args:
+        photos: gives a part of each batch.
+        synthetic: gives the rest.
+    """
+
+    def __init__(self, photos: DataSource, synthetic: DataSource) -> None:
+        self.photos, self.synthetic = photos, synthetic
+
+    def batch(self, step: int) -> FaceBatch:
+        """Batch number `step`."""
+        drawn = self.synthetic.batch(step)
+        plain = FaceBatch(
+            image=drawn.image,
+            landmarks=drawn.landmarks,
+            landmark_weights=drawn.landmark_weights,
+            lessons=lessons_of(drawn),
+            occluder=drawn.occluder,
+            names=drawn.names,
+        )
+        return FaceBatch.cat([self.photos.batch(step), plain])
 
 
 class WorkersLostError(Exception):

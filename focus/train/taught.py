@@ -11,6 +11,7 @@ from torch import Tensor
 from focus.data.batches import FaceBatch
 from focus.data.changes import AugmentationSettings
 from focus.data.photos import PhotoFolder
+from focus.data.synthetic import SyntheticFaces
 from focus.data.teaching import TaughtPhotos
 from focus.errors import FocusError
 from focus.face import MorphableModel
@@ -23,7 +24,7 @@ from focus.train.lessons import FIT_SETTINGS, FOLDER, NetworkWitness, Taught, ma
 from focus.train.log import Logger
 from focus.train.record import Inputs
 from focus.train.schedule import plan
-from focus.train.sources import PhotoSource
+from focus.train.sources import DataSource, MixedSource, PhotoSource, SyntheticSource
 from focus.train.trainer import Trainer
 
 CHANGES = AugmentationSettings(rotation=0.1, scale=0.06, shift=0.03, gain=0.15, gamma=0.25, shading=0.3)
@@ -127,19 +128,25 @@ class TaughtFolder:
     def _workers(self) -> int:
         return max(self.settings.workers, min(processors(), _MOST_WORKERS))
 
-    def source(self) -> PhotoSource:
-        """The photos to train with, with their lessons."""
-        photos = self._photos()
-        return PhotoSource(
+    def source(self) -> DataSource:
+        """The photos to train with, with their lessons, and a share of synthetic faces."""
+        settings, photos, size = self.settings, self._photos(), place()[1]
+        each = settings.batch_size // size  # faces of this process in a batch
+        drawn = min(round(settings.data.synthetic_fraction * each), each - 1)
+        source = PhotoSource(
             photos,
             [index for index in self._training if index in photos.lessons],
-            self.settings.batch_size,
-            seed=self.settings.seed,
-            augment=self.settings.data.augment,
+            (each - drawn) * size,
+            seed=settings.seed,
+            augment=settings.data.augment,
             part=place(),
         )
+        if not drawn:
+            return source
+        faces = SyntheticFaces(self.model, settings.image_size, settings.seed, settings.data.synthetic)
+        return MixedSource(source, SyntheticSource(faces, drawn * size, part=place()))
 
-    def again(self, trainer: Trainer) -> PhotoSource:
+    def again(self, trainer: Trainer) -> DataSource:
         """The same photos after second fits, which have heard the networks as they were at the end of the stage
         `segmentation`.
         """
