@@ -19,6 +19,7 @@ from focus.face import MorphableModel, Renderer, Rendering
 from focus.fit.crop import open_photo
 from focus.reconstruction import Reconstruction
 from focus.train.checkpoint import Trained, load_trained
+from focus.train.inference import segmented
 from focus.train.methods import METHODS
 from focus.train.schedule import plan
 
@@ -123,9 +124,14 @@ class Reconstructor:
         crops = crops.to(self.model.mean_shape.device)
         if not len(crops):
             return []
-        parameters = self._networks.reconstruction(crops)
-        rendering = self._renderer(parameters)
-        mask = self._mask(crops, rendering)
+        if self._segments:
+            networks, relight = self._networks, self.settings.relight
+            parameters, rendering, logits = segmented(networks, self.model, self._renderer, crops, relight=relight)
+            mask = rendering.mask * torch.sigmoid(logits)
+        else:
+            parameters = self._networks.reconstruction(crops)
+            rendering = self._renderer(parameters)
+            mask = self._mask(crops, rendering)
         return [
             Reconstruction(
                 model=self.model,
@@ -143,10 +149,7 @@ class Reconstructor:
         ]
 
     def _mask(self, crops: Tensor, rendering: Rendering) -> Tensor:
-        """``[B, 1, S, S]``, 0 outside of the rendered face."""
-        if self._segments:
-            seen: Tensor = self._networks.segmentation(rendering.image, crops, rendering.mask)
-            return rendering.mask * seen
+        """By a rule: ``[B, 1, S, S]``, 0 outside of the rendered face."""
         kind = METHODS[self.settings.method].mask
         if kind == "whole":
             return rendering.mask

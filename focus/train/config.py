@@ -254,6 +254,9 @@ class Settings:
     """Weights of L_S."""
     teaching_weights: TeachingWeights = field(default_factory=TeachingWeights)
     """Weights of L_T, by which the reconstruction network learns the faces of a teacher."""
+    relight: bool = False
+    """Solve for the light by least squares where the masks say that the face is seen, and ask for the masks again: of
+    photos unlike those it has learnt from, the reconstruction network knows the light less well than the shape."""
     disturbance: float = 0.0
     """How far the faces are changed at random on which the segmentation network learns given masks; 1: then they are
     about as wrong as those of photos that the reconstruction network has not learnt from."""
@@ -426,6 +429,7 @@ def _photos() -> Settings:
         small,
         teacher="fit",
         precision="auto",
+        relight=True,
         disturbance=1.0,
         workers=1,
         image_size=112,

@@ -31,6 +31,7 @@ from focus.parallel import Lost, run_each
 from focus.reconstruction import Reconstruction
 from focus.train.checkpoint import Networks, load_trained
 from focus.train.config import Settings
+from focus.train.inference import segmented
 
 FOLDER = "lessons"
 """In the folder of a run."""
@@ -70,8 +71,8 @@ class NetworkWitness:
         self.networks.eval()
         size, own = crop.shape[-1], self.settings.image_size
         small = F.interpolate(crop, size=(own, own), mode="area" if size > own else "bilinear")
-        rendering = Renderer(self.model, own)(self.networks.reconstruction(small))
-        logits = self.networks.segmentation.logits(rendering.image, small, rendering.mask)
+        renderer = Renderer(self.model, own)
+        _, rendering, logits = segmented(self.networks, self.model, renderer, small, relight=self.settings.relight)
         return F.interpolate(logits * (rendering.mask > 0), size=(size, size), mode="bilinear")
 
     def digest(self) -> str:

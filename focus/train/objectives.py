@@ -16,6 +16,7 @@ from focus.nets import FeatureExtractor
 from focus.train.checkpoint import Networks
 from focus.train.config import Settings
 from focus.train.distributed import place
+from focus.train.inference import relit
 from focus.train.methods import METHODS, Method, mask_rule, require_true_masks
 from focus.train.monitor import empty_images
 from focus.train.schedule import Turn, robust_sigma
@@ -132,7 +133,11 @@ class Objectives:
         lessons = lessons_of(batch)
         with torch.no_grad():
             found = self.networks.reconstruction(batch.image)
-            rendering = self.renderer(disturbed(found, self.settings.disturbance, self.model.expression_prior))
+            found = disturbed(found, self.settings.disturbance, self.model.expression_prior)
+            rendering = self.renderer(found)
+            if self.settings.relight:  # every other face, as they are seen when the masks are asked for again
+                seen = lessons.known * lessons.mask
+                rendering = self.renderer(relit(batch.image, found, rendering, self.model, seen, every=2))
         logits = self.networks.segmentation.logits(rendering.image, batch.image, rendering.mask)
         said = rendering.mask * lessons.known
         loss = losses.mask_cross_entropy(logits, lessons.mask, said, lessons.weight)
@@ -253,6 +258,10 @@ class Objectives:
         parameters = self.networks.reconstruction(batch.image)
         rendering = self.renderer(parameters)
         mask = self.mask_of(batch, rendering, method)
+        if self.settings.relight and METHODS[method or self.settings.method].segments:
+            parameters = relit(batch.image, parameters, rendering, self.model, mask)
+            rendering = self.renderer(parameters)
+            mask = self.mask_of(batch, rendering, method)
         for network, mode in modes:
             network.train(mode)
         return Prediction(parameters, rendering, mask)

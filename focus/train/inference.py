@@ -1,0 +1,69 @@
+"""What trained networks say about photos, the one way for results, witnesses and validation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from focus.face import FaceParameters, MorphableModel, Renderer, Rendering
+from focus.fit.lighting import solve_lighting
+from focus.train.checkpoint import Networks
+
+
+@torch.no_grad()
+def relit(
+    images: Tensor, face: FaceParameters, rendering: Rendering, model: MorphableModel, seen: Tensor, *, every: int = 1
+) -> FaceParameters:
+    """Faces in the light that least squares give for where they are said to be seen.
+
+    A network that has seen few photos knows the light of others less well than their shape, and the segmentation
+    network takes what is merely lit otherwise for something before the face. For given shape and colours the light is a
+    linear problem.
+
+    Args:
+        images: ``[B, 3, S, S]``.
+        face: B faces; those that are hardly seen keep their light.
+        rendering: of them.
+        model: the face.
+        seen: ``[B, 1, S, S]`` in [0, 1].
+        every: only every so many of them, the first one among these.
+    """
+    lighting, albedo, trust = face.lighting.clone(), model.albedo(face.albedo), rendering.mask * seen
+    for b in range(0, len(images), every):
+        if float(trust[b].sum()) < _LEAST_SEEN * float(rendering.mask[b].sum()) or not float(trust[b].sum()):
+            continue
+        one = (images[b : b + 1], rendering.single(b), albedo[b : b + 1], model.faces, trust[b : b + 1])
+        lighting[b] = solve_lighting(*one)[0].to(lighting)
+    return replace(face, lighting=lighting)
+
+
+_LEAST_SEEN = 0.05
+"""Part of the face."""
+
+
+@torch.no_grad()
+def segmented(
+    networks: Networks, model: MorphableModel, renderer: Renderer, images: Tensor, *, relight: bool
+) -> tuple[FaceParameters, Rendering, Tensor]:
+    """Reconstructions of photos, and where they are seen.
+
+    Args:
+        networks: in evaluation mode.
+        model: the face.
+        renderer: of it, for the size of the images.
+        images: ``[B, 3, S, S]`` in [0, 1].
+        relight: solve for the light where the first masks say that the face is seen, and ask for the masks once more.
+
+    Returns:
+        Faces, their renderings, and the log-odds ``[B, 1, S, S]`` that they are seen, which mean nothing beside them.
+    """
+    face = networks.reconstruction(images)
+    rendering = renderer(face)
+    logits = networks.segmentation.logits(rendering.image, images, rendering.mask)
+    if relight:
+        face = relit(images, face, rendering, model, torch.sigmoid(logits))
+        rendering = renderer(face)
+        logits = networks.segmentation.logits(rendering.image, images, rendering.mask)
+    return face, rendering, logits
