@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from focus.files import digest_input
 from focus.fit import FitReport, FitSettings, run
 from focus.fit.faces import PhotoFace
 from focus.fit.folder import reconstruct_photos
+from focus.fit.results import one_thread
 from focus.reconstructor import Reconstructor
 from focus.report.files import check_folder
 from focus.train import shipped_checkpoint
@@ -89,7 +91,8 @@ class Reconstruct(Command):
             "model": reconstructor.model.fingerprint(),
             "device": device.type,
         }
-        with bars() as update:
+        # Threads of small networks wait for each other more than they help.
+        with bars() as update, one_thread() if device.type == "cpu" else contextlib.nullcontext():
             reconstruct_photos(
                 self.photos,
                 landmarks or photo_faces(found),

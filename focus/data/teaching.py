@@ -20,9 +20,9 @@ from focus.data.scene import Scene
 from focus.face import Camera, FaceParameters, MorphableModel
 
 _HIDDEN_OR_SEEN = 128
-KINDS = tuple(kind for kind in OCCLUDERS if kind not in ("skin_patch", "face_patch"))
-"""What is drawn before faces: all but patches of skin. Networks that learn from few photos then see patches in shadows
-and highlights of other faces (docs/log.md)."""
+KINDS = tuple(kind for kind in OCCLUDERS if kind not in ("skin_patch", "face_patch", "beard", "face_paint"))
+"""What is drawn before faces. Not patches of skin: networks that learn from few photos then see patches in shadows and
+highlights of other faces (docs/log.md). Nor beards and paint, which fits call face where they can."""
 _PASTING = 1
 """Stream of random numbers of what is drawn before a face; the changes of the photo have another one."""
 

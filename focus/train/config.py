@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from focus.conform import conform, hints
+from focus.data.occluders import OCCLUDERS
 from focus.data.patches import PatchSettings
 from focus.data.sampling import PoseSettings
 from focus.data.synthetic import SyntheticSettings
@@ -435,7 +436,12 @@ def _photos() -> Settings:
         image_size=112,
         face=FaceSettings(detail="small", identity=50, expression=46, albedo=40),
         network=NetworkSettings.preset("photos"),
-        data=DataSettings(synthetic=SyntheticSettings(cast=1.0), synthetic_fraction=0.25),
+        data=DataSettings(
+            synthetic=SyntheticSettings(
+                cast=1.0, occluders=tuple(kind for kind in OCCLUDERS if kind not in ("beard", "face_paint"))
+            ),
+            synthetic_fraction=0.25,
+        ),
         stages=StageSettings(
             initialise=500, segmentation=900, again=500, joint=0, cycle=200, segmentation_in_cycle=100
         ),

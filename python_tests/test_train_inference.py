@@ -1,0 +1,104 @@
+"""What trained networks say: light that is solved again, disturbed faces, batches of photos and drawn faces."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from focus.data import FaceBatch, SyntheticFaces
+from focus.data.lessons import lessons_of
+from focus.data.synthetic import SyntheticSettings
+from focus.face import Renderer
+from focus.train import Settings, SyntheticSource
+from focus.train.checkpoint import Networks
+from focus.train.config import FaceSettings
+from focus.train.inference import relit, segmented
+from focus.train.objectives import disturbed
+from focus.train.sources import MixedSource
+
+SIZE = 48
+MODEL = FaceSettings(detail="small", identity=8, expression=4, albedo=6).build()
+
+
+@pytest.fixture(scope="module")
+def batch() -> FaceBatch:
+    settings = SyntheticSettings(occluded_fraction=1.0, pigment=False, degradation=0.0, extreme_light_fraction=0.0)
+    return SyntheticFaces(MODEL, SIZE, 5, settings).batch(0, 4)
+
+
+def test_light_is_found_again_where_the_face_is_seen(batch: FaceBatch) -> None:
+    true, seen = batch.parameters, batch.visible_mask
+    assert true is not None
+    assert seen is not None
+    renderer = Renderer(MODEL, SIZE)
+    wrong = replace(true, lighting=true.lighting * torch.tensor([0.6, 0.8, 1.3]).view(1, 3, 1))
+    found = relit(batch.image, wrong, renderer(wrong), MODEL, seen)
+
+    def difference(face: object) -> float:
+        image = renderer(face).image  # type: ignore[arg-type]
+        return float(((image - batch.image).abs() * seen).sum() / seen.sum())
+
+    assert difference(found) < 0.2 * difference(wrong)
+    some = relit(batch.image, wrong, renderer(wrong), MODEL, seen, every=2)
+    assert torch.equal(some.lighting[::2], found.lighting[::2])
+    assert torch.equal(some.lighting[1::2], wrong.lighting[1::2])
+
+
+def test_faces_that_are_hardly_seen_keep_their_light(batch: FaceBatch) -> None:
+    true = batch.parameters
+    assert true is not None
+    found = relit(batch.image, true, Renderer(MODEL, SIZE)(true), MODEL, torch.zeros(4, 1, SIZE, SIZE))
+    assert torch.equal(found.lighting, true.lighting)
+
+
+def test_masks_are_asked_for_once_more(batch: FaceBatch) -> None:
+    torch.manual_seed(0)
+    networks = Networks.build(Settings.preset("small"), MODEL).eval()
+    renderer = Renderer(MODEL, SIZE)
+    plain, drawn, logits = segmented(networks, MODEL, renderer, batch.image, relight=False)
+    assert torch.equal(drawn.image, renderer(plain).image)
+    with torch.no_grad():
+        assert torch.equal(logits, networks.segmentation.logits(drawn.image, batch.image, drawn.mask))
+    lit, _, again = segmented(networks, MODEL, renderer, batch.image, relight=True)
+    assert torch.equal(lit.rotation, plain.rotation)
+    assert not torch.equal(lit.lighting, plain.lighting)
+    assert not torch.equal(again, logits)
+
+
+def test_disturbed_faces_differ_from_the_faces_and_from_each_other(batch: FaceBatch) -> None:
+    face = batch.parameters
+    assert face is not None
+    assert disturbed(face, 0.0) is face
+    torch.manual_seed(1)
+    one = disturbed(face, 1.0)
+    other = disturbed(face, 1.0)
+    torch.manual_seed(1)
+    same = disturbed(face, 1.0)
+    for name, value in face.items():
+        assert torch.equal(getattr(one, name), getattr(same, name)), name
+        assert not torch.equal(getattr(one, name), getattr(other, name)), name
+        assert not torch.equal(getattr(one, name), value), name
+    assert float((one.translation - face.translation).abs().max()) < 100
+    bounded = disturbed(face, 50.0, "unit_interval").expression
+    assert 0 <= float(bounded.min()) <= float(bounded.max()) <= 1
+
+
+def test_batches_hold_photos_and_drawn_faces() -> None:
+    faces = SyntheticFaces(MODEL, SIZE, 9)
+
+    class Photos:
+        def batch(self, step: int) -> FaceBatch:
+            drawn = faces.batch(1000 + 3 * step, 3)
+            return FaceBatch(
+                drawn.image, drawn.landmarks, drawn.landmark_weights, lessons=lessons_of(drawn), names=drawn.names
+            )
+
+    mixed = MixedSource(Photos(), SyntheticSource(faces, 1)).batch(2)
+    assert mixed.image.shape[0] == 4
+    assert mixed.lessons is not None
+    assert torch.equal(mixed.image[3:], faces.batch(2, 1).image)
+    assert torch.equal(mixed.lessons.mask[:3], Photos().batch(2).lessons.mask)  # type: ignore[union-attr]
+    assert mixed.visible_mask is None, "of photos nothing true is known"
+    assert mixed.names == [*Photos().batch(2).names, *faces.names(2, 1)]
