@@ -443,7 +443,7 @@ def _photos() -> Settings:
             synthetic_fraction=0.25,
         ),
         stages=StageSettings(
-            initialise=500, segmentation=900, again=500, joint=0, cycle=200, segmentation_in_cycle=100
+            initialise=300, segmentation=700, again=400, joint=0, cycle=200, segmentation_in_cycle=100
         ),
         optimiser=OptimiserSettings(
             name="adam",
