@@ -177,6 +177,8 @@ class OptimiserSettings:
     """Reconstruction network, stage `initialise`."""
     segmentation: Rate = field(default_factory=lambda: Rate(0.03))
     """Segmentation network, stage `segmentation`."""
+    again: Rate = field(default_factory=lambda: Rate(0.03))
+    """Segmentation network, stage `again`."""
     joint_reconstruction: Rate = field(default_factory=lambda: Rate(0.1 * 0.99**60))
     """Reconstruction network, stages `joint` and `adapt`: goes on where 300,000 iterations ended."""
     joint_segmentation: Rate = field(default_factory=lambda: Rate(0.06 * 0.1 * 0.99**60))
@@ -362,6 +364,7 @@ class Settings:
                 self.optimiser,
                 initialise=rate(self.optimiser.initialise),
                 segmentation=rate(self.optimiser.segmentation),
+                again=rate(self.optimiser.again),
                 joint_reconstruction=rate(self.optimiser.joint_reconstruction),
                 joint_segmentation=rate(self.optimiser.joint_segmentation),
             ),
@@ -449,6 +452,7 @@ def _photos() -> Settings:
             name="adam",
             initialise=Rate(5e-4, cosine_end=0.02, warm_up=50),
             segmentation=Rate(2e-3, cosine_end=0.02, warm_up=50),
+            again=Rate(5e-4, cosine_end=0.02, warm_up=50),
             joint_reconstruction=Rate(1e-4, cosine_end=0.1),
             joint_segmentation=Rate(2e-4, cosine_end=0.1),
             gradient_clip=5.0,

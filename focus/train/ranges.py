@@ -121,7 +121,7 @@ _GROUPS: Mapping[str, Mapping[str, Range]] = {
     "optimiser": {"gradient_clip": Range(0, 1e12, open_low=True)},
     **{
         f"optimiser.{name}": _RATE
-        for name in ("initialise", "segmentation", "joint_reconstruction", "joint_segmentation")
+        for name in ("initialise", "segmentation", "again", "joint_reconstruction", "joint_segmentation")
     },
     "guard": {"window": _EVERY, "lowest": _FRACTION, "highest": _FRACTION},
     "log": {

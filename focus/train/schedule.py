@@ -98,6 +98,8 @@ def rate_of(settings: OptimiserSettings, turn: Turn) -> Rate:
     """The learning rate that applies to a turn."""
     if turn.stage == "initialise":
         return settings.initialise
-    if turn.stage in ("segmentation", "again"):
+    if turn.stage == "segmentation":
         return settings.segmentation
+    if turn.stage == "again":
+        return settings.again
     return settings.joint_reconstruction if turn.network == "reconstruction" else settings.joint_segmentation
