@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from focus.cli import main
+from focus.cli.train import parse
 from focus.data import PhotoFolder, SyntheticFaces, write_image
 from focus.data.synthetic import SyntheticSettings
 from focus.data.teaching import TaughtPhotos
@@ -26,7 +27,7 @@ from focus.eval.masks import outlier_iou
 from focus.face import MorphableModel
 from focus.fit.trust import Trust
 from focus.nets import FilterBank, NetworkSettings, SegmentationSettings
-from focus.train import PhotoSource, Settings, Trainer, load_checkpoint
+from focus.train import PhotoSource, Settings, Trainer, load_checkpoint, shipped_checkpoint
 from focus.train.checkpoint import Networks
 from focus.train.config import FaceSettings, StageSettings
 from focus.train.lessons import NetworkWitness, Taught, make_lessons
@@ -433,6 +434,20 @@ def test_what_a_network_says_is_heard(few: Path, faces: SyntheticFaces) -> None:
     with torch.no_grad():
         next(networks.segmentation.parameters()).add_(1)
     assert witness.digest() != digest
+
+
+def test_photos_alone_choose_the_recipe() -> None:
+    alone = parse(["--photos", "p"])
+    assert (alone.preset, alone.out, alone.settings.teacher) == ("photos", Path("out/train"), "fit")
+    paper = parse(["--photos=p", "--teacher", "none"])
+    assert (paper.preset, paper.settings.teacher, paper.complete().stages.again) == ("small", "none", 0)
+    truth = parse(["--preset", "photos", "--teacher", "truth", "--out", "o"])
+    assert truth.complete().stages.again == 0
+    assert truth.complete().start is None
+    named = replace(alone, landmarks=Path("l.csv")).complete()
+    assert named.start == shipped_checkpoint("photos")
+    other = parse(["--photos", "p", "--landmarks", "l.csv", "--face.identity", "7"]).complete()
+    assert other.start is None, "of another face"
 
 
 def test_settings_that_have_no_teacher_are_refused(few: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from focus.cli.detection import Finding
 from focus.data.detection.photos import TABLE, Detections
 from focus.errors import FocusError
 from focus.lock import only_one
-from focus.train import Settings, export, plan, shipped_checkpoint
+from focus.train import Settings, export, load_checkpoint, plan, shipped_checkpoint
 from focus.train.config import Preset
 from focus.train.lessons import FOLDER as LESSONS
 from focus.train.run import train_to_end
@@ -28,11 +28,12 @@ _PRESETS: tuple[Preset, ...] = get_args(Preset)
 class Train(Command):
     """Train on synthetic faces or on your photos, all stages in one go."""
 
-    out: Path = Path("out/train")
-    """Folder of the run: checkpoints, log.jsonl, TensorBoard curves, validation pictures."""
+    out: Path
+    """Folder of the run: checkpoints, log.jsonl, TensorBoard curves, validation pictures. With --photos, out/train
+    where none is given."""
     preset: Preset = "small"
-    """Where all other settings start: photos (the default where --photos is given), small (synthetic faces, two CPU
-    cores; the default elsewhere), paper, or official (the released code)."""
+    """Where all other settings start: photos (the default where --photos is given, but with --teacher none), small (64
+    pixels, for two CPU cores; the default elsewhere), paper, or official (the released code)."""
     scale: float = 1.0
     """Factor on the iterations of all stages, and on all that counts in iterations: 0.01 for a try."""
     photos: Path | None = None
@@ -133,9 +134,10 @@ class Train(Command):
         """The network that comes with FOCUS, where the run is one of photos and has networks and a face like it."""
         if self.preset != "photos" or (settings.data.photos is None and self.photos is None):
             return None
-        usual = Settings.preset("photos")
-        if (settings.face, settings.network) == (usual.face, usual.network):
-            return shipped_checkpoint("photos")
+        shipped = shipped_checkpoint("photos")
+        usual = None if shipped is None else load_checkpoint(shipped).settings
+        if usual is None or (settings.face, settings.network) == (usual.face, usual.network):
+            return shipped
         say(
             "the network that comes with FOCUS has another face model or other sizes: this one begins from nothing, "
             "and needs more iterations (--stages.initialise) and photos"
@@ -149,19 +151,22 @@ def _whole(update: Callable[[str, int, int, str], None]) -> Callable[[str, float
 
 def parse(arguments: Sequence[str]) -> Train:
     """Options of `focus train`: the preset gives the defaults of all others."""
-    preset = _chosen_preset(arguments)
-    given = "--photos" in arguments or any(argument.startswith("--photos=") for argument in arguments)
-    preset = preset or ("photos" if given else "small")
-    settings = Settings.preset(preset)
-    return parse_as(Train, "train", arguments, default=Train(settings=settings, preset=preset))
+    preset = _value_of("--preset", arguments)
+    if preset not in _PRESETS:  # none, or one that the parser refuses
+        taught = _value_of("--photos", arguments) is not None and _value_of("--teacher", arguments) != "none"
+        preset = "photos" if taught else "small"
+    chosen = next(item for item in _PRESETS if item == preset)
+    out = tyro.MISSING if _value_of("--photos", arguments) is None else Path("out/train")
+    default = Train(out=out, settings=Settings.preset(chosen), preset=chosen)
+    return parse_as(Train, "train", arguments, default=default)
 
 
-def _chosen_preset(arguments: Sequence[str]) -> Preset | None:
-    """The value of --preset; None where there is none, or one that the parser refuses."""
-    chosen = ""
+def _value_of(option: str, arguments: Sequence[str]) -> str | None:
+    """What follows an option, or None where it is not given."""
+    found = None
     for position, argument in enumerate(arguments):
-        if argument.startswith("--preset="):
-            chosen = argument.split("=", 1)[1]
-        elif argument == "--preset" and position + 1 < len(arguments):
-            chosen = arguments[position + 1]
-    return next((preset for preset in _PRESETS if preset == chosen), None)
+        if argument.startswith(f"{option}="):
+            found = argument.split("=", 1)[1]
+        elif argument == option and position + 1 < len(arguments):
+            found = arguments[position + 1]
+    return found

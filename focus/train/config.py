@@ -307,9 +307,6 @@ class Settings:
         _check("segmentation_weights.neighbor_window", window, window % 2 == 1, "an odd number in 1 to 15")
         values = 3 * self.batch_size * self.image_size**2
         _check("batch_size * image_size**2 * 3", values, values < 1 << 31, "below 2**31, so that indices fit")
-        _check(
-            "stages.again", stages.again, self.teacher == "fit" or not stages.again, "0 where the teacher is not 'fit'"
-        )
         low, high = self.data.pasted_coverage
         _check("data.pasted_coverage", self.data.pasted_coverage, low < high, "0 <= from < to <= 1")
         data = self.data

@@ -177,6 +177,11 @@ def _build(
 def require_teacher(settings: Settings) -> None:
     """Raises `FocusError` where the faces are not such that the teacher of the settings can teach."""
     photos = settings.data.photos is not None
+    if settings.teacher != "fit" and settings.stages.again:
+        raise FocusError(
+            f"settings: stages.again: expected 0 with teacher {settings.teacher!r}, got {settings.stages.again}: only "
+            "fits are made again"
+        )
     if settings.teacher == "fit" and not photos:
         raise FocusError(
             "settings: teacher: 'fit' fits photos, and there are none: name a folder (data.photos, focus train "
