@@ -439,7 +439,7 @@ def test_what_a_network_says_is_heard(few: Path, faces: SyntheticFaces) -> None:
 def test_photos_alone_choose_the_recipe() -> None:
     alone = parse(["--photos", "p"])
     assert (alone.preset, alone.out, alone.settings.teacher) == ("photos", Path("out/train"), "fit")
-    paper = parse(["--photos=p", "--teacher", "none"])
+    paper = parse(["--photos=p", "--landmarks", "l.csv", "--teacher", "none"])
     assert (paper.preset, paper.settings.teacher, paper.complete().stages.again) == ("small", "none", 0)
     truth = parse(["--preset", "photos", "--teacher", "truth", "--out", "o"])
     assert truth.complete().stages.again == 0
