@@ -21,7 +21,6 @@ from focus.reconstruction import Reconstruction
 from focus.train.checkpoint import Trained, load_trained
 from focus.train.inference import segmented
 from focus.train.methods import METHODS
-from focus.train.schedule import plan
 
 
 class Reconstructor:
@@ -42,13 +41,7 @@ class Reconstructor:
         self.settings, self.model = trained.settings, trained.model
         self._networks = trained.networks
         self._renderer = Renderer(self.model, self.settings.image_size)
-        turns = plan(self.settings.stages, self.settings.method)
-        done = trained.checkpoint.header.step
-        learned = self.settings.start is not None or any(
-            turn.network == "segmentation" and turn.start < done for turn in turns
-        )
-        has_weights = bool(trained.checkpoint.state("segmentation"))
-        self._segments = METHODS[self.settings.method].segments and has_weights and learned
+        self._segments = trained.segments
 
     @classmethod
     def load(

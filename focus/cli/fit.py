@@ -37,8 +37,8 @@ class Fit(Command):
     model: str = PROCEDURAL
     """Face model: procedural, procedural-small, or a model file."""
     start: Path | None = None
-    """A checkpoint whose network says where to begin, and is heard about the masks: of focus train, or an exported one.
-    """
+    """A checkpoint, of focus train or exported, whose network gives the mask to begin with, and is heard about all that
+    follow."""
     again: tyro.conf.FlagCreatePairsOff[bool] = False
     """Make anew what is there already, whole, of the same photos, landmarks and settings."""
     workers: Annotated[int, Within(1, 1024)] = 1

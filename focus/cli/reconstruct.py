@@ -32,7 +32,7 @@ from focus.train.distributed import pick_device
 from focus.train.lessons import NetworkWitness
 
 REFINING = FitSettings(coarse_steps=4, fine_steps=4)
-"""Fewer steps than `focus fit` takes, which begins farther off."""
+"""Fewer steps than `focus fit` takes, whose first masks are worse."""
 
 
 @dataclass(kw_only=True)
@@ -53,7 +53,8 @@ class Reconstruct(Command):
     model: str | None = None
     """Face model, where the one that the checkpoint names has moved: a model file."""
     refine: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Go on with the steps of focus fit from what the network says: slower, and nearer to the photo."""
+    """Fit the photo, as focus fit does, beginning with the mask of the network, which is also heard afterwards: slower,
+    and nearer to the photo."""
     misfit: Path | None = None
     """Misfit prior of this checkpoint, written by focus evaluate misfit."""
     again: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -71,6 +72,8 @@ class Reconstruct(Command):
         landmarks = given(self.landmarks, self.finding)
         if self.refine and self.misfit is not None:
             raise FocusError("--misfit is measured for what a network says, and --refine goes on from there; give one")
+        if self.refine and self.device not in ("auto", "cpu"):
+            raise FocusError(f"--device {self.device}: fits, which --refine goes on with, run on the CPU; leave it out")
         checkpoint = self._network()
         read = [str(path) for path in (self.checkpoint, landmarks) if path is not None]
         self.so_far = lambda: photo_outcome(report, read, started, found if landmarks is None else None)

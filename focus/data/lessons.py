@@ -24,7 +24,7 @@ from focus.face import Camera, FaceParameters, MorphableModel
 from focus.face.camera import DEFAULT_DISTANCE, angles_of, rotation_matrix
 from focus.face.lighting import turned_lighting
 from focus.files import read_input, write_files
-from focus.sealed import DamagedError, open_tensors, seal_tensors
+from focus.sealed import DamagedError, open_json, open_tensors, seal_json, seal_tensors
 
 if TYPE_CHECKING:
     from focus.data.batches import FaceBatch
@@ -168,6 +168,37 @@ class Lesson:
         parameters = FaceParameters(*(tensors[name] for name in _PARAMETERS))
         crop, mask, face = (tensors[name].numpy() for name in _IMAGES)
         return cls(crop, mask, face > 0, parameters, weight, seen, doubt)
+
+
+def save_doubt(file: Path, reason: str) -> None:
+    """Writes down why there is no lesson, beside where it would be.
+
+    Raises:
+        FocusError: the file system refused.
+    """
+    path = file.with_suffix(_DOUBT)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_files({path: seal_json({"doubt": reason}).encode()})
+    except OSError as error:
+        raise FocusError(
+            f"{path}: cannot be written ({error.strerror or error}). Make room, or choose another folder"
+        ) from error
+
+
+def load_doubt(file: Path) -> str | None:
+    """What `save_doubt` wrote for a lesson; None where it wrote nothing, or what cannot be read."""
+    path = file.with_suffix(_DOUBT)
+    if not path.exists():
+        return None
+    try:
+        doubt = open_json(read_input(path, limits.TEXT_FILE))["doubt"]
+    except (FocusError, DamagedError, KeyError):
+        return None
+    return doubt if isinstance(doubt, str) else None
+
+
+_DOUBT = ".json"
 
 
 def _fraction(value: object) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,8 +58,12 @@ class TaughtPhotos:
         self._mirrored = MirroredModel(model)
         self._camera = Camera(photos.image_size)
         self._margin_size = margin_alignment(photos.items[0].alignment).image_size
-        self._free = cache_bytes
+        self._cache_bytes = self._free = cache_bytes
         self._kept: dict[int, tuple[Lesson, Scene]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For data workers, which keep lessons of their own."""
+        return {**self.__dict__, "_kept": {}, "_free": self._cache_bytes}
 
     def batch(
         self, indices: Sequence[int], augment_seed: int | None = None, *, occluded: bool | None = None

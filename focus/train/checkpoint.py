@@ -34,7 +34,8 @@ from focus.nets import (
 )
 from focus.sealed import DamagedError, open_tensors, seal_tensors
 from focus.train.config import Settings
-from focus.train.schedule import Network
+from focus.train.methods import METHODS
+from focus.train.schedule import Network, plan
 
 FORMAT = 2
 """Of the files that are written. Format 1 is read, too: its checksum, CRC-32, covers the tensors alone."""
@@ -153,6 +154,15 @@ class Trained:
     model: MorphableModel
     networks: Networks
     checkpoint: Checkpoint
+
+    @property
+    def segments(self) -> bool:
+        """Whether it has a segmentation network that has learnt, and that its method asks for masks."""
+        done, settings = self.checkpoint.header.step, self.settings
+        learned = settings.start is not None or any(
+            turn.network == "segmentation" and turn.start < done for turn in plan(settings.stages, settings.method)
+        )
+        return METHODS[settings.method].segments and bool(self.checkpoint.state("segmentation")) and learned
 
 
 def save_checkpoint(path: str | os.PathLike[str], header: Header, tensors: Mapping[str, Tensor]) -> Path:

@@ -91,7 +91,7 @@ class DataSettings:
     validation: int = 32
     """Number of faces held out for validation; of photos at most a fifth."""
     augment: bool = True
-    """Small random changes of place, size and colour of the photos, mirroring."""
+    """Small random changes of place, size and colour of the photos, mirroring, and what is drawn before their faces."""
     synthetic_fraction: float = 0.0
     """Share of synthetic faces in batches of photos with lessons: few photos do not show what faces may be."""
     pasted_fraction: float = 0.25

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -61,14 +61,24 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
-def first_before_others(work: Callable[[], T]) -> T:
-    """Does what leaves files that the other processes then find: in the first process, and afterwards in all others."""
+def by_the_first(work: Callable[[], T]) -> T:
+    """What the first process has made of some work; the others wait for it.
+
+    Raises:
+        FocusError: in all processes, where the first one raised it.
+    """
     if place()[1] == 1:
         return work()
-    number = place()[0]
-    found = work() if number == 0 else None
-    dist.barrier()
-    return work() if found is None else found
+    made: list[T | FocusError | None] = [None]
+    if place()[0] == 0:
+        try:
+            made = [work()]
+        except FocusError as error:
+            made = [error]
+    dist.broadcast_object_list(made, src=0)
+    if isinstance(made[0], FocusError):
+        raise made[0]
+    return cast(T, made[0])
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:

@@ -182,6 +182,11 @@ def require_teacher(settings: Settings) -> None:
             f"settings: stages.again: expected 0 with teacher {settings.teacher!r}, got {settings.stages.again}: only "
             "fits are made again"
         )
+    if settings.stages.again and not settings.stages.segmentation:
+        raise FocusError(
+            "settings: stages.again: needs the stage segmentation before it, whose network the fits hear; expected 0 "
+            f"where stages.segmentation is 0, got {settings.stages.again}"
+        )
     if settings.teacher == "fit" and not photos:
         raise FocusError(
             "settings: teacher: 'fit' fits photos, and there are none: name a folder (data.photos, focus train "

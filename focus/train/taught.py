@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from focus.fit.photo import PhotoFitter
 from focus.parallel import processors
 from focus.train.checkpoint import Networks, load_checkpoint
 from focus.train.config import Settings
-from focus.train.distributed import first_before_others, pick_device, place, uses_bfloat16
+from focus.train.distributed import by_the_first, pick_device, place, uses_bfloat16
 from focus.train.lessons import FIT_SETTINGS, FOLDER, NetworkWitness, Taught, make_lessons
 from focus.train.log import Logger
 from focus.train.record import Inputs
@@ -35,8 +36,6 @@ _MOST_WORKERS = 8
 """Fits side by side: each takes up to 0.7 GB of memory."""
 
 
-_LARGEST_DRIFT = 0.15
-"""Between the parts of the faces that first and second fits call hidden. With 80 photos it is 0.01 to 0.03."""
 _SECONDS_PER_FIT = 2.5
 """Of one core; a guess for what is told before the first fit is done."""
 
@@ -48,7 +47,7 @@ def seconds_of_learning(settings: Settings, model: MorphableModel) -> float:
     device = pick_device(settings.device)
     networks.to(device)
     networks.reconstruction.in_bfloat16 = networks.segmentation.in_bfloat16 = uses_bfloat16(settings.precision, device)
-    shape = (settings.batch_size, 3, settings.image_size, settings.image_size)
+    shape = (max(settings.batch_size // place()[1], 1), 3, settings.image_size, settings.image_size)
     images = torch.zeros(shape, dtype=torch.float32, device=device)
     face = torch.zeros_like(images[:, :1])
 
@@ -63,6 +62,8 @@ def seconds_of_learning(settings: Settings, model: MorphableModel) -> float:
         for _ in range(2):  # the first one finds memory
             begun = time.perf_counter()
             torch.autograd.backward(loss())
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
             seconds[name] = time.perf_counter() - begun
     return sum(_WORK_AROUND * turn.length * seconds[turn.network] for turn in plan(settings.stages, settings.method))
 
@@ -82,7 +83,7 @@ class TaughtFolder:
         settings: of the run.
         folder: the photos.
         landmarks: of them.
-        model: of the networks, on the CPU.
+        model: of the networks.
         run: folder of the run, where the lessons are kept.
         logger: is told what comes of it.
         inputs: takes down what is read.
@@ -103,7 +104,8 @@ class TaughtFolder:
                 f"settings: teacher: 'fit' needs a face model with colour, and {model.name} has none: give it one by "
                 "focus model convert --synthetic-albedo, or take teacher 'none'"
             )
-        self.settings, self.model, self.run, self.logger = settings, model, run, logger
+        # A copy: fits and data workers stay on the CPU, also when a trainer moves its model (in place) to a card.
+        self.settings, self.model, self.run, self.logger = settings, copy.deepcopy(model).cpu(), run, logger
         # Crops lie in the lessons: they are not kept twice.
         self.photos = PhotoFolder(folder, landmarks, settings.image_size, augmentation=CHANGES, cache_bytes=0)
         record = inputs.photos("photos", self.photos, validation=settings.data.validation, seed=settings.seed)
@@ -115,14 +117,21 @@ class TaughtFolder:
                 f"{folder}: {len(self.photos)} photos are few: networks learn what these have in common, and may be "
                 f"worse on others; from {FEW} on it pays"
             )
-        fits = _SECONDS_PER_FIT * len(self.photos) * (1 + bool(settings.stages.again)) / self._workers
-        learning = seconds_of_learning(settings, model)
-        logger.message(
-            f"{folder}: {len(self.photos)} photos, {len(self._held_out)} of them held out for validation; about "
-            f"{_minutes(fits + learning)} on this machine: {_minutes(fits)} for fits, {_minutes(learning)} for learning"
-        )
+        text = f"{folder}: {len(self.photos)} photos, {len(self._held_out)} of them held out for validation"
+        if inputs.checkpoint is None:
+            fits = _SECONDS_PER_FIT * len(self.photos) * (1 + bool(settings.stages.again)) / self._workers
+            learning = seconds_of_learning(settings, self.model)
+            text += (
+                f"; about {_minutes(fits + learning)} on this machine: {_minutes(fits)} for fits, "
+                f"{_minutes(learning)} for learning"
+            )
+        logger.message(text)
         self._taught = self._teach(None)
+        if len(self._taught.files) < FEW <= len(self.photos):
+            logger.message(f"{len(self._taught.files)} lessons are few: networks may be worse on other photos")
         self.validation = self._validation()
+        if self.validation is None and (settings.stages.again or settings.stages.joint):
+            logger.message("no photo is held out: nothing tells whether the later stages make the masks worse")
 
     @property
     def _workers(self) -> int:
@@ -150,18 +159,23 @@ class TaughtFolder:
         """The same photos after second fits, which have heard the networks as they were at the end of the stage
         `segmentation`.
         """
-        networks = trainer.networks
-        if any(turn.stage == "again" and turn.start < trainer.step for turn in trainer.plan):
+        with torch.random.fork_rng(devices=[]):
             networks = Networks.build(self.settings, self.model)
+        if any(turn.stage == "again" and turn.start < trainer.step for turn in trainer.plan):
             load_checkpoint(self.run / "segmentation.safetensors").load_networks(networks)
+        else:
+            for name, network in networks.items():
+                state = {key: value.cpu() for key, value in trainer.networks.of(name).state_dict().items()}
+                network.load_state_dict(state)
         first = self._taught
         self._taught = self._teach(NetworkWitness(networks, self.model, self.settings))
-        if abs(first.seen - self._taught.seen) > _LARGEST_DRIFT:
-            what = "hidden" if self._taught.seen < first.seen else "face"
+        drift = first.drift(self._taught)
+        if drift is not None:
+            kept = self.run / "segmentation.safetensors"
             raise FocusError(
-                f"the masks drift: the first fits call {1 - first.seen:.0%} of the faces hidden, those that have heard "
-                f"the network {1 - self._taught.seen:.0%}: more and more is called {what}. Look at the fits (focus "
-                f"fit) and at pictures/; the network of the first lessons is {self.run / 'segmentation.safetensors'}"
+                f"the masks drift: since the fits have heard the network, {drift}. Look at the fits (focus fit) and at "
+                f"pictures/. The network of the first lessons is {kept}: use it as it is, or go on from it in a new "
+                f"folder (focus train --start {kept} --stages.again 0)"
             )
         return self.source()
 
@@ -181,7 +195,7 @@ class TaughtFolder:
                 self.photos, self.model, self.run / FOLDER, fitter, workers=self._workers, notify=notify
             )
 
-        taught = first_before_others(teach)
+        taught = by_the_first(teach)
         self.logger.message(f"{self.photos.folder}: {taught.text}; lessons: {self.run / FOLDER}")
         for name, reason in taught.left_out.items():
             self.logger.message(f"  left out {name}: {reason}")

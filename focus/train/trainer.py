@@ -167,45 +167,49 @@ class Trainer:
                         return False
                 if self.after_turn is not None:
                     self.after_turn(self, turn)
-                if self._is_worse(turn):
+                if self._agree(self._is_worse(turn)):
                     self._put_back(turn)
-                    return True
+                    if turn.stage == "joint":
+                        return True
         return True
 
     def _is_worse(self, turn: Turn) -> bool:
-        """Whether what the networks teach each other has made them worse on the faces that are held out, by what a
-        teacher says of them and by what was drawn before them.
+        """Whether second lessons, or what the networks teach each other, have made the masks worse on the faces that
+        are held out, by what a teacher says of them and by what was drawn before them. Known to the first process.
         """
-        before = self._before_joint
         ends_cycle = turn.network == "reconstruction" or turn.end == self.total
-        if self.settings.teacher == "none" or turn.stage != "joint" or not ends_cycle or before is None:
+        if turn.stage not in ("again", "joint") or (turn.stage == "joint" and not ends_cycle) or self.process:
             return False
-        was, now = (values.get("last", {}).get(MASK_SCORE) for values in (before.header.validation, self.validated))
+        before = self._before(turn)
+        scores = (None if before is None else before.header.validation, self.validated)
+        was, now = ((values or {}).get("last", {}).get(MASK_SCORE) for values in scores)
         return was is not None and now is not None and now < was - _LOSS_THAT_IS_NONE
 
-    @property
-    def _before_joint(self) -> Checkpoint | None:
-        """The networks before they began to teach each other."""
-        for stage in ("again", "segmentation"):
+    def _before(self, turn: Turn) -> Checkpoint | None:
+        """The networks at the end of the lessons before a turn."""
+        for stage in ("again", "segmentation")[turn.stage == "again" :]:
             path = (self.folder or Path()) / f"{stage}.safetensors"
-            if self.folder is not None and any(turn.stage == stage for turn in self.plan) and path.exists():
+            planned = any(other.stage == stage for other in self.plan)
+            if self.settings.teacher != "none" and self.folder is not None and planned and path.exists():
                 return load_checkpoint(path)
         return None
 
     def _put_back(self, turn: Turn) -> None:
-        """Ends the run with the networks as they were before they began to teach each other."""
-        before = self._before_joint
+        """Takes the networks as they were before a turn in place of those that it made."""
+        before = self._before(turn)
         if before is None:
             return
-        was, now = (values["last"][MASK_SCORE] for values in (before.header.validation, self.validated))
         before.load_networks(self.networks)
-        self.validated = {**before.header.validation, "stopped": self.validated["last"]}
+        if not self.process:
+            was, now = (values["last"][MASK_SCORE] for values in (before.header.validation, self.validated))
+            ended = {"stopped": self.validated["last"]} if turn.stage == "joint" else {}
+            self.validated = {**before.header.validation, **ended}
+            self.logger.message(
+                f"the stage {turn.stage} made the masks worse: {MASK_SCORE} of the faces that are held out was "
+                f"{was:.3f} before it and is {now:.3f} after iteration {self.step}. The networks of before "
+                f"({before.path}) are put back{', and the run ends' if ended else ''}"
+            )
         self._save(turn)
-        self.logger.message(
-            f"the networks made each other worse: {MASK_SCORE} of the faces that are held out was {was:.3f} before "
-            f"the stage joint and is {now:.3f} after iteration {self.step}. The run ends, with the networks of before; "
-            f"they are those of {before.path}"
-        )
 
     @contextlib.contextmanager
     def _saved_if_it_fails(self, turn: Turn) -> Iterator[None]:
