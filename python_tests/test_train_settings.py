@@ -189,7 +189,7 @@ def test_a_shorter_run_keeps_its_proportions() -> None:
     assert (stages.initialise, stages.segmentation, stages.joint, stages.adapt) == (3_000, 300, 2_000, 0)
     assert (stages.cycle, stages.segmentation_in_cycle) == (300, 50)
     assert short.optimiser.initialise.at(3_000, 3_000) == pytest.approx(0.1 * 0.99**60)
-    assert short.scaled(1e-6).stages == StageSettings(1, 1, 0, 2, 0, cycle=2, segmentation_in_cycle=1)
+    assert short.scaled(1e-6).stages == StageSettings(1, 1, 2, 0, cycle=2, segmentation_in_cycle=1)
     for factor in (0, -1, float("nan"), float("inf")):
         with pytest.raises(FocusError, match="scale: expected a finite number > 0"):
             short.scaled(factor)

@@ -114,8 +114,6 @@ class StageSettings:
     """Reconstruction network alone, outlier-robust loss, or the faces of the teacher."""
     segmentation: int = 30_000
     """Segmentation network alone, on the masks of the outlier-robust rule, or of the teacher."""
-    again: int = 0
-    """With the teacher `fit`: the same, on the masks of second fits, which have heard the network."""
     joint: int = 200_000
     """Both in turns, iterations of both together."""
     adapt: int = 0
@@ -124,6 +122,9 @@ class StageSettings:
     """Iterations of one cycle of `joint` and `adapt`."""
     segmentation_in_cycle: int = 5_000
     """Of these, the first ones train the segmentation network, the others the reconstruction network."""
+    again: int = 0
+    """With the teacher `fit`, after `segmentation`: the same, on the masks of second fits, which have heard the
+    network."""
 
 
 @dataclass(frozen=True)
