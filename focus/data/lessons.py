@@ -117,13 +117,7 @@ class Lesson:
             "face": torch.from_numpy(self.face.astype(np.uint8)),
         }
         values = {"weight": self.weight, "seen": self.seen, "doubt": self.doubt}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_files({path: seal_tensors(tensors, KEY, values)})
-        except OSError as error:
-            raise FocusError(
-                f"{path}: cannot be written ({error.strerror or error}). Make room, or choose another folder"
-            ) from error
+        _write(path, seal_tensors(tensors, KEY, values))
 
     @classmethod
     def load(cls, path: Path, model: MorphableModel, size: int) -> Lesson:
@@ -170,20 +164,24 @@ class Lesson:
         return cls(crop, mask, face > 0, parameters, weight, seen, doubt)
 
 
+def _write(path: Path, data: bytes) -> None:
+    """A file whole, or not at all. Raises `FocusError` where the file system refuses."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_files({path: data})
+    except OSError as error:
+        raise FocusError(
+            f"{path}: cannot be written ({error.strerror or error}). Make room, or choose another folder"
+        ) from error
+
+
 def save_doubt(file: Path, reason: str) -> None:
     """Writes down why there is no lesson, beside where it would be.
 
     Raises:
         FocusError: the file system refused.
     """
-    path = file.with_suffix(_DOUBT)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_files({path: seal_json({"doubt": reason}).encode()})
-    except OSError as error:
-        raise FocusError(
-            f"{path}: cannot be written ({error.strerror or error}). Make room, or choose another folder"
-        ) from error
+    _write(file.with_suffix(_DOUBT), seal_json({"doubt": reason}).encode())
 
 
 def load_doubt(file: Path) -> str | None:

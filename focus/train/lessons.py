@@ -32,6 +32,7 @@ from focus.reconstruction import Reconstruction
 from focus.train.checkpoint import Networks, load_trained
 from focus.train.config import Settings
 from focus.train.inference import segmented
+from focus.train.record import Photo
 
 FOLDER = "lessons"
 """In the folder of a run."""
@@ -261,8 +262,7 @@ class _Teach:
 
 
 def _digest(item: PhotoItem, made_by: Mapping[str, Any]) -> str:
-    row = hashlib.sha256(item.landmarks.astype("<f8").tobytes() + item.landmark_weights.astype("<f8").tobytes())
-    content = {"photo": item.digest, "landmarks": row.hexdigest(), **made_by}
+    content = {"photo": item.digest, "landmarks": Photo.of(item).row, **made_by}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
