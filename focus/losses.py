@@ -91,6 +91,9 @@ class TeachingWeights:
     """L_pixel where the face is said to be seen: what light is learnt by."""
     regularisation: float = 0.01
     """L_reg."""
+    seen: float = 1.0
+    """Of a pixel of the mask that is seen, beside one that is hidden: more than 1 where faces are shown with more before
+    them than photos have, as odds are multiplied by it."""
 
 
 def pixel(target: Tensor, reconstruction: Tensor, visible: Tensor) -> Tensor:
@@ -224,16 +227,22 @@ def binary(visible: Tensor) -> Tensor:
     return 0.5 - (visible - 0.5).abs().mean()
 
 
-def mask_cross_entropy(logits: Tensor, expected: Tensor, face: Tensor, weight: Tensor | None = None) -> Tensor:
+def mask_cross_entropy(
+    logits: Tensor, expected: Tensor, face: Tensor, weight: Tensor | None = None, *, seen: float = 1.0
+) -> Tensor:
     """Mean over images of w sum_x R BCE(M, expected) / max(sum_x R, 1), to pretrain the segmentation network.
+
+    BCE(M, e) = -s e log M - (1 - e) log(1 - M): at its least, M / (1 - M) is s times the odds of e.
 
     Args:
         logits: ``[B, 1, H, W]`` log-odds of the mask (`SegmentationNetwork.logits`).
         expected: ``[B, 1, H, W]`` in [0, 1], for example the inliers of `robust`.
         face: ``[B, 1, H, W]``, R.
         weight: ``[B]``, w; None: 1.
+        seen: s.
     """
-    entropy = F.binary_cross_entropy_with_logits(logits, expected, reduction="none")
+    odds = None if seen == 1 else logits.new_tensor(seen)
+    entropy = F.binary_cross_entropy_with_logits(logits, expected, pos_weight=odds, reduction="none")
     each = (face * entropy).sum(dim=(1, 2, 3)) / _at_least_one(face.sum(dim=(1, 2, 3)))
     return each.mean() if weight is None else (weight * each).mean()
 

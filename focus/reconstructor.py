@@ -17,6 +17,7 @@ from focus.data.skin import skin_mask
 from focus.eval.misfit import MisfitPrior
 from focus.face import MorphableModel, Renderer, Rendering
 from focus.fit.crop import open_photo
+from focus.fit.region import crop_model, face_region
 from focus.reconstruction import Reconstruction
 from focus.train.checkpoint import Trained, load_trained
 from focus.train.inference import segmented
@@ -28,6 +29,7 @@ class Reconstructor:
 
     The mask is that of the segmentation network where the run trained one, and else what its method looks at: the whole
     rendered face (`mofa`, `cutmix`, `cutout`), the colour of skin (`skin`), or the inliers of the outlier-robust rule.
+    As in a fit, it ends at the jaw and the hairline (`focus.fit.region`): it says nothing of scalp and neck.
 
     Args:
         trained: networks, settings and face model; `load` reads them from a file.
@@ -41,6 +43,8 @@ class Reconstructor:
         self.settings, self.model = trained.settings, trained.model
         self._networks = trained.networks
         self._renderer = Renderer(self.model, self.settings.image_size)
+        self._region = face_region(self.model)
+        self._region_renderer = Renderer(crop_model(self.model, self._region), self.settings.image_size)
         self._segments = trained.segments
 
     @classmethod
@@ -120,22 +124,24 @@ class Reconstructor:
         if self._segments:
             networks, relight = self._networks, self.settings.relight
             parameters, rendering, logits = segmented(networks, self.model, self._renderer, crops, relight=relight)
-            mask = rendering.mask * torch.sigmoid(logits)
+            mask = torch.sigmoid(logits)
         else:
             parameters = self._networks.reconstruction(crops)
             rendering = self._renderer(parameters)
             mask = self._mask(crops, rendering)
+        drawn = self._region_renderer(parameters)
         return [
             Reconstruction(
                 model=self.model,
                 parameters=parameters[i],
                 image=crops[i],
-                rendering=rendering.image[i],
-                face=rendering.mask[i],
-                mask=mask[i],
+                rendering=drawn.image[i],
+                face=drawn.mask[i],
+                mask=drawn.mask[i] * mask[i],
                 alignment=alignments[i],
                 photo=photos[i],
                 name=names[i],
+                region=self._region,
                 misfit=self._misfit,
             )
             for i in range(len(crops))

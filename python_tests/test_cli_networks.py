@@ -12,6 +12,8 @@ import torch
 from focus.cli import main
 from focus.data import SyntheticFaces, read_image, write_image
 from focus.eval.masks import mask_scores, outlier_iou
+from focus.face import Renderer
+from focus.fit.region import crop_model, face_region
 from focus.train import Settings, load_trained, shipped_checkpoint
 from focus.train.checkpoint import load_checkpoint, save_checkpoint
 
@@ -20,13 +22,15 @@ QUICK = ["--coarse-steps", "1", "--fine-steps", "1"]
 
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A drawn face with a mask over its mouth; beside it what is seen of it and all of it."""
+    """A drawn face with a mask over its mouth; beside it what is seen of it, and it from the jaw to the hairline."""
     folder = tmp_path_factory.mktemp("photo")
-    faces = SyntheticFaces(Settings.preset("photos").face.build(), 128, 41)
+    model = Settings.preset("photos").face.build()
+    faces = SyntheticFaces(model, 128, 41)
     index = next(index for index in range(200) if faces.sample(index, True).occluder == "surgical_mask")
     sample = faces.sample(index, True)
     write_image(folder / "a.png", sample.image)
-    for name, mask in (("truth", sample.visible_mask), ("face", sample.face_mask)):
+    region = Renderer(crop_model(model, face_region(model)), 128)(sample.parameters).mask[0, 0].numpy()
+    for name, mask in (("truth", sample.visible_mask), ("face", region > 0)):
         write_image(folder / f"{name}.png", np.where(mask, 255, 0).astype(np.uint8))
     numbers = ",".join(f"{number:.3f}" for number in sample.landmarks.flatten().tolist())
     (folder / "landmarks.csv").write_text(f"a.png,{numbers}\n")

@@ -27,6 +27,7 @@ from focus.data.skin import skin_mask
 from focus.errors import FocusError
 from focus.face import FaceParameters, MorphableModel, Renderer
 from focus.face.lighting import directional_lighting
+from focus.fit.region import crop_model, face_region
 from focus.reconstruction import RESULT_SUFFIXES
 from focus.report.files import write_together
 from focus.report.meshes import encode_meshes
@@ -336,6 +337,9 @@ def test_reconstructor(model: MorphableModel, tmp_path: Path) -> None:
     assert first.parameters.batch_size == 1
     assert first.mask.max() <= 1
     assert not (first.mask * (1 - first.face)).any()
+    whole = Renderer(model, size)(first.parameters)
+    assert torch.equal(first.face, Renderer(crop_model(model, face_region(model)), size)(first.parameters).mask[0])
+    assert 0.5 < float(first.face.sum() / whole.mask.sum()) < 1, "no scalp, no neck, as in a fit"
     assert 0 < first.occluded_fraction < 1  # the untrained segmentation network is undecided
     rendered = Renderer(model, size)(first.parameters).landmarks[0].numpy()
     np.testing.assert_allclose(first.landmarks_68[17:], rendered[17:], atol=1e-3)

@@ -54,16 +54,18 @@ def draw_overlay(reconstruction: Reconstruction) -> NDArray[np.uint8]:
             lighting=directional_lighting(direction, light, ambient)[0],
         )
 
-    drawn = _values(face)
-    alpha = place.to_photo_image(_rounded(drawn), size)[..., None]
-    visible = _resized(_continued(_values(reconstruction.mask), _values(reconstruction.face)), place.image_size)
+    drawn, looked_at = _values(face), _values(reconstruction.face)
+    blurred = _blurred(drawn)
+    alpha = place.to_photo_image(_rounded(blurred), size)[..., None]
+    visible = _continued(_values(reconstruction.mask), looked_at, _blurred(looked_at))
+    visible = _resized(visible, place.image_size)
     hidden = alpha * place.to_photo_image(1 - visible, size)[..., None]
     grey = photo.mean(axis=2, keepdims=True)
     faded = photo + _FADE * (1 - alpha) * ((grey + 1) / 2 - photo)
     panels = [
         photo,
-        photo + alpha * (place.to_photo_image(_continued(_values(image), drawn), size) - photo),
-        photo + alpha * (place.to_photo_image(_continued(_values(clay), drawn), size) - photo),
+        photo + alpha * (place.to_photo_image(_continued(_values(image), drawn, blurred), size) - photo),
+        photo + alpha * (place.to_photo_image(_continued(_values(clay), drawn, blurred), size) - photo),
         faded + _TINT * hidden * (np.array(OUTLIER_COLOR, np.float32) - faded),
     ]
     gap = np.ones((size[0], _GAP, 3), np.float32)
@@ -97,20 +99,21 @@ def _blurred(values: Values) -> Values:
     return blurred
 
 
-def _rounded(mask: Values) -> Values:
-    """1 inside, falling to 0 at the border of the mask: the teeth of cut triangles disappear, nothing bleeds in."""
-    inner: Values = (2 * _blurred(mask) - 1).clip(0, 1)
+def _rounded(blurred: Values) -> Values:
+    """Of a blurred mask: 1 inside, falling to 0 at its border. The teeth of cut triangles disappear, nothing bleeds in."""
+    inner: Values = (2 * blurred - 1).clip(0, 1)
     return inner * inner * (3 - 2 * inner)
 
 
-def _continued(values: Values, mask: Values) -> Values:
+def _continued(values: Values, mask: Values, blurred: Values) -> Values:
     """Values that are 0 off the mask, continued past its border as far as `_rounded` shows the gaps between its teeth.
 
     Args:
         values: ``[S, S]`` or ``[S, S, 3]`` in [0, 1].
         mask: ``[S, S]``, 0 or 1.
+        blurred: the mask, blurred.
     """
-    weight = _blurred(mask).clip(0.1)  # far outside, where nothing is shown, it fades
+    weight = blurred.clip(0.1)  # far outside, where nothing is shown, it fades
     around = _blurred(values) / (weight if values.ndim == 2 else weight[..., None])
     inside = mask > 0 if values.ndim == 2 else mask[..., None] > 0
     continued: Values = np.where(inside, values, around).clip(0, 1)

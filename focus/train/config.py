@@ -258,6 +258,9 @@ class Settings:
     """Weights of L_S."""
     teaching_weights: TeachingWeights = field(default_factory=TeachingWeights)
     """Weights of L_T, by which the reconstruction network learns the faces of a teacher."""
+    anchor: float = 0.0
+    """Weight of what a teacher says, beside L_S and L_R, in the stage `joint`: what the losses of the paper say of few
+    photos is not enough to hold the masks."""
     relight: bool = False
     """Solve for the light by least squares where the masks say that the face is seen, and ask for the masks again: of
     photos unlike those it has learnt from, the reconstruction network knows the light less well than the shape."""
@@ -439,10 +442,14 @@ def _photos() -> Settings:
         network=NetworkSettings.preset("photos"),
         data=DataSettings(
             synthetic=SyntheticSettings(
-                cast=1.0, occluders=tuple(kind for kind in OCCLUDERS if kind not in ("beard", "face_paint"))
+                cast=1.0,
+                occluders=tuple(kind for kind in OCCLUDERS if kind not in ("beard", "face_paint")),
+                pose=PoseSettings(wide_yaw_fraction=0.3),
             ),
             synthetic_fraction=0.25,
         ),
+        # A quarter of the pixels of faces that are shown are hidden, of those in photos about a tenth.
+        teaching_weights=TeachingWeights(seen=2.0),
         stages=StageSettings(
             initialise=300, segmentation=700, again=400, joint=0, cycle=200, segmentation_in_cycle=100
         ),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from focus import losses
 from focus.data.batches import FaceBatch
-from focus.data.lessons import lessons_of
+from focus.data.lessons import Lessons, lessons_of
 from focus.data.patches import patched
 from focus.face import FaceParameters, MorphableModel, Renderer, Rendering
 from focus.nets import FeatureExtractor
@@ -92,6 +92,7 @@ class Objectives:
         """The loss of iteration `step` of a turn, and its terms by name."""
         settings, iteration = self.settings, turn.iteration(step)
         taught = settings.teacher != "none"
+        anchored = taught and turn.stage == "joint" and settings.anchor > 0
         if turn.stage == "initialise":
             return self._teaching_loss(batch) if taught else self._initialisation_loss(batch, iteration / turn.total)
         if turn.stage in ("segmentation", "again") and taught:
@@ -100,8 +101,8 @@ class Objectives:
             return self._supervised_loss(batch)
         if turn.network == "segmentation":
             ramp = settings.binary_ramp if turn.stage == "joint" else 0
-            return self._segmentation_loss(batch, min(1.0, iteration / ramp) if ramp else 1.0)
-        return self._trusting_loss(batch, turn.batch(step))
+            return self._segmentation_loss(batch, min(1.0, iteration / ramp) if ramp else 1.0, anchored=anchored)
+        return self._trusting_loss(batch, turn.batch(step), anchored=anchored)
 
     def _initialisation_loss(self, batch: FaceBatch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """First stage: L_R with the outlier-robust likelihood, after a warm-up without it."""
@@ -115,11 +116,16 @@ class Objectives:
 
     def _teaching_loss(self, batch: FaceBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """First stage with a teacher: L_T, by its faces."""
-        lessons = lessons_of(batch)
         parameters = self.networks.reconstruction(batch.image)
+        return self._face_lesson(batch, parameters, self.renderer(parameters))
+
+    def _face_lesson(
+        self, batch: FaceBatch, parameters: FaceParameters, rendering: Rendering
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        lessons = lessons_of(batch)
         return losses.teaching_loss(
             target=batch.image,
-            rendering=self.renderer(parameters),
+            rendering=rendering,
             parameters=parameters,
             model=self.model,
             expected=lessons.parameters,
@@ -131,19 +137,28 @@ class Objectives:
     def _taught_masks_loss(self, batch: FaceBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Second stage with a teacher: the segmentation network learns its masks, on reconstructions of the network."""
         lessons = lessons_of(batch)
-        with torch.no_grad():
-            found = self.networks.reconstruction(batch.image)
-            found = disturbed(found, self.settings.disturbance, self.model.expression_prior)
-            rendering = self.renderer(found)
-            if self.settings.relight:  # every other face, as they are seen when the masks are asked for again
-                seen = lessons.known * lessons.mask
-                rendering = self.renderer(relit(batch.image, found, rendering, self.model, seen, every=2))
+        rendering = self._seen_anew(batch, lessons)
         logits = self.networks.segmentation.logits(rendering.image, batch.image, rendering.mask)
         said = rendering.mask * lessons.known
-        loss = losses.mask_cross_entropy(logits, lessons.mask, said, lessons.weight)
+        loss = self._mask_lesson(logits, rendering, lessons)
         masks = {"mask": torch.sigmoid(logits), "given": lessons.mask}
         shares = {name: share(mask, said) for name, mask in masks.items()}
         return loss, {**shares, "empty": empty_images(masks["mask"], rendering.mask)}
+
+    def _mask_lesson(self, logits: Tensor, rendering: Rendering, lessons: Lessons) -> Tensor:
+        said, odds = rendering.mask * lessons.known, self.settings.teaching_weights.seen
+        return losses.mask_cross_entropy(logits, lessons.mask, said, lessons.weight, seen=odds)
+
+    @torch.no_grad()
+    def _seen_anew(self, batch: FaceBatch, lessons: Lessons) -> Rendering:
+        """Reconstructions of the network as they are of photos that it has not learnt from."""
+        found = self.networks.reconstruction(batch.image)
+        found = disturbed(found, self.settings.disturbance, self.model.expression_prior)
+        rendering: Rendering = self.renderer(found)
+        if self.settings.relight:  # every other face, as they are seen when the masks are asked for again
+            seen = lessons.known * lessons.mask
+            rendering = self.renderer(relit(batch.image, found, rendering, self.model, seen, every=2))
+        return rendering
 
     def _supervised_loss(self, batch: FaceBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Second stage: the segmentation network learns given masks, the inliers of the outlier-robust rule. With the
@@ -158,11 +173,15 @@ class Objectives:
         shares = {name: share(mask, rendering.mask) for name, mask in masks.items()}
         return loss, {**shares, "empty": empty_images(masks["mask"], rendering.mask)}
 
-    def _segmentation_loss(self, batch: FaceBatch, ramp: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def _segmentation_loss(self, batch: FaceBatch, ramp: float, *, anchored: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """Third stage, first part of a cycle: L_S, for the mask of frozen reconstructions."""
-        with torch.no_grad():
-            rendering = self.renderer(self.networks.reconstruction(batch.image))
-        mask = self.networks.segmentation(rendering.image, batch.image, rendering.mask)
+        if anchored:
+            rendering = self._seen_anew(batch, lessons_of(batch))
+        else:
+            with torch.no_grad():
+                rendering = self.renderer(self.networks.reconstruction(batch.image))
+        logits = self.networks.segmentation.logits(rendering.image, batch.image, rendering.mask)
+        mask = torch.sigmoid(logits)
         weights = self.settings.segmentation_weights
         loss, terms = losses.segmentation_loss(
             target=batch.image,
@@ -171,14 +190,18 @@ class Objectives:
             features=self.features,
             weights=replace(weights, binary=ramp * weights.binary),
         )
+        if anchored:
+            lesson = self._mask_lesson(logits, rendering, lessons_of(batch))
+            loss, terms["lesson"] = loss + self.settings.anchor * lesson, lesson.detach()
         return loss, {**terms, "mask": share(mask, rendering.mask), "empty": empty_images(mask, rendering.mask)}
 
-    def _trusting_loss(self, batch: FaceBatch, number: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def _trusting_loss(self, batch: FaceBatch, number: int, *, anchored: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """Third stage, second part of a cycle: L_R over the pixels that the method trusts, its one difference.
 
         Args:
             batch: the faces.
             number: of the batch, from which patches follow.
+            anchored: add the faces of the teacher.
         """
         settings, traits = self.settings, self._traits
         image = batch.image
@@ -199,6 +222,9 @@ class Objectives:
             loss, terms = self.reconstruction_loss(batch, parameters, rendering, sigma=settings.robust.sigma)
         else:
             loss, terms = self.reconstruction_loss(batch, parameters, rendering, mask=mask)
+        if anchored:
+            lesson, _ = self._face_lesson(batch, parameters, rendering)
+            loss, terms["lesson"] = loss + self.settings.anchor * lesson, lesson.detach()
         return loss, {**terms, "mask": share(mask, rendering.mask), "empty": empty_images(mask, rendering.mask)}
 
     def reconstruction_loss(

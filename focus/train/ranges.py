@@ -51,6 +51,7 @@ _GROUPS: Mapping[str, Mapping[str, Range]] = {
         "batch_size": Range(1, 65_536),
         "binary_ramp": _COUNT,
         "disturbance": Range(0, 100),
+        "anchor": _WEIGHT,
         "threads": Range(0, 4096),
         "workers": Range(0, 1024),
     },
@@ -117,7 +118,10 @@ _GROUPS: Mapping[str, Mapping[str, Range]] = {
         "neighbor_window": Range(1, 15),
         "neighbor_power": Range(1, 2),
     },
-    "teaching_weights": dict.fromkeys(("place", "shape", "albedo", "pixel", "regularisation"), _WEIGHT),
+    "teaching_weights": {
+        **dict.fromkeys(("place", "shape", "albedo", "pixel", "regularisation"), _WEIGHT),
+        "seen": Range(1e-3, 1e3),
+    },
     "optimiser": {"gradient_clip": Range(0, 1e12, open_low=True)},
     **{
         f"optimiser.{name}": _RATE
