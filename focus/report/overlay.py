@@ -100,7 +100,7 @@ def _blurred(values: Values) -> Values:
 
 
 def _rounded(blurred: Values) -> Values:
-    """Of a blurred mask: 1 inside, falling to 0 at its border. The teeth of cut triangles disappear, nothing bleeds in."""
+    """Of a blurred mask: 1 inside, 0 from its border on. The teeth of cut triangles disappear, nothing bleeds in."""
     inner: Values = (2 * blurred - 1).clip(0, 1)
     return inner * inner * (3 - 2 * inner)
 
