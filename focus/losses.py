@@ -92,8 +92,8 @@ class TeachingWeights:
     regularisation: float = 0.01
     """L_reg."""
     seen: float = 1.0
-    """Of a pixel of the mask that is seen, beside one that is hidden; odds are multiplied by it. More than 1 where more is
-    drawn before faces than photos have there."""
+    """Of a pixel of the mask that is seen, beside one that is hidden; odds are multiplied by it. More than 1 where more
+    is drawn before faces than photos have there."""
 
 
 def pixel(target: Tensor, reconstruction: Tensor, visible: Tensor) -> Tensor:
