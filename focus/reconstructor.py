@@ -31,6 +31,8 @@ class Reconstructor:
     rendered face (`mofa`, `cutmix`, `cutout`), the colour of skin (`skin`), or the inliers of the outlier-robust rule.
     As in a fit, it ends at the jaw and the hairline (`focus.fit.region`): it says nothing of scalp and neck.
 
+    The procedural face has its full level of detail in results, also where the networks were trained with few vertices.
+
     Args:
         trained: networks, settings and face model; `load` reads them from a file.
         misfit: taken off every shape; of the same face model, or `FocusError`.
@@ -40,9 +42,11 @@ class Reconstructor:
         if misfit is not None:
             misfit.check_model(trained.model)
         self._misfit = None if misfit is None else misfit.offsets.to(trained.model.mean_shape)
-        self.settings, self.model = trained.settings, trained.model
-        self._networks = trained.networks
-        self._renderer = Renderer(self.model, self.settings.image_size)
+        self.settings = trained.settings
+        # A misfit is that of vertices, so that these stay.
+        self.model = trained.model if misfit is not None else self.settings.face.detailed(trained.model)
+        self._networks, self._network_model = trained.networks, trained.model
+        self._renderer = Renderer(self._network_model, self.settings.image_size)
         self._region = face_region(self.model)
         self._region_renderer = Renderer(crop_model(self.model, self._region), self.settings.image_size)
         self._segments = trained.segments
@@ -122,14 +126,15 @@ class Reconstructor:
         if not len(crops):
             return []
         if self._segments:
-            networks, relight = self._networks, self.settings.relight
-            parameters, rendering, logits = segmented(networks, self.model, self._renderer, crops, relight=relight)
-            mask = torch.sigmoid(logits)
+            parameters, _, logits = segmented(
+                self._networks, self._network_model, self._renderer, crops, relight=self.settings.relight
+            )
+            drawn = self._region_renderer(parameters)
+            mask = drawn.mask * torch.sigmoid(logits)
         else:
             parameters = self._networks.reconstruction(crops)
-            rendering = self._renderer(parameters)
-            mask = self._mask(crops, rendering)
-        drawn = self._region_renderer(parameters)
+            drawn = self._region_renderer(parameters)
+            mask = self._mask(crops, drawn)
         return [
             Reconstruction(
                 model=self.model,
@@ -137,7 +142,7 @@ class Reconstructor:
                 image=crops[i],
                 rendering=drawn.image[i],
                 face=drawn.mask[i],
-                mask=drawn.mask[i] * mask[i],
+                mask=mask[i],
                 alignment=alignments[i],
                 photo=photos[i],
                 name=names[i],

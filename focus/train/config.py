@@ -65,6 +65,19 @@ class FaceSettings:
             return MorphableModel.procedural(self.detail, *counts)
         return MorphableModel.load(self.source).truncated(*counts)
 
+    def detailed(self, model: MorphableModel) -> MorphableModel:
+        """The same model with the full level of detail, if it is the procedural one: its coefficients mean the same
+        face, its brows and lids are sharper, and its landmarks are where they belong and not at the nearest of few
+        vertices.
+
+        Args:
+            model: as `build` gives it.
+        """
+        if self.source != "procedural" or self.detail == "full":
+            return model
+        counts = (model.identity_count, model.expression_count, model.albedo_count)
+        return MorphableModel.procedural("full", *counts).to(model.mean_shape)
+
     def whole(self, model: MorphableModel | None = None) -> MorphableModel:
         """The model with all of its components, and of the procedural one the full level of detail.
 
@@ -451,8 +464,9 @@ def _photos() -> Settings:
         # A quarter of the pixels of faces that are shown are hidden, of those in photos about a tenth.
         teaching_weights=TeachingWeights(seen=2.0),
         stages=StageSettings(
-            initialise=300, segmentation=700, again=400, joint=0, cycle=200, segmentation_in_cycle=100
+            initialise=300, segmentation=600, again=300, joint=400, cycle=200, segmentation_in_cycle=100
         ),
+        anchor=3.0,
         optimiser=OptimiserSettings(
             name="adam",
             initialise=Rate(5e-4, cosine_end=0.02, warm_up=50),

@@ -152,7 +152,7 @@ def make_lessons(
         photos: the photos.
         model: of the networks, on the CPU.
         folder: where lessons are kept, each under a digest of photo, landmarks, teacher, image size and version.
-        teacher: who fits; it can be pickled. Its model is `model`.
+        teacher: who fits; it can be pickled. Its coefficients are those of `model`.
         workers: processes.
         notify: called with how many are done, and of how many.
 

@@ -190,7 +190,7 @@ class TaughtFolder:
             self.logger.progress(done, count, text, pace * (count - done))
 
         def teach() -> Taught:
-            fitter = PhotoFitter(self.model, FIT_SETTINGS, witness=witness)
+            fitter = PhotoFitter(self.settings.face.detailed(self.model), FIT_SETTINGS, witness=witness)
             return make_lessons(
                 self.photos, self.model, self.run / FOLDER, fitter, workers=self._workers, notify=notify
             )
