@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,18 @@ def test_export_is_small_and_starts_other_runs(trained: Path, tmp_path: Path, mo
     assert smaller < size
     assert not load_checkpoint(alone).state("segmentation")
     assert load_trained(alone, model=model).checkpoint.header.step == 7
+
+
+def test_what_is_handed_on_names_no_place_of_this_machine(tmp_path: Path) -> None:
+    settings = Settings.preset("photos")
+    data = replace(settings.data, photos=tmp_path / "photos", landmarks=tmp_path / "l.csv")
+    settings = replace(settings, start=tmp_path / "start", imagenet=tmp_path / "i", arcface=tmp_path / "a", data=data)
+    content = header(settings=settings.to_dict(), data={"photos": "digest"})
+    path = save_checkpoint(tmp_path / "last.safetensors", content, {"reconstruction.weight": torch.ones(2)})
+    exported, _ = export(path, tmp_path / "out.safetensors")
+    assert str(tmp_path).encode() in path.read_bytes()
+    assert str(tmp_path).encode() not in exported.read_bytes()
+    assert Settings.from_dict(load_checkpoint(exported).header.settings).teacher == "fit"
 
 
 def test_export_refuses_what_half_precision_cannot_hold(tmp_path: Path) -> None:

@@ -244,7 +244,8 @@ def export(
 ) -> tuple[Path, int]:
     """Writes the networks of a checkpoint alone, in half precision, for inference or as the start of other runs.
 
-    Vectors (biases, normalisation) stay in single precision: they are small in size and wide in range.
+    Vectors (biases, normalisation) stay in single precision: they are small in size and wide in range. Of the places of
+    files on this machine it names none but that of the face model, which a reader needs.
 
     Args:
         source: a checkpoint of training.
@@ -266,7 +267,12 @@ def export(
             tensors[name] = value.to(torch.float16) if matrix else value
             if not bool(torch.isfinite(tensors[name]).all()):
                 raise FocusError(f"checkpoint: {source}: {name} is not finite, or too large for half precision")
-    header = replace(checkpoint.header, kind="inference", optimiser={}, data=None, machine={})
+    settings = {**checkpoint.header.settings, **dict.fromkeys(("start", "imagenet", "arcface"))}
+    settings["data"] = {
+        **settings.get("data", {}),
+        **dict.fromkeys(("photos", "landmarks", "adapt_photos", "adapt_landmarks")),
+    }
+    header = replace(checkpoint.header, settings=settings, kind="inference", optimiser={}, data=None, machine={})
     path = save_checkpoint(destination, header, tensors)
     return path, path.stat().st_size
 
