@@ -1,6 +1,7 @@
-"""How well `focus fit` finds what is drawn before the faces of photos, and what that does to their shapes.
+"""How well `focus fit` or a network finds what is drawn before the faces of photos, and what that does to their shapes.
 
     python benchmarks/pasted.py PHOTOS --landmarks landmarks.csv [--model FILE] [--each 2] [--save FOLDER]
+    python benchmarks/pasted.py PHOTOS --landmarks landmarks.csv --network [CHECKPOINT]
 
 Each photo is fitted, an occluder of the synthetic world is drawn before its face in the light and with the skin of the
 fit (`focus.data.pasting`), and the result is fitted with the same landmarks. What hides the face in the photo itself
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from focus import Reconstructor
 from focus.data import read_landmarks, write_image
 from focus.data.occluders import OCCLUDERS
 from focus.data.pasting import paste, photo_scene
@@ -25,6 +27,7 @@ from focus.eval.identity import shape_distances
 from focus.eval.masks import THRESHOLD, mask_scores, outlier_iou
 from focus.face import MorphableModel
 from focus.fit import PhotoFitter
+from focus.train import shipped_checkpoint
 
 
 def main() -> None:
@@ -36,9 +39,12 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=tuple(OCCLUDERS), choices=tuple(OCCLUDERS), metavar="KIND")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save", type=Path, help="folder for the pictures")
+    shipped = shipped_checkpoint("photos")
+    parser.add_argument("--network", nargs="?", type=Path, const=shipped, help="a checkpoint; else that of FOCUS")
     options = parser.parse_args()
     model = MorphableModel.procedural() if options.model == "procedural" else MorphableModel.load(options.model)
     fitter = PhotoFitter(model)
+    find = fitter if options.network is None else Reconstructor.load(options.network).photo
     if options.save:
         options.save.mkdir(parents=True, exist_ok=True)
     rows: dict[str, list[tuple[float, ...]]] = defaultdict(list)
@@ -58,7 +64,7 @@ def main() -> None:
             rng = np.random.default_rng([options.seed, number, repeat])
             kind = options.kinds[(number * options.each + repeat) % len(options.kinds)]
             pasted = paste(crop, photo_scene(plain.model, plain.parameters, camera, rng), rng, (kind,))
-            found = fitter(pasted.image, marks)
+            found = find(pasted.image, marks)
             if options.save:
                 write_image(options.save / f"{Path(name).stem}_{repeat}.png", pasted.image)
             seen = torch.from_numpy(found.alignment.crop_mask(np.where(pasted.hidden, 0, 255).astype(np.uint8)))
@@ -66,7 +72,8 @@ def main() -> None:
             face = found.face[0] > 0.5
             skin = float((face & seen & (found.mask[0] < THRESHOLD)).sum() / (face & seen).sum().clamp(min=1))
             f1 = float(mask_scores(*masks, threshold=THRESHOLD).f1)
-            shapes = torch.stack([one.neutral_vertices[fitter.region] for one in (plain, found)])
+            before = plain if options.network is None else find(crop, marks)
+            shapes = torch.stack([one.neutral_vertices[one.region] for one in (before, found)])
             moved = float(shape_distances(shapes)[0, 1])
             scores = float(outlier_iou(*masks)), f1, skin, moved
             rows[pasted.occluder].append(scores)
