@@ -22,7 +22,7 @@ CLANG ?= clang++
 FUZZ_SECONDS ?= 600
 TORTURE_MINUTES ?= 12
 FUZZ_FUNCTIONS ?= build_topology $(foreach op,rasterize interpolate render antialias vertex_normals sh_shading neighbor_min masked_photometric \
-	outlier_robust,$(op) $(op)_backward)
+	outlier_robust,$(op) $(op)_backward) $(foreach op,rasterize render antialias vertex_normals sh_shading,$(op)_tangent)
 
 # What tests need to run with a torch and libraries of other versions; what only compilers and processes show is left to `make test`.
 SUBSET := -m "not slow" -k "not emulated"

@@ -1,8 +1,8 @@
 """What the benchmarks share: check against the twin, measure, print, write JSON.
 
 A benchmark is a file bench_<name>.py with `cases(device, quick)`, which yields `Case`s. A case is timed only after its
-results have been found equal to the twin's. Bytes are counted once for each input and each result, whatever is read
-again, and compared with a plain copy on the same machine with the same number of threads.
+results have been found equal to the twin's. Bytes are those that must move: of a loss in each of its two passes, of a
+mesh once for each input and each result; they are compared with a plain copy on the same machine with as many threads.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Case:
         name: what is done.
         size: on what, for example "12x3x224x224".
         ours, twin: do it and return the results, which must agree.
-        tensors: what has to be read or written once.
+        moved: bytes that have to be read or written.
         tolerance: of each result as a vector, relative to its length.
         released: the twin as the released code of FOCUS writes it, where that costs something else.
         reduced: less of the same work, in whose place the twin is checked and timed: the twin is None then.
@@ -46,7 +46,7 @@ class Case:
     size: str
     ours: Callable[[], Results]
     twin: Callable[[], Results] | None
-    tensors: Results
+    moved: int
     tolerance: float = 1e-4
     released: Callable[[], Results] | None = None
     reduced: Case | None = None
@@ -127,7 +127,7 @@ class Meter:
         times = self._ours(case)
         median = statistics.median(times)
         first, _, third = statistics.quantiles(times, n=4) if len(times) > 1 else (median,) * 3
-        rate = sum(tensor.nbytes for tensor in case.tensors) / median
+        rate = case.moved / median
         return Measurement(
             name=case.name,
             size=case.size,

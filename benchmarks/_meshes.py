@@ -123,7 +123,7 @@ def mesh_case(
         size=mesh.size,
         ours=ours,
         twin=work(twin, mesh, device)[1] if twin and small is None else None,
-        tensors=(*inputs, mesh.faces.int(), *ours()),
+        moved=sum(tensor.nbytes for tensor in (*inputs, mesh.faces.int(), *ours())),
         reduced=None if small is None else mesh_case(name, work, small, device, twin=twin),
         on_cpu=work(ops, mesh, torch.device("cpu"))[1] if device.type == "cuda" else None,
         exact=exact,

@@ -17,6 +17,9 @@ cuda_version: str | None
 cuda_missing: str | None
 """Why this build has no CUDA kernels, in one line; None where it has them."""
 
+def cuda_driver() -> str:
+    """The newest CUDA that the driver here serves; empty without a driver, and in builds without CUDA kernels."""
+
 def build_topology(faces: object, vertex_count: int, offsets: object, corners: object, /) -> int: ...
 def rasterize(
     screen_vertices: object,
@@ -46,6 +49,18 @@ def rasterize_backward(
     piece_sums: object,
     grad_corners: object,
     grad_screen_vertices: object,
+    threads: int,
+    stream: int,
+    /,
+) -> None: ...
+def rasterize_tangent(
+    screen_vertices: object,
+    faces: object,
+    perspective_correct: bool,
+    face_index: object,
+    screen_vertices_tangent: object,
+    barycentric_tangent: object,
+    depth_tangent: object,
     threads: int,
     stream: int,
     /,
@@ -112,6 +127,19 @@ def render_backward(
     stream: int,
     /,
 ) -> None: ...
+def render_tangent(
+    screen_vertices: object,
+    attributes: object,
+    faces: object,
+    perspective_correct: bool,
+    face_index: object,
+    screen_vertices_tangent: object,
+    attributes_tangent: object,
+    image_tangent: object,
+    threads: int,
+    stream: int,
+    /,
+) -> None: ...
 def antialias(
     image: object,
     screen_vertices: object,
@@ -142,6 +170,18 @@ def antialias_backward(
     stream: int,
     /,
 ) -> None: ...
+def antialias_tangent(
+    image: object,
+    screen_vertices: object,
+    faces: object,
+    edges: object,
+    image_tangent: object,
+    screen_vertices_tangent: object,
+    values_tangent: object,
+    threads: int,
+    stream: int,
+    /,
+) -> None: ...
 def vertex_normals(
     vertices: object, faces: object, offsets: object, corners: object, normals: object, threads: int, stream: int, /
 ) -> None: ...
@@ -153,6 +193,17 @@ def vertex_normals_backward(
     grad_normals: object,
     grad_sums: object,
     grad_vertices: object,
+    threads: int,
+    stream: int,
+    /,
+) -> None: ...
+def vertex_normals_tangent(
+    vertices: object,
+    faces: object,
+    offsets: object,
+    corners: object,
+    vertices_tangent: object,
+    normals_tangent: object,
     threads: int,
     stream: int,
     /,
@@ -169,6 +220,18 @@ def sh_shading_backward(
     grad_albedo: object,
     partial_coefficients: object,
     grad_coefficients: object,
+    threads: int,
+    stream: int,
+    /,
+) -> None: ...
+def sh_shading_tangent(
+    normals: object,
+    albedo: object,
+    coefficients: object,
+    normals_tangent: object,
+    albedo_tangent: object,
+    coefficients_tangent: object,
+    colors_tangent: object,
     threads: int,
     stream: int,
     /,

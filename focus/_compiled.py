@@ -62,6 +62,34 @@ def explain_absence(package: Path, search_path: list[str]) -> str:
     return f"{message}. Install it with this Python: `python -m pip install --force-reinstall focus-face`"
 
 
+def card_obstacle(runtime: str, driver: str | None, architectures: str, capability: tuple[int, int]) -> str | None:
+    """Why the CUDA kernels of this build would not run on a card, and what to do; None where they would.
+
+    By NVIDIA's rules: a runtime needs a driver of its major version or a newer one; machine code runs on cards of its
+    major architecture that are not older, and PTX (of an architecture without ``-real``) on all that are not older.
+
+    Args:
+        runtime: of the build, ``_C.cuda_version``.
+        driver: ``_C.cuda_driver()``.
+        architectures: ``_C.cuda_architectures``, for example ``75-real,80-real,90``.
+        capability: of the card, for example (8, 6).
+    """
+    if driver is not None and int(driver.split(".")[0]) < int(runtime.split(".")[0]):
+        return (
+            f"the driver serves CUDA up to {driver}, and this build has the runtime of CUDA {runtime}: install a newer "
+            f"driver, or build focus-face with nvcc {driver} or older"
+        )
+    card = 10 * capability[0] + capability[1]
+    for entry in architectures.split(","):
+        number, _, kind = entry.strip().partition("-")
+        if number.isdigit() and int(number) <= card and (kind != "real" or int(number) // 10 == capability[0]):
+            return None
+    return (
+        f"this build has kernels for the architectures {architectures}, and the card is of {card}: build focus-face on "
+        f"this machine, or with FOCUS_CUDA_ARCHITECTURES={card}"
+    )
+
+
 def _installed_elsewhere(package: Path, search_path: list[str]) -> Path | None:
     """The first folder of the search path, other than that of `package`, with a focus that this Python can load."""
     for entry in map(Path, search_path):

@@ -31,7 +31,8 @@ class Reconstructor:
     rendered face (`mofa`, `cutmix`, `cutout`), the colour of skin (`skin`), or the inliers of the outlier-robust rule.
     As in a fit, it ends at the jaw and the hairline (`focus.fit.region`): it says nothing of scalp and neck.
 
-    The procedural face has its full level of detail in results, also where the networks were trained with few vertices.
+    The procedural face has its full level of detail in results, also where the networks were trained with few vertices;
+    not with a misfit prior, which is that of the few.
 
     Args:
         trained: networks, settings and face model; `load` reads them from a file.

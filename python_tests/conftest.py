@@ -29,6 +29,25 @@ def _skip_unless_required(variable: str, reason: str) -> None:
     pytest.skip(reason)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", choices=("cpu", "cuda", "emulated"), help="only tests of operators, and only there")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    wanted = config.getoption("--device")
+    if wanted is None:
+        return
+
+    def is_wanted(item: pytest.Item) -> bool:
+        given = getattr(item, "callspec", None)
+        where = () if given is None else (given.params.get("device"), given.params.get("kernel_device"))
+        return wanted in where or (wanted == "cuda" and "cuda_device" in getattr(item, "fixturenames", ()))
+
+    kept = [item for item in items if is_wanted(item)]
+    config.hook.pytest_deselected(items=[item for item in items if not is_wanted(item)])
+    items[:] = kept
+
+
 @pytest.fixture(params=["cpu", "cuda"])
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Runs a test on the CPU, and on CUDA where there is a card (`FOCUS_REQUIRE_CUDA=1`: without one it fails)."""

@@ -42,6 +42,31 @@ def test_all_benchmarks_run(run: ModuleType, tmp_path: Path, capsys: pytest.Capt
     assert [row["ratio_size"][:4] for row in wide] == ["1 x "]  # the twin's time is that of less work, and says so
 
 
+@pytest.mark.usefixtures("run")
+@pytest.mark.parametrize("stage", ["about", "check", "times", "rivals"])
+@pytest.mark.filterwarnings("ignore:.torch.jit.script")  # of torch itself, in its compiler
+def test_what_a_card_is_asked(stage: str, tmp_path: Path) -> None:
+    importlib.import_module("on_card").main([stage, "--device", "cpu", "--quick", "--out", str(tmp_path / "out.jsonl")])
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert lines
+    assert all(line.get("good", True) for line in lines)
+    if stage == "times":
+        assert all(line["ms"] > 0 and line["moved_bytes"] > 0 for line in lines if "moved_bytes" in line)
+
+
+@pytest.mark.usefixtures("run")
+def test_a_check_that_fails_is_a_line_and_ends_nothing(tmp_path: Path) -> None:
+    on_card = importlib.import_module("on_card")
+    report = on_card.Report(tmp_path / "out.jsonl")
+    report.check("wrong", lambda: "other bits")
+    report.check("broken", lambda: 1 / 0)
+    report.check("right", lambda: None)
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert report.failed
+    assert [line["good"] for line in lines] == [False, False, True]
+    assert "ZeroDivisionError" in lines[1]["wrong"]
+
+
 def test_sweep_and_its_picture(run: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     run.main(arguments=["--sweep", "--quick", "--json", str(tmp_path / "sweep.json")])

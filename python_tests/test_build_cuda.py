@@ -96,6 +96,33 @@ def test_where_cuda_is_required_it_ends_with_the_words_of_nvcc(words: str, folde
     assert "CUDAHOSTCXX" in output
 
 
+def _write_script(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def test_architectures_that_nvcc_does_not_know_are_left_out(folder: Path) -> None:
+    project = folder / "CMakeLists.txt"
+    project.write_text(project.read_text().replace('"80-real;90"', "release"))
+    listed = "; ".join(f"echo compute_{number}" for number in (75, 80, 86, 89, 90))
+    _write_script(folder / "bin" / "nvcc", f'if [ "$1" = --list-gpu-arch ]; then {listed}; exit 0; fi; exit 7')
+    _, output = configure(folder, "AUTO")
+    assert "does not know 100-real;120: built for 75-real;80-real;86-real;89-real;90" in output, output
+
+
+@pytest.mark.parametrize(
+    ("cards", "expected"), [("echo 8.6; echo 8.6; echo 12.0", "86;120"), ("exit 9", "75-real;80-real;90")]
+)
+def test_the_cards_of_the_machine_are_built_for(cards: str, expected: str, folder: Path) -> None:
+    _write_script(folder / "bin" / "nvidia-smi", cards)
+    _write_script(folder / "bin" / "nvcc", "exit 7")
+    project = folder / "CMakeLists.txt"
+    text = project.read_text().replace('"80-real;90"', "auto")
+    project.write_text(text + 'message(STATUS "for: ${FOCUS_TRIED_ARCHITECTURES}")\n')
+    _, output = configure(folder, "AUTO")
+    assert f"for: {expected}" in output, output
+
+
 def test_an_nvcc_that_fails_without_a_word(folder: Path) -> None:
     nvcc = folder / "bin" / "nvcc"
     nvcc.write_text("#!/bin/sh\nexit 7\n")

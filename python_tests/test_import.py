@@ -14,7 +14,7 @@ import pytest
 
 import focus
 from focus import _C
-from focus._compiled import explain_absence
+from focus._compiled import card_obstacle, explain_absence
 from focus.cli import main
 
 PACKAGE = Path(focus.__file__).parent
@@ -189,5 +189,32 @@ def test_doctor_says_why_there_are_no_cuda_kernels(
     assert f"CPU only ({reason})" in checks["compiled module"]["text"]
 
 
+@pytest.mark.parametrize(
+    ("runtime", "driver", "architectures", "capability", "obstacle"),
+    [
+        ("13.0", "13.0", "75-real,80-real,90", (8, 6), None),  # 8.x runs the code of 8.0
+        ("12.8", "12.2", "80-real,90", (9, 0), None),  # an older driver of the same major version
+        ("12.8", "13.1", "80-real,90", (12, 0), None),  # the PTX of 90
+        ("13.0", None, "90", (9, 0), None),
+        (
+            "13.0",
+            "12.8",
+            "90",
+            (9, 0),
+            "the driver serves CUDA up to 12.8, and this build has the runtime of CUDA 13.0",
+        ),
+        ("13.0", "13.0", "80-real,90", (7, 5), "kernels for the architectures 80-real,90, and the card is of 75"),
+        ("13.0", "13.0", "80-real", (9, 0), "FOCUS_CUDA_ARCHITECTURES=90"),
+    ],
+)
+def test_what_keeps_a_card_from_running_the_kernels(
+    runtime: str, driver: str | None, architectures: str, capability: tuple[int, int], obstacle: str | None
+) -> None:
+    found = card_obstacle(runtime, driver, architectures, capability)
+    assert (found is None) == (obstacle is None)
+    assert obstacle is None or obstacle in str(found)
+
+
 def test_the_build_says_what_it_has() -> None:
+    assert _C.cuda_driver() == "" or _C.cuda_version is not None
     assert (_C.cuda_version is None) == bool(_C.cuda_missing)

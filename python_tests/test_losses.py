@@ -226,14 +226,6 @@ def test_cross_entropy_of_the_mask_looks_at_the_face_only() -> None:
     assert value.item() == pytest.approx((math.log(2) + math.log(1 + math.exp(-2))) / 2, rel=1e-6)
 
 
-def test_cross_entropy_multiplies_the_odds_of_what_is_seen() -> None:
-    expected = row(0.25, 0.5, 0.9)
-    logits = torch.log(3 * expected / (1 - expected)).requires_grad_()
-    losses.mask_cross_entropy(logits, expected, row(1, 1, 1), seen=3.0).backward()
-    assert logits.grad is not None
-    torch.testing.assert_close(logits.grad, torch.zeros_like(logits))
-
-
 def test_own_terms_pass_gradcheck() -> None:
     generator = torch.Generator().manual_seed(0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -152,6 +153,18 @@ def _gradients(case: Case, module: Any, inputs: Tensors) -> Tensors:
     return torch.autograd.grad(_loss(case.call(module, *inputs)), inputs)
 
 
+def _tangents(case: Case, module: Any, inputs: Tensors) -> Tensors:
+    """Of the outputs, where all inputs move."""
+    directions = tuple(_random(*t.shape, seed=10).to(t) for t in inputs)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".torch.jit.script")  # of torch itself, in its first jvp
+        tangents: Tensors = torch.func.jvp(lambda *moved: case.call(module, *moved), inputs, directions)[1]
+    return tangents
+
+
+ON_CPU_TANGENTS = {case.name: _tangents(case, ops, case.at(CPU, torch.float32)) for case in CASES}
+
+
 def _assert_close_as_vectors(actual: torch.Tensor, expected: torch.Tensor, tolerance: float) -> None:
     assert expected.norm() > 0
     assert (actual - expected).norm() <= tolerance * expected.norm()
@@ -160,7 +173,7 @@ def _assert_close_as_vectors(actual: torch.Tensor, expected: torch.Tensor, toler
 @every_case
 def test_gradients_in_double_precision(case: Case) -> None:
     inputs = case.at(CPU, torch.double, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda *tensors: case.call(ops, *tensors), inputs)
+    assert torch.autograd.gradcheck(lambda *tensors: case.call(ops, *tensors), inputs, check_forward_ad=True)
 
 
 @every_case
@@ -171,6 +184,20 @@ def test_values_and_gradients_equal_the_twin(case: Case, kernel_device: torch.de
         torch.testing.assert_close(actual, expected, rtol=1e-5, atol=2e-6)
     for actual, expected in zip(_gradients(case, ops, inputs), _gradients(case, reference, inputs), strict=True):
         _assert_close_as_vectors(actual, expected, 1e-5)
+
+
+@every_case
+def test_tangents_equal_the_twin_and_have_the_bits_of_the_cpu(case: Case, kernel_device: torch.device) -> None:
+    inputs = case.at(kernel_device, torch.float32)
+    tangents = _tangents(case, ops, inputs)
+    of_twin = _tangents(case, reference, inputs)
+    for actual, expected, on_cpu in zip(tangents, of_twin, ON_CPU_TANGENTS[case.name], strict=True):
+        if actual.dim() == 0:  # of a loss: gradients times tangents, of either sign, added by torch
+            torch.testing.assert_close(actual, expected, rtol=1e-5, atol=5e-6)
+            torch.testing.assert_close(actual.cpu(), on_cpu, rtol=1e-5, atol=5e-6)
+        else:
+            _assert_close_as_vectors(actual, expected, 1e-5)
+            assert torch.equal(actual.cpu(), on_cpu)
 
 
 @every_case
@@ -207,7 +234,7 @@ def test_thread_count_does_not_change_a_bit(case: Case) -> None:
     for threads in (1, 2, 5):
         torch.set_num_threads(threads)
         inputs = case.at(CPU, torch.float32, requires_grad=True)
-        results.append((*case.call(ops, *inputs), *_gradients(case, ops, inputs)))
+        results.append((*case.call(ops, *inputs), *_gradients(case, ops, inputs), *_tangents(case, ops, inputs)))
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
@@ -373,6 +400,7 @@ def _raw_calls(device: torch.device) -> dict[str, tuple[Any, ...]]:
     return {
         "build_topology": (topology.faces, 9),
         "rasterize": (vertices, *lists, 10, 8, 0, False),
+        "rasterize_tangent": (vertices, topology.faces, True, found.face_index, vertices),
         "rasterize_backward": (vertices, *lists, False, found.face_index, found.barycentric, found.depth),
         "interpolate": (attributes, *lists, found.face_index, found.barycentric),
         "interpolate_backward": (
@@ -380,15 +408,19 @@ def _raw_calls(device: torch.device) -> dict[str, tuple[Any, ...]]:
             *(torch.ones(2, 2, 10, 8, device=device), True, True),
         ),
         "antialias": (*blended, topology.neighbors, found.face_index),
+        "antialias_tangent": (*blended[:3], edges, blended[0], vertices),
         "antialias_backward": (*blended, edges, torch.ones(2, 2, 10, 8, device=device), True, True),
         "render": (vertices, attributes, *lists, 10, 8, 0, False),
+        "render_tangent": (vertices, attributes, topology.faces, True, found.face_index, vertices, None),
         "render_backward": (
             *(vertices, attributes, *lists, False, found.face_index),
             *(torch.ones(2, 2, 10, 8, device=device), True, True),
         ),
         "vertex_normals": (vertices, *lists),
+        "vertex_normals_tangent": (vertices, *lists, vertices),
         "vertex_normals_backward": (vertices, *lists, vertices),
         "sh_shading": (vertices, vertices, light),
+        "sh_shading_tangent": (vertices, vertices, light, vertices, None, light),
         "sh_shading_backward": (vertices, vertices, light, vertices, [True, False, True]),
         "neighbor_min": (*images, 3),
         "neighbor_min_loss": (*images[:2], None, 3, 2, True),
@@ -404,7 +436,7 @@ def _raw_calls(device: torch.device) -> dict[str, tuple[Any, ...]]:
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # opcheck's own
 def test_registration_passes_opcheck(name: str, device: torch.device) -> None:
     arguments = _raw_calls(device)[name]
-    differentiable = not name.endswith("_backward") and name != "build_topology"
+    differentiable = not name.endswith(("_backward", "_tangent")) and name != "build_topology"
     if differentiable:
         arguments = tuple(
             a.detach().requires_grad_() if isinstance(a, torch.Tensor) and a.is_floating_point() else a

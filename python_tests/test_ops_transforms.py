@@ -12,7 +12,10 @@ from torch.func import grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
 
 from focus import ops
 
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script")  # of torch itself, in its first jvp
+pytestmark = [  # of torch itself
+    pytest.mark.filterwarnings("ignore:.torch.jit.script"),  # its first jvp
+    pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node"),  # linearize
+]
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -114,42 +117,82 @@ def test_autocast_changes_no_bit_of_a_gradient(name: str) -> None:
         assert torch.equal(grad(function)(point), _gradient(function, point))
 
 
-def _dual(function: Function, point: torch.Tensor) -> Any:
+def _dual(function: Function, point: torch.Tensor, direction: torch.Tensor) -> Any:
     with forward_ad.dual_level():
-        return forward_ad.unpack_dual(function(forward_ad.make_dual(point, point))).tangent
+        return forward_ad.unpack_dual(function(forward_ad.make_dual(point, direction))).tangent
 
 
-FORWARD: dict[str, Callable[[Function, torch.Tensor], Any]] = {
-    "jvp": lambda f, x: jvp(f, (x,), (x,)),
-    "jacfwd": lambda f, x: jacfwd(f)(x),
-    "forward_ad": _dual,
-    "forward_ad of what requires gradients": lambda f, x: _dual(f, x.clone().requires_grad_()),
-    "linearize": lambda f, x: linearize(f, x)[1](x),
-    "jvp in jvp": lambda f, x: jvp(lambda y: jvp(f, (y,), (x,))[1], (x,), (x,)),
-    "jvp in grad": lambda f, x: grad(lambda y: jvp(f, (y,), (x,))[1])(x),
-    "jvp in vmap": lambda f, x: vmap(lambda y: jvp(f, (x,), (y,))[1])(torch.stack([x, x])),
-    "vmap in jvp": lambda f, x: jvp(vmap(f), (torch.stack([x, x]),), (torch.stack([x, x]),)),
-    "grad in jvp": lambda f, x: jvp(grad(f), (x,), (x,)),
-    "hessian": lambda f, x: hessian(f)(x),
-    "without grad mode": lambda f, x: torch.no_grad()(lambda: jvp(f, (x,), (x,)))(),
+Way = Callable[[Function, torch.Tensor, torch.Tensor], Any]
+
+FORWARD: dict[str, Way] = {
+    "jvp": lambda f, x, t: jvp(f, (x,), (t,))[1],
+    "jacfwd": lambda f, x, t: (jacfwd(f)(x) * t).sum(),
+    "forward_ad": lambda f, x, t: _dual(f, x, t),
+    "forward_ad of what requires gradients": lambda f, x, t: _dual(f, x.clone().requires_grad_(), t),
+    "linearize": lambda f, x, t: linearize(f, x)[1](t),
+    "jvp in vmap": lambda f, x, t: vmap(lambda u: jvp(f, (x,), (u,))[1])(torch.stack([t, -t]))[1].neg(),
+    "vmap in jvp": lambda f, x, t: jvp(vmap(f), (torch.stack([x, x]),), (torch.stack([-t, t]),))[1][1],
+    "without grad mode": lambda f, x, t: torch.no_grad()(lambda: jvp(f, (x,), (t,)))()[1],
 }
+
+
+def _directional(function: Function, point: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """A direction, what the value gains in it by reverse mode, and how exact that is."""
+    direction = torch.rand(point.shape, generator=torch.Generator().manual_seed(1))
+    products = _gradient(function, point) * direction
+    return direction, products.sum(), 1e-5 * float(products.abs().sum())
 
 
 @every_function
 @pytest.mark.parametrize("way", FORWARD)
-def test_forward_mode_is_refused(name: str, way: str) -> None:
+def test_forward_mode_is_the_transpose_of_reverse_mode(name: str, way: str) -> None:
     function, point = FUNCTIONS[name]
-    with pytest.raises(NotImplementedError, match=r"focus\.\w+: forward-mode derivatives .* are not offered"):
-        FORWARD[way](function, point)
+    direction, expected, tolerance = _directional(function, point)
+    torch.testing.assert_close(FORWARD[way](function, point, direction), expected, rtol=0, atol=tolerance)
 
 
 @every_function
-def test_forward_mode_in_compiled_functions_is_refused(name: str) -> None:
+def test_forward_mode_in_compiled_functions(name: str) -> None:
     function, point = FUNCTIONS[name]
+    direction, expected, tolerance = _directional(function, point)
     torch._dynamo.reset()
-    compiled = torch.compile(lambda x: jvp(function, (x,), (x,))[1], backend="aot_eager")
-    with pytest.raises(Exception, match="forward-mode derivatives"):
-        compiled(point)
+    compiled = torch.compile(lambda x: jvp(function, (x,), (direction,))[1], backend="aot_eager")
+    torch.testing.assert_close(compiled(point), expected, rtol=0, atol=tolerance)
+
+
+SECOND: dict[str, Callable[[Function, torch.Tensor], Any]] = {
+    "jvp in jvp": lambda f, x: jvp(lambda y: jvp(f, (y,), (x,))[1], (x,), (x,))[1],
+    "jvp in grad": lambda f, x: (grad(lambda y: jvp(f, (y,), (x,))[1])(x) * x).sum(),
+    "grad in jvp": lambda f, x: (jvp(grad(f), (x,), (x,))[1] * x).sum(),
+    "hessian": lambda f, x: (hessian(f)(x).reshape(x.numel(), -1) @ x.flatten() * x.flatten()).sum(),
+}
+
+
+TWICE = ("interpolate", "neighbor_min")
+"""Whose tangents are made of operators that have tangents themselves."""
+
+
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name.split(",")[0] not in TWICE])
+@pytest.mark.parametrize("way", SECOND)
+def test_second_derivatives_in_forward_mode_are_refused(name: str, way: str) -> None:
+    function, point = FUNCTIONS[name]
+    with pytest.raises((NotImplementedError, RuntimeError), match="first derivatives only"):
+        SECOND[way](function, point)
+
+
+@pytest.mark.parametrize("way", ["jvp in jvp", "jvp in grad"])
+def test_second_derivatives_in_forward_mode_are_right_where_they_are_there(way: str) -> None:
+    target, image, mask, weights = (tensor.double() for tensor in (TARGET, IMAGE, MASK, WEIGHTS))
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return (ops.neighbor_min(target, x, mask) * weights[:, 0]).sum()
+
+    step = 1e-5
+    slopes = [_gradient(function, image * (1 + sign * step)) for sign in (1, -1)]
+    expected = ((slopes[0] - slopes[1]) * image).sum() / (2 * step)
+    torch.testing.assert_close(SECOND[way](function, image), expected, rtol=1e-6, atol=0)
+    for name in ("interpolate", "interpolate, barycentric"):  # linear in the one, and in the other
+        assert SECOND[way](*FUNCTIONS[name]) == 0
 
 
 @every_function
@@ -172,3 +215,15 @@ def test_constants_among_duals_are_no_error(name: str) -> None:
     with forward_ad.dual_level():
         forward_ad.make_dual(point, point)
         assert torch.equal(function(point), expected)
+
+
+def test_an_empty_batch_has_a_tangent() -> None:
+    empty = torch.zeros(0, 3, 5, 6)
+    _, tangent = jvp(lambda x: ops.neighbor_min(x, empty), (empty,), (empty,))
+    assert tangent.shape == (0, 5, 6)
+
+
+def test_vmap_of_no_item_has_the_sizes_of_one() -> None:
+    assert vmap(lambda x: ops.vertex_normals(x, MESH))(torch.rand(0, 1, 7, 3)).shape == (0, 1, 7, 3)
+    image, mask, _ = vmap(lambda x: ops.render(x, VALUES, MESH, (10, 10)))(torch.rand(0, 1, 7, 3))
+    assert (image.shape, mask.shape) == ((0, 1, 3, 10, 10), (0, 1, 1, 10, 10))

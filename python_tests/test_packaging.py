@@ -158,3 +158,18 @@ def test_environments_say_what_python_lacks(body: str | None, expected: str, tmp
 
 def test_every_environment_of_the_makefile_is_made_by_that_script() -> None:
     assert "-m venv" not in (ROOT / "Makefile").read_text()
+
+
+@pytest.mark.parametrize("tool", [["auditwheel", "show"], ["twine", "check", "--strict"]], ids=["auditwheel", "twine"])
+def test_a_registry_would_take_the_wheel(tool: list[str]) -> None:
+    """The one that `make wheel` has built; auditwheel names the oldest systems that it runs on."""
+    wheels = sorted((ROOT / "build" / "wheel").glob("*.whl"))
+    if not wheels or importlib.util.find_spec(tool[0]) is None:
+        pytest.skip("no wheel was built here, or the tool is not installed")
+    command = [sys.executable, "-m", *tool, str(wheels[0])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == 0, said
+    if tool[0] == "auditwheel":
+        assert re.search(r"manylinux_2_\d+_", said), said
+        assert "libtorch" not in said

@@ -7,15 +7,18 @@ from dataclasses import replace
 import pytest
 import torch
 
+from focus import losses
 from focus.data import FaceBatch, SyntheticFaces
 from focus.data.lessons import lessons_of
 from focus.data.synthetic import SyntheticSettings
 from focus.face import Renderer
+from focus.nets import FilterBank
 from focus.train import Settings, SyntheticSource
 from focus.train.checkpoint import Networks
 from focus.train.config import FaceSettings
 from focus.train.inference import relit, segmented
-from focus.train.objectives import disturbed
+from focus.train.objectives import Objectives, disturbed
+from focus.train.schedule import Network, Turn
 from focus.train.sources import MixedSource
 
 SIZE = 48
@@ -102,3 +105,28 @@ def test_batches_hold_photos_and_drawn_faces() -> None:
     assert torch.equal(mixed.lessons.mask[:3], Photos().batch(2).lessons.mask)  # type: ignore[union-attr]
     assert mixed.visible_mask is None, "of photos nothing true is known"
     assert mixed.names == [*Photos().batch(2).names, *faces.names(2, 1)]
+
+
+@pytest.mark.parametrize("network", ["segmentation", "reconstruction"])
+def test_lessons_hold_networks_that_teach_each_other(network: Network, batch: FaceBatch) -> None:
+    face = FaceSettings(detail="small", identity=8, expression=4, albedo=6)
+    base = replace(Settings.preset("small"), image_size=SIZE, face=face, teacher="truth")
+    torch.manual_seed(0)
+    networks = Networks.build(base, MODEL).eval()
+    turn = Turn("joint", network, cycle=0, start=0, length=2, before=0, total=2, seen=0)
+    values = []
+    for settings in (base, replace(base, anchor=2.0), replace(base, anchor=2.0, teacher="none")):
+        values.append(Objectives(settings, MODEL, networks, FilterBank()).of_turn(turn, 0, batch))
+    (without, terms), (held, more), (alone, _) = values
+    assert more.keys() - terms.keys() == {"lesson"}
+    assert float(more["lesson"]) > 0
+    torch.testing.assert_close(held - without, 2 * more["lesson"])
+    assert torch.equal(alone, without), "without a teacher there is nothing to hold on to"
+
+
+def test_cross_entropy_multiplies_the_odds_of_what_is_seen() -> None:
+    expected = torch.tensor([0.25, 0.5, 0.9]).view(1, 1, 1, 3)
+    logits = torch.log(3 * expected / (1 - expected)).requires_grad_()
+    losses.mask_cross_entropy(logits, expected, torch.ones_like(expected), seen=3.0).backward()
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad, torch.zeros_like(logits))

@@ -1,63 +1,103 @@
 #!/usr/bin/env bash
-# Everything that needs a card, in one command of at most nine minutes:
+# Everything that needs a card, in one command of at most 480 seconds:
 #
-#     bash scripts/gpu_check.sh          # results in ${OUT:-out}/gpu_check
+#     bash scripts/gpu_check.sh          # results in ${OUT:-out}/gpu_check: at most eight files
 #
-# Builds for the card that it finds, runs the CUDA kernels beside the CPU kernels (plainly, and under compute-sanitizer's memcheck and
-# racecheck), runs the operator tests with FOCUS_REQUIRE_CUDA=1, and times the operators (benchmarks/run.py). Needs no network: python3 with torch, pybind11,
-# scikit-build-core, cmake, ninja, pytest and hypothesis, and nvcc. CPU=1 rehearses it on a machine without a card.
+# Each stage has its own limit, writes as it goes, and a failure ends no other stage; what is left of the time is shared by the last ones. Results first:
+# the tests of the operators on the card, the card's bits beside those of the CPU kernels, again, in unclean memory, on a second stream, in a captured graph,
+# compiled; the kernels alone under compute-sanitizer. Then times (benchmarks/on_card.py).
 #
-# Written on a machine without a card: there only the rehearsal has run.
+# Needs no network: python3 with torch, pybind11, scikit-build-core, cmake, ninja, pytest and hypothesis, and nvcc; opcheck needs expecttest for some versions
+# of torch. To save time there:
+#     WHEEL=FILE        a wheel built elsewhere, with kernels for this card (focus doctor says which); else, or where it does not work, it is built here
+#     KERNELS=FILE      exercise_kernels, built elsewhere
+#     NVDIFFRAST=FOLDER its sources, to be built and timed beside ours
+#     COMMIT=TEXT       where the sources are no repository
+#     QUICK=1           tiny inputs in benchmarks/on_card.py: does it run?
+# PYTHONPATH is kept. CPU=1 rehearses it on a machine without a card, with the emulated kernels.
 set -uo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 out=$(mkdir -p "${OUT:-$root/out}/gpu_check" && cd "${OUT:-$root/out}/gpu_check" && pwd)
 python=${PYTHON:-python3}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+last=470
 failed=()
+cuda=ON emulation=OFF device=cuda
+[ "${CPU:-0}" = 1 ] && cuda=OFF emulation=ON device=cpu
 
-# stage NAME SECONDS COMMAND...: output to NAME.log; a failure is noted, and the next stage runs.
+# stage NAME SECONDS FILE COMMAND...: what it prints goes to the end of FILE. Returns its status; no stage begins after the time is over.
 stage() {
-    local name=$1 limit=$2 start=$SECONDS
-    shift 2
-    timeout --kill-after=10 "$limit" "$@" >"$out/$name.log" 2>&1
-    local status=$?
-    printf '%-12s %s after %d s\n' "$name" "$([ $status = 0 ] && echo passed || echo "FAILED ($status)")" $((SECONDS - start))
-    if [ $status != 0 ]; then
+    local name=$1 limit=$2 file=$out/$3 begin=$SECONDS
+    shift 3
+    [ $((last - begin)) -lt "$limit" ] && limit=$((last - begin))
+    if [ "$limit" -lt 5 ]; then
+        echo "$name: no time left" | tee -a "$out/stages.txt"
         failed+=("$name")
-        tail -n 15 "$out/$name.log" | sed 's/^/    /'
+        return 1
     fi
+    echo "== $name" >>"$file"
+    timeout --kill-after=5 "$limit" "$@" >>"$file" 2>&1
+    local status=$?
+    [ $status = 0 ] || failed+=("$name")
+    printf '%-12s %s after %d s\n' "$name" "$([ $status = 0 ] && echo passed || echo "FAILED ($status)")" $((SECONDS - begin)) | tee -a "$out/stages.txt"
+    [ $status = 0 ] || tail -n 12 "$file" | sed 's/^/    /'
+    return $status
 }
 
-if [ "${CPU:-0}" = 1 ]; then
-    device=cpu cuda=OFF architecture="" emulation=ON required=0
-else
-    device=cuda cuda=ON emulation=OFF required=1
-    stage card 30 nvidia-smi
+on_card() {
+    local name=$1 limit=$2 file=$3
+    stage "$name" "$limit" log.txt "$python" "$root/benchmarks/on_card.py" "$name" --device $device --out "$out/$file" ${QUICK:+--quick}
+}
+
+echo "commit ${COMMIT:-$(git -C "$root" describe --always --dirty 2>/dev/null || echo unknown)}, $(date -u +%FT%TZ)" | tee "$out/stages.txt"
+if [ $device = cuda ]; then
+    stage card 20 log.txt nvidia-smi
     architecture=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1 | tr -d .)
 fi
+export FOCUS_CUDA=$cuda FOCUS_CUDA_ARCHITECTURES=${architecture:-auto}
+export PYTHONPATH=$work/site${PYTHONPATH:+:$PYTHONPATH}
+cd "$work" || exit 1  # in the repository Python would find the sources, which have no compiled module
 
-export FOCUS_CUDA=$cuda FOCUS_CUDA_ARCHITECTURES=$architecture
-stage wheel 240 "$python" -m pip install --no-build-isolation --no-deps --no-index --target "$work/site" "$root"
-stage configure 60 cmake -S "$root" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DFOCUS_CUDA=$cuda \
-    -DFOCUS_EMULATION=$emulation -DFOCUS_CUDA_ARCHITECTURES="$architecture" -DPython_EXECUTABLE="$(command -v "$python")" \
-    -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)"
-stage compile 180 cmake --build "$work/build" --target exercise_kernels
-stage exercise 60 "$work/build/exercise_kernels"
-if [ "$device" = cuda ]; then
-    for tool in memcheck racecheck; do
-        stage $tool 90 compute-sanitizer --tool $tool --error-exitcode 1 "$work/build/exercise_kernels"
+try="import torch; from focus import ops; ops.sh_shading(torch.zeros(1, 3, 3, device='$device'), torch.ones(1, 3, 3, device='$device'), torch.ones(1, 3, 9, device='$device'))"
+if [ -n "${WHEEL:-}" ]; then
+    stage carried 30 log.txt "$python" -m pip install --quiet --no-deps --no-index --target "$work/site" "$WHEEL"
+    timeout --kill-after=5 60 "$python" -c "$try" >>"$out/log.txt" 2>&1 || rm -rf "$work/site"
+fi
+if [ ! -d "$work/site" ]; then
+    stage build 200 log.txt "$python" -m pip install --no-build-isolation --no-deps --no-index --target "$work/site" "$root"
+    stage call 30 log.txt "$python" -c "$try"
+fi
+
+on_card about 30 about.jsonl
+on_card check 80 check.jsonl
+stage tests 120 tests.txt env FOCUS_REQUIRE_CUDA=$([ $device = cuda ] && echo 1 || echo 0) "$python" -m pytest -q -c "$root/pyproject.toml" --rootdir "$root" \
+    -p no:cacheprovider --device $([ $device = cuda ] && echo cuda || echo emulated) "$root"/python_tests/test_ops_*.py
+on_card times 90 times.jsonl
+
+kernels=${KERNELS:-$work/build/exercise_kernels}
+if [ ! -x "$kernels" ]; then
+    kernels=$work/build/exercise_kernels
+    stage configure 30 log.txt cmake -S "$root" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DFOCUS_CUDA=$cuda -DFOCUS_EMULATION=$emulation \
+        -DFOCUS_CUDA_ARCHITECTURES="$FOCUS_CUDA_ARCHITECTURES" -DPython_EXECUTABLE="$(command -v "$python")" -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)"
+    stage compile 100 log.txt cmake --build "$work/build" --target exercise_kernels
+fi
+stage exercise 30 sanitizers.txt "$kernels"
+if [ $device = cuda ]; then
+    for tool in memcheck racecheck synccheck initcheck; do
+        stage $tool 30 sanitizers.txt compute-sanitizer --tool $tool --error-exitcode 1 "$kernels"
     done
 fi
-# From the folder of the installed package: in the repository `python -m` would find the sources, which have no compiled module.
-cd "$work/site" || exit 1
-export PYTHONPATH=$work/site
-FOCUS_REQUIRE_CUDA=$required stage tests 240 "$python" -m pytest -q -c "$root/pyproject.toml" --rootdir "$root" -p no:cacheprovider \
-    -k "not emulated" "$root"/python_tests/test_ops_*.py
-stage timings 180 "$python" "$root/benchmarks/run.py" --device $device --json "$out/timings.json"
+if [ -n "${NVDIFFRAST:-}" ] && [ -n "${architecture:-}" ]; then
+    TORCH_CUDA_ARCH_LIST=${architecture:0:-1}.${architecture: -1} stage nvdiffrast 90 log.txt "$python" -m pip install --quiet --no-build-isolation --no-deps \
+        --no-index --target "$work/site" "$NVDIFFRAST"
+fi
+on_card rivals 60 rivals.jsonl
 
+echo
+cat "$out"/times.jsonl "$out"/rivals.jsonl 2>/dev/null | cut -c1-220
 if [ ${#failed[@]} != 0 ]; then
-    echo "failed: ${failed[*]} (logs in $out)"
+    echo "failed: ${failed[*]} (results in $out)"
     exit 1
 fi
-echo "all passed; logs and timings in $out"
+echo "all passed; results in $out"

@@ -35,14 +35,29 @@ struct AntialiasBackwardParameters {
     TensorView<T, 3> grad_screen_vertices;   // [B, V, 3] out, optional; 0 for z
 };
 
+// Forward mode: how the image moves with its colours and with the vertices.
+template <typename T>
+struct AntialiasTangentParameters {
+    TensorView<T const, 4> image;                    // [B, C, H, W]
+    TensorView<T const, 3> screen_vertices;          // [B, V, 3]
+    TensorView<int32_t const, 2> faces;              // [F, 3]
+    TensorView<int32_t const, 4> edges;              // [B, H, 2, W]
+    TensorView<T const, 4> image_tangent;            // [B, C, H, W], optional
+    TensorView<T const, 3> screen_vertices_tangent;  // [B, V, 3], optional; z is not looked at
+    TensorView<T, 4> values_tangent;                 // [B, C, H, W] out
+};
+
 template <typename T>
 void antialias_cpu(AntialiasParameters<T> const& p, int threads);
 template <typename T>
 void antialias_backward_cpu(AntialiasBackwardParameters<T> const& p, int threads);
+template <typename T>
+void antialias_tangent_cpu(AntialiasTangentParameters<T> const& p, int threads);
 
 #if defined(FOCUS_WITH_CUDA)
 void antialias_cuda(AntialiasParameters<float> const& p, Stream stream);
 void antialias_backward_cuda(AntialiasBackwardParameters<float> const& p, Stream stream);
+void antialias_tangent_cuda(AntialiasTangentParameters<float> const& p, Stream stream);
 #endif
 
 }  // namespace focus

@@ -165,9 +165,19 @@ void antialias_backward_cpu(AntialiasBackwardParameters<T> const& p, int threads
     });
 }
 
+template <typename T>
+void antialias_tangent_cpu(AntialiasTangentParameters<T> const& p, int threads) {
+    int64_t const height = p.edges.size[1], width = p.edges.size[3];
+    parallel_for(p.edges.size[0] * height, threads, [&](int64_t row) {
+        for (int x = 0; x < width; ++x) antialias_pixel_tangent(p, row / height, x, static_cast<int>(row % height));
+    });
+}
+
 template void antialias_cpu(AntialiasParameters<float> const&, int);
 template void antialias_cpu(AntialiasParameters<double> const&, int);
 template void antialias_backward_cpu(AntialiasBackwardParameters<float> const&, int);
 template void antialias_backward_cpu(AntialiasBackwardParameters<double> const&, int);
+template void antialias_tangent_cpu(AntialiasTangentParameters<float> const&, int);
+template void antialias_tangent_cpu(AntialiasTangentParameters<double> const&, int);
 
 }  // namespace focus

@@ -34,6 +34,15 @@ __global__ void __launch_bounds__(kBlockSize) antialias_image_gradient_kernel(An
     }
 }
 
+// One thread per pixel.
+__global__ void __launch_bounds__(kBlockSize) antialias_tangent_kernel(AntialiasTangentParameters<float> p) {
+    int64_t const width = p.edges.size[3], area = p.edges.size[1] * width;
+    FOCUS_GRID_STRIDE_LOOP(pixel, p.edges.size[0] * area) {
+        int64_t const b = quotient(pixel, area), i = pixel - b * area, y = quotient(i, width);
+        antialias_pixel_tangent(p, b, static_cast<int>(i - y * width), static_cast<int>(y));
+    }
+}
+
 // The pairs as an image of twice the height: row 2 y + axis. A face owns the pairs that its edges blend.
 TensorView<int32_t const, 3> image_of_pairs(TensorView<int32_t const, 4> const& edges) {
     return {edges.data, {edges.size[0], 2 * edges.size[1], edges.size[3]}};
@@ -49,8 +58,6 @@ struct AddSilhouetteGradients {
     };
 
     AntialiasBackwardParameters<float> p;
-
-    FOCUS_HD int64_t count() const { return p.edges.size[0] * p.faces.size[0]; }
 
     FOCUS_HD bool prepare(int64_t item, State* state) const {
         state->box = p.scratch.box(item);
@@ -75,7 +82,7 @@ __global__ void __launch_bounds__(kBlockSize) gather_silhouette_kernel(Antialias
         double x = 0.0, y = 0.0;
         for (int32_t j = p.offsets.data[v]; j < p.offsets.data[v + 1]; ++j) {
             int32_t const corner = p.corners.data[j];
-            if (p.scratch.box(b * face_count + corner / 3).count() == 0) continue;  // no pair: nothing was stored
+            if (!p.scratch.is_shown(b * face_count + corner / 3)) continue;  // nothing was stored
             x += p.grad_corners.data[2 * (b * 3 * face_count + corner)];
             y += p.grad_corners.data[2 * (b * 3 * face_count + corner) + 1];
         }
@@ -98,9 +105,13 @@ void antialias_backward_cuda(AntialiasBackwardParameters<float> const& p, Stream
     }
     if (!p.grad_screen_vertices) return;
     PieceList const list = find_face_boxes(p.scratch, image_of_pairs(p.edges), stream, 3);
-    visit_boxes("silhouette_gradient", AddSilhouetteGradients{p}, list, stream);
+    visit_boxes("silhouette_gradient", AddSilhouetteGradients{p}, ShownItems(p.scratch, 1), list, stream);
     launch("silhouette_gather", gather_silhouette_kernel, grid_size(p.screen_vertices.size[0] * p.screen_vertices.size[1]), kBlockSize,
            stream, p);
+}
+
+void antialias_tangent_cuda(AntialiasTangentParameters<float> const& p, Stream stream) {
+    launch("antialias_tangent", antialias_tangent_kernel, grid_size(p.edges.count() / 2), kBlockSize, stream, p);
 }
 
 }  // namespace focus

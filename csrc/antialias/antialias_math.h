@@ -196,9 +196,13 @@ struct Blend {
 
 FOCUS_HD int64_t neighbor_offset(int n, int64_t width) { return (n < 2 ? 1 : width) * (n % 2 ? 1 : -1); }
 
-// The number of its pairs that an edge passes between.
-template <typename P>
-FOCUS_HD int find_blend(P const& p, int64_t b, int x, int y, Blend* blend) {
+struct NoVisit {
+    FOCUS_HD void operator()(int, int32_t, Crossing const&) const {}
+};
+
+// The number of its pairs that an edge passes between; visit(n, edge, crossing) is called for each.
+template <typename P, typename Visit = NoVisit>
+FOCUS_HD int find_blend(P const& p, int64_t b, int x, int y, Blend* blend, Visit const& visit = {}) {
     int64_t const width = p.edges.size[3];
     int count = 0;
     for (int n = 0; n < 4; ++n) {
@@ -208,7 +212,9 @@ FOCUS_HD int find_blend(P const& p, int64_t b, int x, int y, Blend* blend) {
         if (px < 0 || py < 0 || !has_pair(p, px, py, axis)) continue;
         int32_t const edge = p.edges.data[b * p.edges.stride() + (int64_t(2) * py + axis) * width + px];
         if (edge < 0 || edge / 3 >= p.faces.size[0]) continue;
-        double const share = locate_crossing(p, b, edge, px, py, axis).share;
+        Crossing const crossing = locate_crossing(p, b, edge, px, py, axis);
+        double const share = crossing.share;
+        visit(n, edge, crossing);
         double const forward = share > 0.0 ? share : 0.0, backward = share < 0.0 ? -share : 0.0;
         blend->in[n] = own ? backward : forward;
         blend->out[n] = own ? forward : backward;
@@ -236,6 +242,37 @@ FOCUS_HD void antialias_pixel(AntialiasParameters<T> const& p, int64_t b, int x,
         }
         // A mean is outside of what it is made of by rounding only; but where nothing of a mask is left, that would be below 0.
         p.values.data[i] = static_cast<T>(value < least ? least : value > greatest ? greatest : value);
+    }
+}
+
+// How one pixel of all channels moves: with its colours, and with the shares of its neighbours, which move with the edges.
+template <typename T>
+FOCUS_HD void antialias_pixel_tangent(AntialiasTangentParameters<T> const& p, int64_t b, int x, int y) {
+    int64_t const width = p.edges.size[3], area = p.edges.size[1] * width, channels = p.image.size[1];
+    Blend blend;
+    double moved[4] = {0.0, 0.0, 0.0, 0.0};  // of the shares
+    T const* const tangents = p.screen_vertices_tangent ? p.screen_vertices_tangent.data + b * p.screen_vertices.stride() : nullptr;
+    bool const any = find_blend(p, b, x, y, &blend, [&](int n, int32_t edge, Crossing const& crossing) {
+                         if (!tangents || (crossing.share > 0.0) == (n % 2 == 1)) return;  // the other pixel of the pair changes
+                         double sum = 0.0;
+                         for (int end = 0; end < 2; ++end) {
+                             T const* const tangent = tangents + int64_t(3) * p.faces.data[int64_t(3) * (edge / 3) + crossing.corner[end]];
+                             for (int i = 0; i < 2; ++i) sum += crossing.grad[end][i] * tangent[i];
+                         }
+                         moved[n] = crossing.share > 0.0 ? sum : -sum;
+                     }) > 0;
+    for (int64_t c = 0; c < channels; ++c) {
+        int64_t const i = (b * channels + c) * area + y * width + x;
+        double const own = p.image.data[i], own_tangent = p.image_tangent ? double(p.image_tangent.data[i]) : 0.0;
+        double value = own_tangent;
+        for (int n = 0; any && n < 4; ++n) {
+            if (!(blend.in[n] > 0.0) && moved[n] == 0.0) continue;
+            int64_t const there = i + neighbor_offset(n, width);
+            double const weight_tangent = moved[n] * blend.weight_of_share(n) - 0.5 * blend.in[n] * (moved[n ^ 2] + moved[n ^ 3]);
+            value += weight_tangent * (double(p.image.data[there]) - own);
+            if (p.image_tangent) value += blend.weight(n) * (double(p.image_tangent.data[there]) - own_tangent);
+        }
+        p.values_tangent.data[i] = static_cast<T>(value);
     }
 }
 

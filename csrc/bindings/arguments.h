@@ -206,7 +206,12 @@ template <typename T>
 FaceScratch view_face_scratch(Arguments& arguments, py::handle boxes, py::handle pieces, py::handle piece_sums, int64_t batch,
                               int64_t face_count, int64_t sums) {
     FaceScratch scratch;
-    scratch.boxes = arguments.scratch<T, int32_t, 3>("boxes", boxes, {batch, face_count, 4});
+    int64_t const faces = batch * face_count;
+    auto const memory = arguments.scratch<T, int32_t, 1>("boxes", boxes, {5 * faces + 1});  // boxes, then the list of those shown
+    if (memory) {
+        scratch.boxes = {memory.data, {batch, face_count, 4}};
+        scratch.shown = {memory.data + 4 * faces, {1 + faces}};
+    }
     scratch.pieces = arguments.scratch<T, int64_t, 1>("pieces", pieces, {kPieceListSize});
     scratch.piece_sums = arguments.scratch<T, double, 2>("piece_sums", piece_sums, {kPieceCapacity, sums});
     return scratch;

@@ -56,6 +56,22 @@ void backward(Arguments& arguments, py::object image, py::object screen_vertices
     dispatch<T>(arguments, [&](int threads) { antialias_backward_cpu(p, threads); }, FOCUS_ON_CUDA(antialias_backward_cuda(p, stream)));
 }
 
+template <typename T>
+void tangent(Arguments& arguments, py::object image, py::object screen_vertices, py::object faces, py::object edges,
+             py::object image_tangent, py::object screen_vertices_tangent, py::object values_tangent) {
+    AntialiasTangentParameters<T> p{};
+    view_image<T>(arguments, p, image, screen_vertices);
+    p.faces = view_faces(arguments, faces, p.screen_vertices.size[1]);
+    auto const& size = p.image.size;
+    p.edges = arguments.view<int32_t const, 4>("edges", edges, {size[0], size[2], 2, size[3]});
+    arguments.check_range("edges", p.edges, -1, 3 * p.faces.size[0] - 1);
+    p.image_tangent = arguments.optional<T const, 4>("image_tangent", image_tangent, {size[0], size[1], size[2], size[3]});
+    p.screen_vertices_tangent =
+        arguments.optional<T const, 3>("screen_vertices_tangent", screen_vertices_tangent, {size[0], p.screen_vertices.size[1], 3});
+    p.values_tangent = arguments.view<T, 4>("values_tangent", values_tangent, {size[0], size[1], size[2], size[3]});
+    dispatch<T>(arguments, [&](int threads) { antialias_tangent_cpu(p, threads); }, FOCUS_ON_CUDA(antialias_tangent_cuda(p, stream)));
+}
+
 }  // namespace
 
 void bind_antialias(py::module_& module) {
@@ -73,6 +89,13 @@ void bind_antialias(py::module_& module) {
                    auto const call = arguments.is_double("image", image) ? backward<double> : backward<float>;
                    call(arguments, image, screen_vertices, faces, offsets, corners, edges, grad_values, boxes, pieces, piece_sums,
                         grad_corners, grad_image, grad_screen_vertices);
+               });
+    module.def("antialias_tangent",
+               [](py::object image, py::object screen_vertices, py::object faces, py::object edges, py::object image_tangent,
+                  py::object screen_vertices_tangent, py::object values_tangent, int threads, std::uintptr_t stream) {
+                   Arguments arguments("antialias_tangent", threads, stream);
+                   auto const call = arguments.is_double("image", image) ? tangent<double> : tangent<float>;
+                   call(arguments, image, screen_vertices, faces, edges, image_tangent, screen_vertices_tangent, values_tangent);
                });
 }
 

@@ -49,6 +49,24 @@ void backward(Arguments& arguments, py::object screen_vertices, py::object faces
     dispatch<T>(arguments, [&](int threads) { rasterize_backward_cpu(p, threads); }, FOCUS_ON_CUDA(rasterize_backward_cuda(p, stream)));
 }
 
+template <typename T>
+void tangent(Arguments& arguments, py::object screen_vertices, py::object faces, bool perspective_correct, py::object face_index,
+             py::object screen_vertices_tangent, py::object barycentric_tangent, py::object depth_tangent) {
+    RasterizeTangentParameters<T> p{};
+    p.screen_vertices = arguments.view<T const, 3>("screen_vertices", screen_vertices, {kAny, kAny, 3});
+    int64_t const batch = p.screen_vertices.size[0], vertex_count = p.screen_vertices.size[1];
+    p.faces = view_faces(arguments, faces, vertex_count);
+    p.perspective_correct = perspective_correct;
+    p.face_index = arguments.view<int32_t const, 3>("face_index", face_index, {batch, kAny, kAny});
+    arguments.check_range("face_index", p.face_index, -1, p.faces.size[0] - 1);
+    int64_t const height = p.face_index.size[1], width = p.face_index.size[2];
+    arguments.check_sides("face_index", height, width);
+    p.screen_vertices_tangent = arguments.view<T const, 3>("screen_vertices_tangent", screen_vertices_tangent, {batch, vertex_count, 3});
+    p.barycentric_tangent = arguments.view<T, 4>("barycentric_tangent", barycentric_tangent, {batch, height, width, 3});
+    p.depth_tangent = arguments.view<T, 3>("depth_tangent", depth_tangent, {batch, height, width});
+    dispatch<T>(arguments, [&](int threads) { rasterize_tangent_cpu(p, threads); }, FOCUS_ON_CUDA(rasterize_tangent_cuda(p, stream)));
+}
+
 }  // namespace
 
 void bind_rasterize(py::module_& module) {
@@ -70,6 +88,14 @@ void bind_rasterize(py::module_& module) {
                    call(arguments, screen_vertices, faces, offsets, corners, perspective_correct, face_index, grad_barycentric, grad_depth,
                         boxes, pieces, piece_sums, grad_corners, grad_screen_vertices);
                });
+    module.def("rasterize_tangent", [](py::object screen_vertices, py::object faces, bool perspective_correct, py::object face_index,
+                                       py::object screen_vertices_tangent, py::object barycentric_tangent, py::object depth_tangent,
+                                       int threads, std::uintptr_t stream) {
+        Arguments arguments("rasterize_tangent", threads, stream);
+        auto const call = arguments.is_double("screen_vertices", screen_vertices) ? tangent<double> : tangent<float>;
+        call(arguments, screen_vertices, faces, perspective_correct, face_index, screen_vertices_tangent, barycentric_tangent,
+             depth_tangent);
+    });
 }
 
 }  // namespace focus::bindings

@@ -64,6 +64,28 @@ void backward(Arguments& arguments, py::object screen_vertices, py::object attri
     dispatch<T>(arguments, [&](int threads) { render_backward_cpu(p, threads); }, FOCUS_ON_CUDA(render_backward_cuda(p, stream)));
 }
 
+template <typename T>
+void tangent(Arguments& arguments, py::object screen_vertices, py::object attributes, py::object faces, bool perspective_correct,
+             py::object face_index, py::object screen_vertices_tangent, py::object attributes_tangent, py::object image_tangent) {
+    RenderTangentParameters<T> p{};
+    p.screen_vertices = arguments.view<T const, 3>("screen_vertices", screen_vertices, {kAny, kAny, 3});
+    int64_t const batch = p.screen_vertices.size[0], vertex_count = p.screen_vertices.size[1];
+    p.attributes = view_attributes<T>(arguments, attributes, batch, vertex_count);
+    int64_t const channels = p.attributes.size[2];
+    p.faces = view_faces(arguments, faces, vertex_count);
+    p.perspective_correct = perspective_correct;
+    p.face_index = arguments.view<int32_t const, 3>("face_index", face_index, {batch, kAny, kAny});
+    arguments.check_range("face_index", p.face_index, -1, p.faces.size[0] - 1);
+    int64_t const height = p.face_index.size[1], width = p.face_index.size[2];
+    arguments.check_sides("face_index", height, width);
+    p.screen_vertices_tangent =
+        arguments.optional<T const, 3>("screen_vertices_tangent", screen_vertices_tangent, {batch, vertex_count, 3});
+    p.attributes_tangent =
+        arguments.optional<T const, 3>("attributes_tangent", attributes_tangent, {p.attributes.size[0], vertex_count, channels});
+    p.image_tangent = arguments.view<T, 4>("image_tangent", image_tangent, {batch, channels, height, width});
+    dispatch<T>(arguments, [&](int threads) { render_tangent_cpu(p, threads); }, FOCUS_ON_CUDA(render_tangent_cuda(p, stream)));
+}
+
 }  // namespace
 
 void bind_render(py::module_& module) {
@@ -83,6 +105,14 @@ void bind_render(py::module_& module) {
         auto const call = arguments.is_double("screen_vertices", screen_vertices) ? backward<double> : backward<float>;
         call(arguments, screen_vertices, attributes, faces, offsets, corners, perspective_correct, face_index, grad_image, boxes, pieces,
              piece_sums, grad_corners, grad_screen_vertices, grad_attributes);
+    });
+    module.def("render_tangent", [](py::object screen_vertices, py::object attributes, py::object faces, bool perspective_correct,
+                                    py::object face_index, py::object screen_vertices_tangent, py::object attributes_tangent,
+                                    py::object image_tangent, int threads, std::uintptr_t stream) {
+        Arguments arguments("render_tangent", threads, stream);
+        auto const call = arguments.is_double("screen_vertices", screen_vertices) ? tangent<double> : tangent<float>;
+        call(arguments, screen_vertices, attributes, faces, perspective_correct, face_index, screen_vertices_tangent, attributes_tangent,
+             image_tangent);
     });
 }
 

@@ -11,7 +11,7 @@
 #include "common/stream.h"
 
 #if defined(FOCUS_WITH_CUDA) && !defined(FOCUS_EMULATE_CUDA)
-#include <cuda_runtime.h>
+#include "common/cuda_error.h"
 #endif
 
 namespace focus::bindings {
@@ -35,7 +35,7 @@ class DeviceGuard {
 
   private:
     static void check(cudaError_t error) {
-        if (error != cudaSuccess) throw std::runtime_error(std::string("focus: CUDA: ") + cudaGetErrorString(error));
+        if (error != cudaSuccess) throw std::runtime_error("focus: CUDA: " + explain_cuda_error(error));
     }
     int previous_ = 0;
     bool changed_ = false;

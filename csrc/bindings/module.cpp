@@ -9,7 +9,7 @@
 #include "common/simd.h"
 
 #if defined(FOCUS_WITH_CUDA) && !defined(FOCUS_EMULATE_CUDA)
-#include <cuda_runtime.h>
+#include "common/cuda_error.h"
 #endif
 
 PYBIND11_MODULE(FOCUS_MODULE_NAME, module) {
@@ -29,10 +29,17 @@ PYBIND11_MODULE(FOCUS_MODULE_NAME, module) {
 #if defined(FOCUS_EMULATE_CUDA)
     module.attr("cuda_version") = "emulated";
 #elif defined(FOCUS_WITH_CUDA)
-    module.attr("cuda_version") = std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
+    module.attr("cuda_version") = focus::cuda_version_text(CUDART_VERSION);
 #else
     module.attr("cuda_version") = pybind11::none();
 #endif
+    module.def("cuda_driver", []() -> std::string {
+#if defined(FOCUS_WITH_CUDA) && !defined(FOCUS_EMULATE_CUDA)
+        int version = 0;
+        if (cudaDriverGetVersion(&version) == cudaSuccess && version) return focus::cuda_version_text(version);
+#endif
+        return "";
+    });
     std::string const missing = FOCUS_CUDA_MISSING;
     module.attr("cuda_missing") = missing.empty() ? pybind11::object(pybind11::none()) : pybind11::object(pybind11::str(missing));
     module.attr("cuda_architectures") = FOCUS_CUDA_ARCHITECTURES;

@@ -30,6 +30,12 @@ struct alignas(16) float4 {
     float x, y, z, w;
 };
 
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+template <typename T>
+void __stcs(T* to, T value) {
+    *to = value;
+}
+
 struct alignas(4) uchar4 {
     unsigned char x, y, z, w;
 };

@@ -11,7 +11,9 @@ static __global__ void reset_face_boxes_kernel(FaceScratch scratch, PieceList li
         int32_t* const box = scratch.boxes.data + 4 * face;
         box[0] = box[1] = INT32_MAX;
         box[2] = box[3] = -1;
-        if (face == 0) list.clear();
+        if (face > 0) continue;
+        list.clear();
+        scratch.shown.data[0] = 0;
     }
 }
 
@@ -24,12 +26,29 @@ static __global__ void mark_face_boxes_kernel(FaceScratch scratch, TensorView<in
         int64_t const row = quotient(pixel, width), b = quotient(row, height);
         int const x = static_cast<int>(pixel - row * width), y = static_cast<int>(row - b * height);
         int32_t* const box = scratch.boxes.data + 4 * (b * faces + face);
-        if (x == 0 || face_index.data[pixel - 1] != index) atomicMin(box + 0, x);
+        if ((x == 0 || face_index.data[pixel - 1] != index) && atomicMin(box + 0, x) == INT32_MAX) {  // the first of this face
+            scratch.shown.data[1 + atomicAdd(scratch.shown.data, 1)] = static_cast<int32_t>(b * faces + face);
+        }
         if (y == 0 || face_index.data[pixel - width] != index) atomicMin(box + 1, y);
         if (x == width - 1 || face_index.data[pixel + 1] != index) atomicMax(box + 2, x);
         if (y == height - 1 || face_index.data[pixel + width] != index) atomicMax(box + 3, y);
     }
 }
+
+// What is to be visited of the faces that are shown, on a detailed mesh a quarter of them: `per_face` items each.
+struct ShownItems {
+    int32_t const* shown;
+    int64_t per_face, most;
+
+    ShownItems(FaceScratch const& scratch, int64_t items_per_face)
+        : shown(scratch.shown.data), per_face(items_per_face), most((scratch.shown.size[0] - 1) * items_per_face) {}
+
+    __device__ int64_t count() const { return *shown * per_face; }
+    __device__ int64_t at(int64_t i) const {
+        int64_t const face = per_face == 1 ? i : quotient(i, per_face);
+        return shown[1 + face] * per_face + (i - face * per_face);
+    }
+};
 
 // Returns the list of pieces to visit the boxes with. The index may be one of corners, with 3 `per_face`.
 inline PieceList find_face_boxes(FaceScratch const& scratch, TensorView<int32_t const, 3> const& face_index, Stream stream,

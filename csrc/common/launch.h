@@ -12,7 +12,7 @@
 #if defined(FOCUS_EMULATE_CUDA)
 #include "common/emulation.h"
 #else
-#include <cuda_runtime.h>
+#include "common/cuda_error.h"
 #endif
 
 namespace focus {
@@ -48,10 +48,23 @@ void launch(char const* name, void (*kernel)(Parameters...), unsigned int blocks
     kernel<<<blocks, threads, 0, stream>>>(arguments...);
     cudaError_t const error = cudaGetLastError();
     if (error != cudaSuccess) {
-        throw std::runtime_error(std::string("focus: CUDA launch of ") + name + " failed: " + cudaGetErrorString(error));
+        throw std::runtime_error(std::string("focus: CUDA launch of ") + name + " failed: " + explain_cuda_error(error));
     }
 }
 #endif
+
+// Of the current card.
+inline unsigned int multiprocessor_count() {
+#if defined(FOCUS_EMULATE_CUDA)
+    return 1;
+#else
+    int device = 0, count = 0;
+    if (cudaGetDevice(&device) != cudaSuccess || cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) {
+        return 1;  // the launch that follows says why
+    }
+    return static_cast<unsigned int>(count);
+#endif
+}
 
 }  // namespace focus
 

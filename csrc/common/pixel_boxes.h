@@ -40,12 +40,22 @@ struct PieceList {
 // A `Work` is a struct of kernel parameters with
 //     static constexpr int kSums;                                        how many numbers a visit adds up; may be 0
 //     struct State { PixelBox box; ... };                                what is worked out once per item
-//     int64_t count() const;                                             items
 //     bool prepare(int64_t item, State*) const;                          false: the item has no pixels
 //     void visit(State const&, int x, int y, double* sums) const;        one pixel; adds to its sums
 //     void store(int64_t item, int k, double sum) const;                 the k-th sum over all pixels; only with kSums > 0
+// `Items` says which of them are visited: count() on the card, most, which is no less, on the host, and at(i) for i < count().
+
+struct AllItems {
+    int64_t most;
+
+    __device__ int64_t count() const { return most; }
+    __device__ int64_t at(int64_t i) const { return i; }
+};
 
 namespace pixel_boxes {
+
+// Their kernels take many registers: of smaller blocks more fit side by side.
+constexpr int kItemsBlockSize = kBlockSize < 128 ? kBlockSize : 128;
 
 template <typename Work>
 constexpr int kSumSize = Work::kSums > 0 ? Work::kSums : 1;
@@ -112,20 +122,21 @@ __device__ inline void store(Work const& work, int64_t item, int k, double sum) 
 }
 
 // A warp takes 32 items at a time. Small boxes first, each by its lane; then the others, one after another, by all lanes.
-template <typename Work>
-__global__ void __launch_bounds__(kBlockSize) visit_items_kernel(Work work, PieceList list) {
+template <typename Work, typename Items>
+__global__ void __launch_bounds__(kItemsBlockSize) visit_items_kernel(Work work, Items items, PieceList list) {
     int const lane = threadIdx.x % kWarpSize;
-    int64_t const step = static_cast<int64_t>(gridDim.x) * blockDim.x;
-    for (int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x - lane; first < work.count(); first += step) {
+    int64_t const step = static_cast<int64_t>(gridDim.x) * blockDim.x, count = items.count();
+    for (int64_t first = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x - lane; first < count; first += step) {
         typename Work::State state;
-        int64_t const pixels = first + lane < work.count() && work.prepare(first + lane, &state) ? state.box.count() : 0;
+        int64_t const own = first + lane < count ? items.at(first + lane) : -1;
+        int64_t const pixels = own >= 0 && work.prepare(own, &state) ? state.box.count() : 0;
         if (pixels > 0 && pixels <= kThreadPixels) {
             double sums[kSumSize<Work>] = {};
             visit_range(work, state, 0, pixels, 1, sums);
-            for (int k = 0; k < Work::kSums; ++k) store(work, first + lane, k, sums[k]);
+            for (int k = 0; k < Work::kSums; ++k) store(work, own, k, sums[k]);
         }
         for (unsigned int larger = __ballot_sync(kWholeWarp, pixels > kThreadPixels); larger; larger &= larger - 1) {
-            int64_t const item = first + __ffs(larger) - 1;
+            int64_t const item = __shfl_sync(kWholeWarp, own, __ffs(larger) - 1);
             work.prepare(item, &state);
             int64_t const pieces = list.count(state.box);
             if (pieces > 1 && enlist(list, item, pieces, lane)) continue;
@@ -169,11 +180,14 @@ __global__ void __launch_bounds__(kBlockSize) add_pieces_kernel(Work work, Piece
 }  // namespace pixel_boxes
 
 // Visits all boxes. The list must be clear.
-template <typename Work>
-void visit_boxes(char const* name, Work const& work, PieceList const& list, Stream stream) {
-    launch(name, pixel_boxes::visit_items_kernel<Work>, grid_size(work.count()), kBlockSize, stream, work, list);
-    if (work.count() == 0) return;
-    unsigned int const blocks = grid_size(kPieceCapacity, kBlockSize / kWarpSize);
+template <typename Work, typename Items>
+void visit_boxes(char const* name, Work const& work, Items const& items, PieceList const& list, Stream stream) {
+    launch(name, pixel_boxes::visit_items_kernel<Work, Items>, grid_size(items.most, pixel_boxes::kItemsBlockSize),
+           pixel_boxes::kItemsBlockSize, stream, work, items, list);
+    if (items.most == 0) return;
+    // The list is empty for the meshes of faces: no more blocks than there is room for at once.
+    unsigned int const most = grid_size(kPieceCapacity, kBlockSize / kWarpSize), fitting = 2 * multiprocessor_count();
+    unsigned int const blocks = most < fitting ? most : fitting;
     launch(name, pixel_boxes::visit_pieces_kernel<Work>, blocks, kBlockSize, stream, work, list);
     if constexpr (Work::kSums > 0) launch(name, pixel_boxes::add_pieces_kernel<Work>, blocks, kBlockSize, stream, work, list);
 }

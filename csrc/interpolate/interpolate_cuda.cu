@@ -56,8 +56,6 @@ struct AddCornerGradients {
 
     InterpolateBackwardParameters<float> p;
 
-    FOCUS_HD int64_t count() const { return p.face_index.size[0] * p.faces.size[0] * p.attributes.size[2]; }
-
     FOCUS_HD bool prepare(int64_t item, State* state) const {
         int64_t const channels = p.attributes.size[2], area = p.face_index.stride();
         int64_t const face = quotient(item, channels), c = item - face * channels, b = quotient(face, p.faces.size[0]);
@@ -91,7 +89,7 @@ __global__ void __launch_bounds__(kBlockSize) gather_corners_kernel(InterpolateB
         for (int64_t b = first; b < first + images; ++b) {
             for (int32_t j = p.offsets.data[v]; j < p.offsets.data[v + 1]; ++j) {
                 int32_t const corner = p.corners.data[j];
-                if (p.scratch.box(b * face_count + corner / 3).count() == 0) continue;  // no pixel: nothing was stored
+                if (!p.scratch.is_shown(b * face_count + corner / 3)) continue;  // nothing was stored
                 sum += p.grad_corners.data[(b * 3 * face_count + corner) * channels + c];
             }
         }
@@ -111,7 +109,7 @@ void interpolate_backward_cuda(InterpolateBackwardParameters<float> const& p, St
     }
     if (!p.grad_attributes) return;
     PieceList const list = find_face_boxes(p.scratch, p.face_index, stream);
-    visit_boxes("attribute_gradient", AddCornerGradients{p}, list, stream);
+    visit_boxes("attribute_gradient", AddCornerGradients{p}, ShownItems(p.scratch, p.attributes.size[2]), list, stream);
     launch("attribute_gather", gather_corners_kernel, grid_size(p.grad_attributes.count()), kBlockSize, stream, p);
 }
 

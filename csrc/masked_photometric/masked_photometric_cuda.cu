@@ -6,21 +6,22 @@ namespace focus {
 
 namespace {
 
-// One block per chunk of pixels, kCount of them at once a thread.
-template <int Channels, int kCount>
+// One block per chunk of pixels, kTogether of them at once a thread.
+template <int Channels, bool kWide>
 __global__ void masked_photometric_kernel(MaskedPhotometricParameters<float> p, PixelChunks chunks) {
     for (int64_t chunk = blockIdx.x; chunk < chunks.count; chunk += gridDim.x) {
-        int64_t const b = quotient(chunk, chunks.per_image), begin = chunks.begin(chunk, b), size = chunks.size(begin);
+        int64_t const b = quotient(chunk, chunks.per_image), begin = chunks.begin(chunk, b);
         ColorPair<float> const pair(p, b);
         float const* const mask = p.mask.data + b * chunks.area;
         float distance_sum = 0.0f, mask_sum = 0.0f;
-        for (int64_t i = begin + kCount * threadIdx.x; i < begin + size; i += kCount * blockDim.x) {
-            auto const weight = load_pixels<kCount>(mask + i), squared = squared_differences<Channels, kCount>(pair, i);
-            for (int k = 0; k < kCount; ++k) {
+        for_pixels_of_chunk(begin, chunks.size(begin), [&](int64_t i, int count) {
+            Pixels const weight = load_pixels<kWide>(mask + i, count);
+            Pixels const squared = ColorPixels<Channels, kWide>(pair, i, count).squared_differences();
+            for (int k = 0; k < kTogether; ++k) {
                 distance_sum += photometric_distance(weight[k], squared[k]);
                 mask_sum += weight[k];
             }
-        }
+        });
         distance_sum = block_sum(distance_sum);
         mask_sum = block_sum(mask_sum);
         if (threadIdx.x == 0) {
@@ -39,24 +40,26 @@ __global__ void masked_photometric_sum_kernel(MaskedPhotometricParameters<float>
     }
 }
 
-template <int Channels, int kCount>
+template <int Channels, bool kWide>
 __global__ void masked_photometric_backward_kernel(MaskedPhotometricBackwardParameters<float> p, PixelChunks chunks) {
     PhotometricGradients<float> const grads(p);
     for (int64_t chunk = blockIdx.x; chunk < chunks.count; chunk += gridDim.x) {
-        int64_t const b = quotient(chunk, chunks.per_image), begin = chunks.begin(chunk, b), size = chunks.size(begin);
+        int64_t const b = quotient(chunk, chunks.per_image), begin = chunks.begin(chunk, b);
         ColorPair<float> const pair(p, b);
         int64_t const plane = b * chunks.area, image = plane * pair.channels;
-        for (int64_t i = begin + kCount * threadIdx.x; i < begin + size; i += kCount * blockDim.x) {
-            auto const mask = load_pixels<kCount>(p.mask.data + plane + i), squared = squared_differences<Channels, kCount>(pair, i);
-            Pixels<kCount> factors, grad_mask;
-            for (int k = 0; k < kCount; ++k) {
+        for_pixels_of_chunk(begin, chunks.size(begin), [&](int64_t i, int count) {
+            Pixels const mask = load_pixels<kWide>(p.mask.data + plane + i, count);
+            ColorPixels<Channels, kWide> const colors(pair, i, count);
+            Pixels const squared = colors.squared_differences();
+            Pixels factors, grad_mask;
+            for (int k = 0; k < kTogether; ++k) {
                 factors[k] = photometric_color_factor(mask[k], squared[k], grads.distance);
                 grad_mask[k] = photometric_mask_gradient(mask[k], squared[k], grads.distance, grads.sum);
             }
-            store_wide_color_gradients<Channels>(pair, i, factors, p.grad_target ? p.grad_target.data + image : nullptr,
-                                                 p.grad_reconstruction ? p.grad_reconstruction.data + image : nullptr);
-            if (p.grad_mask) store_pixels(p.grad_mask.data + plane + i, grad_mask);
-        }
+            colors.store_gradients(factors, p.grad_target ? p.grad_target.data + image : nullptr,
+                                   p.grad_reconstruction ? p.grad_reconstruction.data + image : nullptr);
+            if (p.grad_mask) store_pixels<kWide>(p.grad_mask.data + plane + i, grad_mask, count);
+        });
     }
 }
 
@@ -65,20 +68,20 @@ __global__ void masked_photometric_backward_kernel(MaskedPhotometricBackwardPara
 void masked_photometric_cuda(MaskedPhotometricParameters<float> const& p, Stream stream) {
     PixelChunks const chunks(p.mask.size[0], p.mask.stride());
     bool const wide = fit_wide_pixels(chunks.area, p.target, p.reconstruction, p.mask);
-    auto const kernel = p.target.size[1] != 3 ? masked_photometric_kernel<0, 1>
-                        : wide                ? masked_photometric_kernel<3, 4>
-                                              : masked_photometric_kernel<3, 1>;
-    launch("masked_photometric", kernel, grid_size(chunks.count, 1), kBlockSize, stream, p, chunks);
+    with_pixels(p.target.size[1], wide, [&](auto channels, auto is_wide) {
+        launch("masked_photometric", masked_photometric_kernel<channels(), is_wide()>, grid_size(chunks.count, 1), kBlockSize, stream, p,
+               chunks);
+    });
     launch("masked_photometric_sum", masked_photometric_sum_kernel, 1, kSumBlockSize, stream, p, chunks.count);
 }
 
 void masked_photometric_backward_cuda(MaskedPhotometricBackwardParameters<float> const& p, Stream stream) {
     PixelChunks const chunks(p.mask.size[0], p.mask.stride());
     bool const wide = fit_wide_pixels(chunks.area, p.target, p.reconstruction, p.mask, p.grad_target, p.grad_reconstruction, p.grad_mask);
-    auto const kernel = p.target.size[1] != 3 ? masked_photometric_backward_kernel<0, 1>
-                        : wide                ? masked_photometric_backward_kernel<3, 4>
-                                              : masked_photometric_backward_kernel<3, 1>;
-    launch("masked_photometric_backward", kernel, grid_size(chunks.count, 1), kBlockSize, stream, p, chunks);
+    with_pixels(p.target.size[1], wide, [&](auto channels, auto is_wide) {
+        launch("masked_photometric_backward", masked_photometric_backward_kernel<channels(), is_wide()>, grid_size(chunks.count, 1),
+               kBlockSize, stream, p, chunks);
+    });
 }
 
 }  // namespace focus

@@ -13,13 +13,21 @@ struct Tiles {
           columns((width + kNeighborTileWidth - 1) / kNeighborTileWidth),
           count(batch * rows * columns) {}
 
-    // Calls body(b, y, x) for each pixel of a tile, or the first of each kCount in a row, with the threads of the block.
-    template <int kCount = 1, typename Body>
+    // The image of a tile, and its first pixel.
+    __device__ void locate(int64_t tile, int64_t* b, int64_t* top, int64_t* left) const {
+        int64_t const tile_row = quotient(tile, columns);
+        *b = quotient(tile_row, rows);
+        *top = (tile_row - *b * rows) * kNeighborTileHeight;
+        *left = (tile - tile_row * columns) * kNeighborTileWidth;
+    }
+
+    // Calls body(b, y, x) for each pixel of a tile, with the threads of the block.
+    template <typename Body>
     __device__ void for_pixels(int64_t tile, int64_t height, int64_t width, Body const& body) const {
-        int64_t const tile_row = quotient(tile, columns), b = quotient(tile_row, rows);
-        for (int i = kCount * threadIdx.x; i < kNeighborTileHeight * kNeighborTileWidth; i += kCount * blockDim.x) {
-            int64_t const y = (tile_row - b * rows) * kNeighborTileHeight + i / kNeighborTileWidth;
-            int64_t const x = (tile - tile_row * columns) * kNeighborTileWidth + i % kNeighborTileWidth;
+        int64_t b, top, left;
+        locate(tile, &b, &top, &left);
+        for (int i = threadIdx.x; i < kNeighborTileHeight * kNeighborTileWidth; i += blockDim.x) {
+            int64_t const y = top + i / kNeighborTileWidth, x = left + i % kNeighborTileWidth;
             if (y < height && x < width) body(b, y, x);
         }
     }
@@ -57,74 +65,90 @@ __global__ void neighbor_min_kernel(NeighborMinParameters<float> p, Tiles tiles)
     }
 }
 
-constexpr int kTogether = 4;  // pixels of a thread of the kernel below
-constexpr int kWideBlockSize = kNeighborTileHeight * kNeighborTileWidth / kTogether;
-static_assert(kWideBlockSize % kWarpSize == 0);
+// Three channels and a window of 3x3, the common case, have kernels of their own, in which a tile and the pixels round it lie in shared
+// memory: what each pixel gives to the windows round it is worked out once.
+constexpr int kChannels3 = 3, kWindow3 = 3;
+constexpr int kHaloHeight = kNeighborTileHeight + 2, kHaloWidth = kNeighborTileWidth + 2, kHaloArea = kHaloHeight * kHaloWidth;
+constexpr int kTogetherBlockSize = kNeighborTileHeight * kNeighborTileWidth / kTogether;
+static_assert(kTogetherBlockSize % kWarpSize == 0 && kNeighborTileWidth % kTogether == 0);
 
-// The pixels [x - 1, x + 4] of a row, each but the outermost two in the image; those are 0 where they are not.
-__device__ void load_window_row(float const* row, int64_t x, int64_t width, float* pixels) {
-    auto const own = load_pixels<kTogether>(row + x);
-    pixels[0] = x > 0 ? row[x - 1] : 0.0f;
-    for (int i = 0; i < kTogether; ++i) pixels[i + 1] = own[i];
-    pixels[kTogether + 1] = x + kTogether < width ? row[x + kTogether] : 0.0f;
+// Calls body(i, pixel) for each pixel of a tile with its halo: i in [0, kHaloArea), and its number in the image, -1 outside of it.
+template <typename Body>
+__device__ void for_halo(int64_t top, int64_t left, int64_t height, int64_t width, Body const& body) {
+    for (int i = threadIdx.x; i < kHaloArea; i += blockDim.x) {
+        int64_t const y = top - 1 + i / kHaloWidth, x = left - 1 + i % kHaloWidth;
+        body(i, y >= 0 && y < height && x >= 0 && x < width ? y * width + x : -1);
+    }
 }
 
-// Three channels, 3x3: each row of a window is read once for four pixels.
-__global__ void __launch_bounds__(kWideBlockSize) neighbor_min_wide_kernel(NeighborMinParameters<float> p, Tiles tiles) {
-    constexpr int kChannels = 3, kWindow = 3;
+// kTogether pixels a thread, moved together where their addresses allow it: the same pixels for the same thread either way.
+template <bool kWide>
+__global__ void __launch_bounds__(kTogetherBlockSize) neighbor_min_3x3_kernel(NeighborMinParameters<float> p, Tiles tiles) {
+    __shared__ float there[kChannels3][kHaloArea];  // m R
     int64_t const height = p.argmin.size[1], width = p.argmin.size[2];
     for (int64_t tile = blockIdx.x; tile < tiles.count; tile += gridDim.x) {
+        int64_t b, top, left;
+        tiles.locate(tile, &b, &top, &left);
+        MaskedPair<float> const image(p, b);
+        for_halo(top, left, height, width, [&](int i, int64_t pixel) {
+            for (int c = 0; c < kChannels3; ++c) {
+                there[c][i] = pixel < 0 ? 0.0f : image.mask_at(pixel) * image.reconstruction[c * image.area + pixel];
+            }
+        });
+        __syncthreads();
+        int const row = kTogether * threadIdx.x / kNeighborTileWidth, column = kTogether * threadIdx.x % kNeighborTileWidth;
+        int64_t const y = top + row, x = left + column;
         float sum = 0.0f;
-        tiles.for_pixels<kTogether>(tile, height, width, [&](int64_t b, int64_t y, int64_t x) {
-            MaskedPair<float> const image(p, b);
-            Pixels<kTogether> own[kChannels], nearest;
+        if (y < height && x < width) {
+            int const count = static_cast<int>(width - x < kTogether ? width - x : kTogether);
+            int64_t const first = y * width + x;
+            Pixels own[kChannels3], mask, nearest;
             int index[kTogether];
             for (int i = 0; i < kTogether; ++i) {
                 nearest[i] = INFINITY;
-                index[i] = kWindow * kWindow / 2;
+                index[i] = kWindow3 * kWindow3 / 2;  // the pixel itself, where every distance is infinite
             }
-            int64_t const first = y * width + x;
-            for (int c = 0; c < kChannels; ++c) {
-                own[c] = load_pixels<kTogether>(image.target + c * image.area + first);
-                if (!image.mask) continue;
-                auto const mask = load_pixels<kTogether>(image.mask + first);
-                for (int i = 0; i < kTogether; ++i) own[c][i] = mask[i] * own[c][i];
+            if (image.mask) mask = load_pixels<kWide>(image.mask + first, count);
+            for (int c = 0; c < kChannels3; ++c) {
+                own[c] = load_pixels<kWide>(image.target + c * image.area + first, count);
+                for (int i = 0; image.mask && i < kTogether; ++i) own[c][i] = mask[i] * own[c][i];
             }
-            for (int dy = 0; dy < kWindow; ++dy) {
-                int64_t const there_y = y + dy - 1;
-                if (there_y < 0 || there_y >= height) continue;
-                float mask[kTogether + 2], there[kChannels][kTogether + 2];
-                if (image.mask) load_window_row(image.mask + there_y * width, x, width, mask);
-                for (int c = 0; c < kChannels; ++c) {
-                    load_window_row(image.reconstruction + c * image.area + there_y * width, x, width, there[c]);
-                    for (int i = 0; image.mask && i < kTogether + 2; ++i) there[c][i] = mask[i] * there[c][i];
+            for (int dy = 0; dy < kWindow3; ++dy) {
+                if (y + dy - 1 < 0 || y + dy - 1 >= height) continue;
+                float of_row[kChannels3][kTogether + 2];
+                for (int c = 0; c < kChannels3; ++c) {
+                    for (int i = 0; i < kTogether + 2; ++i) of_row[c][i] = there[c][(row + dy) * kHaloWidth + column + i];
                 }
-                for (int dx = 0; dx < kWindow; ++dx) {
+                for (int dx = 0; dx < kWindow3; ++dx) {
                     for (int i = 0; i < kTogether; ++i) {
                         float squared = 0.0f;
-                        for (int c = 0; c < kChannels; ++c) {
-                            float const difference = own[c][i] - there[c][i + dx];
+                        for (int c = 0; c < kChannels3; ++c) {
+                            float const difference = own[c][i] - of_row[c][i + dx];
                             squared += difference * difference;
                         }
-                        bool const inside = (i + dx > 0 || x > 0) && (i + dx < kTogether + 1 || x + kTogether < width);
+                        bool const inside = (i + dx > 0 || x > 0) && x + i + dx - 1 < width;
                         bool const better = inside && replaces(squared, nearest[i]);
                         nearest[i] = better ? squared : nearest[i];
-                        index[i] = better ? dy * kWindow + dx : index[i];
+                        index[i] = better ? dy * kWindow3 + dx : index[i];
                     }
                 }
             }
             int64_t const pixel = b * image.area + first;
-            using Byte = unsigned char;
-            *reinterpret_cast<uchar4*>(p.argmin.data + pixel) = uchar4{Byte(index[0]), Byte(index[1]), Byte(index[2]), Byte(index[3])};
-            for (int i = 0; i < kTogether; ++i) {
+            if constexpr (kWide) {
+                using Byte = unsigned char;
+                *reinterpret_cast<uchar4*>(p.argmin.data + pixel) = uchar4{Byte(index[0]), Byte(index[1]), Byte(index[2]), Byte(index[3])};
+            }
+            for (int i = 0; i < kTogether; ++i) {  // to a constant, so that what is indexed stays in registers
+                if (i >= count) continue;
+                if (!kWide) p.argmin.data[pixel + i] = static_cast<uint8_t>(index[i]);
                 if (p.power == 1) nearest[i] = sqrtf(nearest[i]);
                 sum += nearest[i];
             }
-            if (p.distance) store_pixels(p.distance.data + pixel, nearest);
-        });
-        if (!p.loss) continue;
-        sum = block_sum(sum);
-        if (threadIdx.x == 0) p.partial_sums.data[tile] = sum;
+            if (p.distance) store_pixels<kWide>(p.distance.data + pixel, nearest, count);
+        }
+        if (p.loss) sum = block_sum(sum);
+        if (p.loss && threadIdx.x == 0) p.partial_sums.data[tile] = sum;
+        __syncthreads();  // before the next tile is written
     }
 }
 
@@ -183,20 +207,86 @@ __global__ void neighbor_min_backward_kernel(NeighborMinBackwardParameters<float
     }
 }
 
+// The same for three channels and 3x3. The forces of a tile and its halo are worked out once, and wait in shared memory for those that they
+// pull at.
+__global__ void __launch_bounds__(kBlockSize) neighbor_min_3x3_backward_kernel(NeighborMinBackwardParameters<float> p, Tiles tiles) {
+    constexpr uint8_t kNowhere = 255;
+    __shared__ float forces[kChannels3][kHaloArea];
+    __shared__ uint8_t argmins[kHaloArea];
+    int64_t const height = p.argmin.size[1], width = p.argmin.size[2];
+    float const loss_grad = p.grad_loss ? loss_gradient(p) : 0.0f;
+    for (int64_t tile = blockIdx.x; tile < tiles.count; tile += gridDim.x) {
+        int64_t b, top, left;
+        tiles.locate(tile, &b, &top, &left);
+        MaskedPair<float> const image(p, b);
+        for_halo(top, left, height, width, [&](int i, int64_t pixel) {
+            argmins[i] = kNowhere;
+            if (pixel < 0) return;
+            argmins[i] = p.argmin.data[b * image.area + pixel];
+            Offset const offset = offset_of(argmins[i], kWindow3);
+            int64_t const y = top - 1 + i / kHaloWidth, x = left - 1 + i % kHaloWidth;
+            int64_t const there = clamped(y + offset.y, height) * width + clamped(x + offset.x, width);
+            float const grad = p.grad_distance ? p.grad_distance.data[b * image.area + pixel] : loss_grad;
+            float difference[kChannels3], squared = 0.0f;
+            for (int c = 0; c < kChannels3; ++c) {
+                difference[c] = image.difference(c, pixel, there);
+                squared += difference[c] * difference[c];
+            }
+            float const weight = pull(squared, grad, p.power);
+            for (int c = 0; c < kChannels3; ++c) forces[c][i] = weight * difference[c];
+        });
+        __syncthreads();
+        for (int i = threadIdx.x; i < kNeighborTileHeight * kNeighborTileWidth; i += blockDim.x) {
+            int const row = i / kNeighborTileWidth, column = i % kNeighborTileWidth;
+            int64_t const y = top + row, x = left + column, pixel = y * width + x;
+            if (y >= height || x >= width) continue;
+            int const own = (row + 1) * kHaloWidth + column + 1;
+            float sums[kChannels3] = {}, grad_mask = 0.0f;
+            for (int dy = 0; dy < kWindow3; ++dy) {
+                for (int dx = 0; dx < kWindow3; ++dx) {
+                    int const from = own + (dy - 1) * kHaloWidth + dx - 1;
+                    if (argmins[from] != kWindow3 * kWindow3 - 1 - (dy * kWindow3 + dx)) continue;
+                    for (int c = 0; c < kChannels3; ++c) sums[c] += forces[c][from];
+                }
+            }
+            float const mask = image.mask_at(pixel);
+            int64_t const first = b * kChannels3 * image.area + pixel;
+            for (int c = 0; c < kChannels3; ++c) {
+                if (p.grad_target) p.grad_target.data[first + c * image.area] = mask * forces[c][own];
+                if (p.grad_reconstruction) p.grad_reconstruction.data[first + c * image.area] = -mask * sums[c];
+            }
+            if (!p.grad_mask) continue;
+            for (int c = 0; c < kChannels3; ++c) grad_mask += image.target[c * image.area + pixel] * forces[c][own];
+            for (int c = 0; c < kChannels3; ++c) grad_mask -= image.reconstruction[c * image.area + pixel] * sums[c];
+            p.grad_mask.data[b * image.area + pixel] = grad_mask;
+        }
+        __syncthreads();  // before the next tile is written
+    }
+}
+
 }  // namespace
 
 void neighbor_min_cuda(NeighborMinParameters<float> const& p, Stream stream) {
     Tiles const tiles(p.argmin.size[0], p.argmin.size[1], p.argmin.size[2]);
-    bool const wide = p.target.size[1] == 3 && p.window == 3 && reinterpret_cast<uintptr_t>(p.argmin.data) % sizeof(uchar4) == 0 &&
+    unsigned int const blocks = grid_size(tiles.count, 1);
+    bool const wide = reinterpret_cast<uintptr_t>(p.argmin.data) % sizeof(uchar4) == 0 &&
                       fit_wide_pixels(p.argmin.size[2], p.target, p.reconstruction, p.mask, p.distance);
-    auto const kernel = wide ? neighbor_min_wide_kernel : p.target.size[1] == 3 ? neighbor_min_kernel<3> : neighbor_min_kernel<0>;
-    launch("neighbor_min", kernel, grid_size(tiles.count, 1), wide ? kWideBlockSize : kBlockSize, stream, p, tiles);
+    // Which kernel it is follows from sizes alone, and so do the bits of a loss.
+    if (p.target.size[1] == kChannels3 && p.window == kWindow3) {
+        auto const kernel = wide ? neighbor_min_3x3_kernel<true> : neighbor_min_3x3_kernel<false>;
+        launch("neighbor_min_3x3", kernel, blocks, kTogetherBlockSize, stream, p, tiles);
+    } else {
+        auto const kernel = p.target.size[1] == 3 ? neighbor_min_kernel<3> : neighbor_min_kernel<0>;
+        launch("neighbor_min", kernel, blocks, kBlockSize, stream, p, tiles);
+    }
     if (p.loss) launch("neighbor_min_sum", neighbor_min_sum_kernel, 1, kSumBlockSize, stream, p, tiles.count);
 }
 
 void neighbor_min_backward_cuda(NeighborMinBackwardParameters<float> const& p, Stream stream) {
     Tiles const tiles(p.argmin.size[0], p.argmin.size[1], p.argmin.size[2]);
-    auto const kernel = p.target.size[1] == 3 ? neighbor_min_backward_kernel<3> : neighbor_min_backward_kernel<0>;
+    auto const kernel = p.target.size[1] == kChannels3 && p.window == kWindow3 ? neighbor_min_3x3_backward_kernel
+                        : p.target.size[1] == 3                                ? neighbor_min_backward_kernel<3>
+                                                                               : neighbor_min_backward_kernel<0>;
     launch("neighbor_min_backward", kernel, grid_size(tiles.count, 1), kBlockSize, stream, p, tiles);
 }
 

@@ -14,6 +14,7 @@ static __global__ void clear_nearest_kernel(unsigned long long* nearest, int64_t
 }
 
 // The minimum of (depth, face) does not depend on the order in which the faces come.
+template <bool kPerspectiveCorrect>
 struct FindNearest {
     static constexpr int kSums = 0;
     struct State : Triangle {
@@ -24,11 +25,8 @@ struct FindNearest {
     TensorView<float const, 3> screen_vertices;
     TensorView<int32_t const, 2> faces;
     Cull cull;
-    bool perspective_correct;
     int height, width;
     unsigned long long* nearest;  // [B, H, W]
-
-    FOCUS_HD int64_t count() const { return screen_vertices.size[0] * faces.size[0]; }
 
     FOCUS_HD bool prepare(int64_t item, State* state) const {
         int64_t const b = quotient(item, faces.size[0]);
@@ -40,7 +38,7 @@ struct FindNearest {
 
     __device__ void visit(State const& state, int x, int y, double*) const {
         Coverage coverage;
-        if (!cover(state, x, y, perspective_correct, &coverage)) return;
+        if (!cover(state, x, y, kPerspectiveCorrect, &coverage)) return;
         atomicMin(nearest + state.first_pixel + int64_t(y) * width + x, nearest_key(static_cast<float>(coverage.depth), state.face));
     }
 };
@@ -52,9 +50,17 @@ unsigned long long* find_nearest(char const* name, Parameters const& p, int64_t 
     int64_t const pixels = p.nearest.count();
     PieceList const list(p.pieces, {}, height * width);
     launch("clear_nearest", clear_nearest_kernel, grid_size(pixels), kBlockSize, stream, nearest, pixels, list);
-    FindNearest const work{p.screen_vertices,       p.faces, p.cull, p.perspective_correct, static_cast<int>(height),
-                           static_cast<int>(width), nearest};
-    visit_boxes(name, work, list, stream);
+    AllItems const all{p.screen_vertices.size[0] * p.faces.size[0]};
+    auto const visit = [&](auto perspective_correct) {
+        FindNearest<perspective_correct()> const work{p.screen_vertices,       p.faces, p.cull, static_cast<int>(height),
+                                                      static_cast<int>(width), nearest};
+        visit_boxes(name, work, all, list, stream);
+    };
+    if (p.perspective_correct) {
+        visit(std::true_type{});
+    } else {
+        visit(std::false_type{});
+    }
     return nearest;
 }
 

@@ -37,14 +37,29 @@ struct RasterizeBackwardParameters {
     TensorView<T, 3> grad_screen_vertices;    // [B, V, 3] out
 };
 
+// Forward mode: how barycentrics and depth move with the vertices.
+template <typename T>
+struct RasterizeTangentParameters {
+    TensorView<T const, 3> screen_vertices;  // [B, V, 3]
+    TensorView<int32_t const, 2> faces;      // [F, 3]
+    bool perspective_correct;
+    TensorView<int32_t const, 3> face_index;         // [B, H, W]
+    TensorView<T const, 3> screen_vertices_tangent;  // [B, V, 3]
+    TensorView<T, 4> barycentric_tangent;            // [B, H, W, 3] out
+    TensorView<T, 3> depth_tangent;                  // [B, H, W] out
+};
+
 template <typename T>
 void rasterize_cpu(RasterizeParameters<T> const& p, int threads);
 template <typename T>
 void rasterize_backward_cpu(RasterizeBackwardParameters<T> const& p, int threads);
+template <typename T>
+void rasterize_tangent_cpu(RasterizeTangentParameters<T> const& p, int threads);
 
 #if defined(FOCUS_WITH_CUDA)
 void rasterize_cuda(RasterizeParameters<float> const& p, Stream stream);
 void rasterize_backward_cuda(RasterizeBackwardParameters<float> const& p, Stream stream);
+void rasterize_tangent_cuda(RasterizeTangentParameters<float> const& p, Stream stream);
 #endif
 
 }  // namespace focus

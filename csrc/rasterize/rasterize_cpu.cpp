@@ -333,9 +333,19 @@ void rasterize_backward_cpu(RasterizeBackwardParameters<T> const& p, int threads
     });
 }
 
+template <typename T>
+void rasterize_tangent_cpu(RasterizeTangentParameters<T> const& p, int threads) {
+    int64_t const height = p.face_index.size[1], width = p.face_index.size[2];
+    parallel_for(p.face_index.size[0] * height, threads, [&](int64_t row) {
+        for (int64_t x = 0; x < width; ++x) rasterize_pixel_tangent(p, row / height, row % height, x);
+    });
+}
+
 template void rasterize_cpu(RasterizeParameters<float> const&, int);
 template void rasterize_cpu(RasterizeParameters<double> const&, int);
 template void rasterize_backward_cpu(RasterizeBackwardParameters<float> const&, int);
 template void rasterize_backward_cpu(RasterizeBackwardParameters<double> const&, int);
+template void rasterize_tangent_cpu(RasterizeTangentParameters<float> const&, int);
+template void rasterize_tangent_cpu(RasterizeTangentParameters<double> const&, int);
 
 }  // namespace focus

@@ -31,8 +31,6 @@ struct AddCornerGradients {
 
     RasterizeBackwardParameters<float> p;
 
-    FOCUS_HD int64_t count() const { return p.screen_vertices.size[0] * p.faces.size[0]; }
-
     FOCUS_HD bool prepare(int64_t item, State* state) const {
         int64_t const b = quotient(item, p.faces.size[0]);
         state->box = p.scratch.box(item);
@@ -61,12 +59,21 @@ __global__ void __launch_bounds__(kBlockSize) gather_corners_kernel(RasterizeBac
         Vector3<double> sum{0.0, 0.0, 0.0};
         for (int32_t j = p.offsets.data[v]; j < p.offsets.data[v + 1]; ++j) {
             int32_t const corner = p.corners.data[j];
-            if (p.scratch.box(b * face_count + corner / 3).count() == 0) continue;  // no pixel: nothing was stored
+            if (!p.scratch.is_shown(b * face_count + corner / 3)) continue;  // nothing was stored
             float const* const grad = p.grad_corners.data + 3 * (b * 3 * face_count + corner);
             sum = sum + Vector3<double>{grad[0], grad[1], grad[2]};
         }
         store3(p.grad_screen_vertices.data + 3 * i,
                Vector3<float>{static_cast<float>(sum.x), static_cast<float>(sum.y), static_cast<float>(sum.z)});
+    }
+}
+
+// One thread per pixel.
+__global__ void __launch_bounds__(kBlockSize) rasterize_tangent_kernel(RasterizeTangentParameters<float> p) {
+    int64_t const height = p.face_index.size[1], width = p.face_index.size[2];
+    FOCUS_GRID_STRIDE_LOOP(pixel, p.face_index.count()) {
+        int64_t const row = quotient(pixel, width), b = quotient(row, height);
+        rasterize_pixel_tangent(p, b, row - b * height, pixel - row * width);
     }
 }
 
@@ -81,9 +88,13 @@ void rasterize_cuda(RasterizeParameters<float> const& p, Stream stream) {
 
 void rasterize_backward_cuda(RasterizeBackwardParameters<float> const& p, Stream stream) {
     PieceList const list = find_face_boxes(p.scratch, p.face_index, stream);
-    visit_boxes("rasterize_backward", AddCornerGradients{p}, list, stream);
+    visit_boxes("rasterize_backward", AddCornerGradients{p}, ShownItems(p.scratch, 1), list, stream);
     launch("rasterize_gather", gather_corners_kernel, grid_size(p.screen_vertices.size[0] * p.screen_vertices.size[1]), kBlockSize, stream,
            p);
+}
+
+void rasterize_tangent_cuda(RasterizeTangentParameters<float> const& p, Stream stream) {
+    launch("rasterize_tangent", rasterize_tangent_kernel, grid_size(p.face_index.count()), kBlockSize, stream, p);
 }
 
 }  // namespace focus

@@ -122,13 +122,16 @@ FOCUS_HD int last_pixel(double high, int size) {  // the last pixel centre at or
 // False where the face covers nothing: a vertex not finite or not in front of the camera, zero area, culled, or outside the image.
 template <typename T>
 FOCUS_HD bool make_triangle(T const* screen_vertices, int32_t const* face, Cull cull, int height, int width, Triangle* triangle) {
+    // All loads before the first test: a card waits for them once, and not for one after the other.
+    int32_t const index[3] = {face[0], face[1], face[2]};
+    Vector3<T> const v[3] = {load3(screen_vertices + int64_t(3) * index[0]), load3(screen_vertices + int64_t(3) * index[1]),
+                             load3(screen_vertices + int64_t(3) * index[2])};
     double x[3], y[3];
     for (int k = 0; k < 3; ++k) {
-        Vector3<T> const v = load3(screen_vertices + int64_t(3) * face[k]);
-        if (!is_finite(v) || !(v.z > T(0))) return false;
-        x[k] = v.x;
-        y[k] = v.y;
-        triangle->z[k] = v.z;
+        if (!is_finite(v[k]) || !(v[k].z > T(0))) return false;
+        x[k] = v[k].x;
+        y[k] = v[k].y;
+        triangle->z[k] = v[k].z;
     }
     // The box first: it is cheap and most faces of a detailed mesh contain no pixel centre at all.
     double const x_low = fmin(x[0], fmin(x[1], x[2])), x_high = fmax(x[0], fmax(x[1], x[2]));
@@ -200,16 +203,45 @@ struct Location {
                 grad[3 * k + 2] += *grad_depth * b[k];
             }
         }
-        for (int k = 0; k < 3; ++k) {
-            int const i = (k + 1) % 3, j = (k + 2) % 3;
-            gx[k] = -(y[j] - y[i]);  // grad_p of the edge function dx * (py - y) - dy * (px - x)
-            gy[k] = x[j] - x[i];
-        }
+        find_pixel_gradients(x, y, gx, gy);
         double const big_gx = scale * (g[0] * gx[0] + g[1] * gx[1] + g[2] * gx[2]);
         double const big_gy = scale * (g[0] * gy[0] + g[1] * gy[1] + g[2] * gy[2]);
         for (int k = 0; k < 3; ++k) {
             grad[3 * k + 0] -= b[k] * big_gx;
             grad[3 * k + 1] -= b[k] * big_gy;
+        }
+    }
+
+    // How the barycentrics (and, unless it is nullptr, the depth) move where the corners move by (dx, dy, dz): the transpose of
+    // add_gradient. The corners carry the pixel by sum_k b_k d_k, and it falls behind by as much.
+    FOCUS_HD void find_tangent(double const* x, double const* y, double const* z, bool perspective_correct, double const* dx,
+                               double const* dy, double const* dz, double* barycentric_tangent, double* depth_tangent) const {
+        double gx[3], gy[3], db[3];
+        find_pixel_gradients(x, y, gx, gy);
+        double const moved_x = b[0] * dx[0] + b[1] * dx[1] + b[2] * dx[2], moved_y = b[0] * dy[0] + b[1] * dy[1] + b[2] * dy[2];
+        for (int k = 0; k < 3; ++k) barycentric_tangent[k] = db[k] = -scale * (gx[k] * moved_x + gy[k] * moved_y);
+        if (perspective_correct) {
+            double dq[3], ds = 0.0;
+            for (int k = 0; k < 3; ++k) {
+                dq[k] = (db[k] - q[k] * dz[k]) / z[k];
+                ds += dq[k];
+            }
+            for (int k = 0; k < 3; ++k) barycentric_tangent[k] = (dq[k] - barycentric[k] * ds) / s;
+            if (depth_tangent) *depth_tangent = -ds / (s * s);
+        } else if (depth_tangent) {
+            double sum = 0.0;
+            for (int k = 0; k < 3; ++k) sum += db[k] * (z[k] - z[0]) + b[k] * dz[k];
+            *depth_tangent = sum;
+        }
+    }
+
+  private:
+    // Of the three edge functions dx * (py - y) - dy * (px - x), with respect to the pixel.
+    FOCUS_HD static void find_pixel_gradients(double const* x, double const* y, double* gx, double* gy) {
+        for (int k = 0; k < 3; ++k) {
+            int const i = (k + 1) % 3, j = (k + 2) % 3;
+            gx[k] = -(y[j] - y[i]);
+            gy[k] = x[j] - x[i];
         }
     }
 };
@@ -232,6 +264,23 @@ struct Corners {
         return Location(x, y, z, double(px), double(py), perspective_correct);
     }
 };
+
+// How one pixel moves with the vertices.
+template <typename T>
+FOCUS_HD void rasterize_pixel_tangent(RasterizeTangentParameters<T> const& p, int64_t b, int64_t y, int64_t x) {
+    int64_t const pixel = (b * p.face_index.size[1] + y) * p.face_index.size[2] + x;
+    int32_t const f = p.face_index.data[pixel];
+    double barycentric_tangent[3] = {0.0, 0.0, 0.0}, depth_tangent = 0.0;
+    if (f >= 0 && f < p.faces.size[0]) {
+        int32_t const* const face = p.faces.data + int64_t(3) * f;
+        Corners const at(p.screen_vertices.data + b * p.screen_vertices.stride(), face);
+        Corners const moved(p.screen_vertices_tangent.data + b * p.screen_vertices.stride(), face);
+        at.locate(int(x), int(y), p.perspective_correct)
+            .find_tangent(at.x, at.y, at.z, p.perspective_correct, moved.x, moved.y, moved.z, barycentric_tangent, &depth_tangent);
+    }
+    for (int k = 0; k < 3; ++k) p.barycentric_tangent.data[3 * pixel + k] = static_cast<T>(barycentric_tangent[k]);
+    p.depth_tangent.data[pixel] = static_cast<T>(depth_tangent);
+}
 
 // The gradient of one pixel.
 template <typename T>

@@ -39,6 +39,19 @@ struct RenderBackwardParameters {
     TensorView<T, 3> grad_attributes;         // [B or 1, V, C] out, optional
 };
 
+// Forward mode: how the image moves with the vertices and their attributes.
+template <typename T>
+struct RenderTangentParameters {
+    TensorView<T const, 3> screen_vertices;  // [B, V, 3]
+    TensorView<T const, 3> attributes;       // [B or 1, V, C]
+    TensorView<int32_t const, 2> faces;      // [F, 3]
+    bool perspective_correct;
+    TensorView<int32_t const, 3> face_index;         // [B, H, W]
+    TensorView<T const, 3> screen_vertices_tangent;  // [B, V, 3], optional
+    TensorView<T const, 3> attributes_tangent;       // [B or 1, V, C], optional
+    TensorView<T, 4> image_tangent;                  // [B, C, H, W] out
+};
+
 // The CUDA kernels add up positions and attributes of the three corners together for images of so many channels, and apart for others.
 constexpr int kRenderChannels = 3;
 constexpr int kRenderSums = 3 * (3 + kRenderChannels);
@@ -47,10 +60,13 @@ template <typename T>
 void render_cpu(RenderParameters<T> const& p, int threads);
 template <typename T>
 void render_backward_cpu(RenderBackwardParameters<T> const& p, int threads);
+template <typename T>
+void render_tangent_cpu(RenderTangentParameters<T> const& p, int threads);
 
 #if defined(FOCUS_WITH_CUDA)
 void render_cuda(RenderParameters<float> const& p, Stream stream);
 void render_backward_cuda(RenderBackwardParameters<float> const& p, Stream stream);
+void render_tangent_cuda(RenderTangentParameters<float> const& p, Stream stream);
 #endif
 
 }  // namespace focus

@@ -129,9 +129,19 @@ void render_backward_cpu(RenderBackwardParameters<T> const& p, int threads) {
     }
 }
 
+template <typename T>
+void render_tangent_cpu(RenderTangentParameters<T> const& p, int threads) {
+    int64_t const height = p.face_index.size[1], width = p.face_index.size[2];
+    parallel_for(p.face_index.size[0] * height, threads, [&](int64_t row) {
+        for (int64_t x = 0; x < width; ++x) render_pixel_tangent(p, row / height, row % height, x);
+    });
+}
+
 template void render_cpu(RenderParameters<float> const&, int);
 template void render_cpu(RenderParameters<double> const&, int);
 template void render_backward_cpu(RenderBackwardParameters<float> const&, int);
 template void render_backward_cpu(RenderBackwardParameters<double> const&, int);
+template void render_tangent_cpu(RenderTangentParameters<float> const&, int);
+template void render_tangent_cpu(RenderTangentParameters<double> const&, int);
 
 }  // namespace focus

@@ -52,7 +52,6 @@ struct AddCornerGradients {
 
     RenderBackwardParameters<float> p;
 
-    FOCUS_HD int64_t count() const { return p.screen_vertices.size[0] * p.faces.size[0]; }
     FOCUS_HD bool prepare(int64_t item, State* state) const { return state->prepare(p, item); }
 
     FOCUS_HD void visit(State const& state, int x, int y, double* sums) const {
@@ -88,8 +87,6 @@ struct AddChannelGradients {
 
     RenderBackwardParameters<float> p;
 
-    FOCUS_HD int64_t count() const { return p.screen_vertices.size[0] * p.faces.size[0] * p.attributes.size[2]; }
-
     FOCUS_HD bool prepare(int64_t item, State* state) const {
         int64_t const channels = p.attributes.size[2], face = quotient(item, channels), c = item - face * channels;
         bool const shown = state->prepare(p, face);
@@ -113,21 +110,40 @@ struct AddChannelGradients {
 // The list of pieces serves one visit of the boxes after another.
 __global__ void clear_pieces_kernel(PieceList list) { list.clear(); }
 
-// One thread per image, vertex and number (x, y, z or an attribute) adds the corners in the order of the topology. Attributes that the
-// images share are added by the threads of the first one.
+// One thread per image and vertex adds the positions and attributes of its corners, in the order of the topology.
+template <int kChannels>
+__global__ void __launch_bounds__(kBlockSize) gather_vertices_kernel(RenderBackwardParameters<float> p) {
+    constexpr int kNumbers = 3 + kChannels;
+    int64_t const vertex_count = p.screen_vertices.size[1], face_count = p.faces.size[0];
+    FOCUS_GRID_STRIDE_LOOP(i, p.screen_vertices.size[0] * vertex_count) {
+        int64_t const b = quotient(i, vertex_count), v = i - b * vertex_count;
+        double sums[kNumbers] = {};
+        for (int32_t j = p.offsets.data[v]; j < p.offsets.data[v + 1]; ++j) {
+            int32_t const corner = p.corners.data[j];
+            if (!p.scratch.is_shown(b * face_count + corner / 3)) continue;  // nothing was stored
+            float const* const grad = p.grad_corners.data + (b * 3 * face_count + corner) * kNumbers;
+            for (int k = 0; k < kNumbers; ++k) sums[k] += grad[k];
+        }
+        for (int k = 0; k < 3; ++k) p.grad_screen_vertices.data[3 * i + k] = static_cast<float>(sums[k]);
+        for (int c = 0; c < kChannels; ++c) p.grad_attributes.data[kChannels * i + c] = static_cast<float>(sums[3 + c]);
+    }
+}
+
+// The same for any number of attributes, and for one of both gradients: one thread per image, vertex and number (x, y, z or an attribute).
+// Attributes that the images share are added by the threads of the first one.
 __global__ void __launch_bounds__(kBlockSize) gather_corners_kernel(RenderBackwardParameters<float> p) {
     int64_t const batch = p.screen_vertices.size[0], vertex_count = p.screen_vertices.size[1], face_count = p.faces.size[0];
     int64_t const channels = p.attributes.size[2], numbers = 3 + channels;
-    FOCUS_GRID_STRIDE_LOOP(i, batch * vertex_count * numbers) {
+    FOCUS_GRID_STRIDE_LOOP(i, (batch > 0 ? batch : p.attributes.size[0]) * vertex_count * numbers) {
         int64_t const row = quotient(i, numbers), k = i - row * numbers, first = quotient(row, vertex_count);
         int64_t const v = row - first * vertex_count;
         bool const attribute = k >= 3, shared = attribute && p.attributes.size[0] == 1;
-        if (!(attribute ? p.grad_attributes : p.grad_screen_vertices) || (shared && first > 0)) continue;
+        if (!(attribute ? p.grad_attributes : p.grad_screen_vertices) || (shared ? first > 0 : batch == 0)) continue;
         double sum = 0.0;
         for (int64_t b = first; b < (shared ? batch : first + 1); ++b) {
             for (int32_t j = p.offsets.data[v]; j < p.offsets.data[v + 1]; ++j) {
                 int32_t const corner = p.corners.data[j];
-                if (p.scratch.box(b * face_count + corner / 3).count() == 0) continue;  // no pixel: nothing was stored
+                if (!p.scratch.is_shown(b * face_count + corner / 3)) continue;  // nothing was stored
                 sum += p.grad_corners.data[(b * 3 * face_count + corner) * numbers + k];
             }
         }
@@ -136,6 +152,15 @@ __global__ void __launch_bounds__(kBlockSize) gather_corners_kernel(RenderBackwa
         } else {
             p.grad_screen_vertices.data[3 * row + k] = static_cast<float>(sum);
         }
+    }
+}
+
+// One thread per pixel.
+__global__ void __launch_bounds__(kBlockSize) render_tangent_kernel(RenderTangentParameters<float> p) {
+    int64_t const height = p.face_index.size[1], width = p.face_index.size[2];
+    FOCUS_GRID_STRIDE_LOOP(pixel, p.face_index.count()) {
+        int64_t const row = quotient(pixel, width), b = quotient(row, height);
+        render_pixel_tangent(p, b, row - b * height, pixel - row * width);
     }
 }
 
@@ -151,16 +176,25 @@ void render_cuda(RenderParameters<float> const& p, Stream stream) {
 void render_backward_cuda(RenderBackwardParameters<float> const& p, Stream stream) {
     PieceList const list = find_face_boxes(p.scratch, p.face_index, stream);
     if (p.attributes.size[2] == kRenderChannels && p.grad_screen_vertices && p.grad_attributes) {
-        visit_boxes("render_backward", AddCornerGradients<kRenderChannels>{p}, list, stream);
+        visit_boxes("render_backward", AddCornerGradients<kRenderChannels>{p}, ShownItems(p.scratch, 1), list, stream);
     } else {
-        if (p.grad_screen_vertices) visit_boxes("render_backward", AddCornerGradients<0>{p}, list, stream);
+        if (p.grad_screen_vertices) visit_boxes("render_backward", AddCornerGradients<0>{p}, ShownItems(p.scratch, 1), list, stream);
         if (p.grad_attributes) {
             if (p.grad_screen_vertices) launch("clear_pieces", clear_pieces_kernel, 1, 1, stream, list);
-            visit_boxes("render_attributes", AddChannelGradients{p}, list, stream);
+            visit_boxes("render_attributes", AddChannelGradients{p}, ShownItems(p.scratch, p.attributes.size[2]), list, stream);
         }
     }
-    int64_t const numbers = p.screen_vertices.size[0] * p.screen_vertices.size[1] * (3 + p.attributes.size[2]);
+    int64_t const vertices = p.screen_vertices.size[0] * p.screen_vertices.size[1];
+    int64_t const shared = p.attributes.size[0] * p.attributes.size[1];  // of no image, too: their gradient is 0
+    int64_t const numbers = (vertices < shared ? shared : vertices) * (3 + p.attributes.size[2]);
+    if (p.attributes.size[2] == kRenderChannels && p.grad_screen_vertices && p.grad_attributes && p.attributes.size[0] != 1) {
+        return launch("render_gather", gather_vertices_kernel<kRenderChannels>, grid_size(vertices), kBlockSize, stream, p);
+    }
     launch("render_gather", gather_corners_kernel, grid_size(numbers), kBlockSize, stream, p);
+}
+
+void render_tangent_cuda(RenderTangentParameters<float> const& p, Stream stream) {
+    launch("render_tangent", render_tangent_kernel, grid_size(p.face_index.count()), kBlockSize, stream, p);
 }
 
 }  // namespace focus

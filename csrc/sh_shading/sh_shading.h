@@ -33,14 +33,29 @@ struct ShShadingBackwardParameters {
     TensorView<T, 3> grad_coefficients;     // [B, 3, 9] out, optional
 };
 
+// Forward mode: how the colours move with what makes them.
+template <typename T>
+struct ShShadingTangentParameters {
+    TensorView<T const, 3> normals;               // [B, V, 3]
+    TensorView<T const, 3> albedo;                // [B, V, 3]
+    TensorView<T const, 3> coefficients;          // [B, 3, 9]
+    TensorView<T const, 3> normals_tangent;       // [B, V, 3], optional
+    TensorView<T const, 3> albedo_tangent;        // [B, V, 3], optional
+    TensorView<T const, 3> coefficients_tangent;  // [B, 3, 9], optional
+    TensorView<T, 3> colors_tangent;              // [B, V, 3] out
+};
+
 template <typename T>
 void sh_shading_cpu(ShShadingParameters<T> const& p, int threads);
 template <typename T>
 void sh_shading_backward_cpu(ShShadingBackwardParameters<T> const& p, int threads);
+template <typename T>
+void sh_shading_tangent_cpu(ShShadingTangentParameters<T> const& p, int threads);
 
 #if defined(FOCUS_WITH_CUDA)
 void sh_shading_cuda(ShShadingParameters<float> const& p, Stream stream);
 void sh_shading_backward_cuda(ShShadingBackwardParameters<float> const& p, Stream stream);
+void sh_shading_tangent_cuda(ShShadingTangentParameters<float> const& p, Stream stream);
 #endif
 
 }  // namespace focus

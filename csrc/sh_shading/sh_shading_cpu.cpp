@@ -92,9 +92,22 @@ void sh_shading_backward_cpu(ShShadingBackwardParameters<T> const& p, int thread
     }
 }
 
+template <typename T>
+void sh_shading_tangent_cpu(ShShadingTangentParameters<T> const& p, int threads) {
+    int64_t const vertex_count = p.normals.size[1], chunks = chunk_count(vertex_count);
+    parallel_for(p.normals.size[0] * chunks, threads, [&](int64_t task) {
+        int64_t const b = task / chunks, begin = task % chunks * kChunk, end = std::min(begin + kChunk, vertex_count);
+        vectorized([&]() FOCUS_INLINE {
+            for (int64_t v = begin; v < end; ++v) shade_tangent(p, b, b * vertex_count + v);
+        });
+    });
+}
+
 template void sh_shading_cpu(ShShadingParameters<float> const&, int);
 template void sh_shading_cpu(ShShadingParameters<double> const&, int);
 template void sh_shading_backward_cpu(ShShadingBackwardParameters<float> const&, int);
 template void sh_shading_backward_cpu(ShShadingBackwardParameters<double> const&, int);
+template void sh_shading_tangent_cpu(ShShadingTangentParameters<float> const&, int);
+template void sh_shading_tangent_cpu(ShShadingTangentParameters<double> const&, int);
 
 }  // namespace focus

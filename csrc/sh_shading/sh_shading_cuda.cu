@@ -64,6 +64,11 @@ __global__ void __launch_bounds__(kBlockSize) add_chunks_kernel(ShShadingBackwar
     }
 }
 
+// One thread per vertex.
+__global__ void __launch_bounds__(kBlockSize) sh_shading_tangent_kernel(ShShadingTangentParameters<float> p) {
+    FOCUS_GRID_STRIDE_LOOP(i, p.normals.size[0] * p.normals.size[1]) { shade_tangent(p, quotient(i, p.normals.size[1]), i); }
+}
+
 }  // namespace
 
 void sh_shading_cuda(ShShadingParameters<float> const& p, Stream stream) {
@@ -77,6 +82,11 @@ void sh_shading_backward_cuda(ShShadingBackwardParameters<float> const& p, Strea
     if (p.grad_coefficients) {
         launch("sh_shading_add_chunks", add_chunks_kernel, grid_size(p.normals.size[0] * kShEntries), kBlockSize, stream, p, chunks);
     }
+}
+
+void sh_shading_tangent_cuda(ShShadingTangentParameters<float> const& p, Stream stream) {
+    int64_t const count = p.normals.size[0] * p.normals.size[1];
+    launch("sh_shading_tangent", sh_shading_tangent_kernel, grid_size(count), kBlockSize, stream, p);
 }
 
 }  // namespace focus

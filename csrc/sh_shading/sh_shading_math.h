@@ -77,4 +77,23 @@ FOCUS_HD void shade_gradient(Vector3<T> normal, Vector3<T> albedo, T const* coef
                         grad_color.z * sh_light(gradient->basis, coefficients + 2 * kShBands)};
 }
 
+// How the colour of vertex i of the batch moves.
+template <typename T>
+FOCUS_HD void shade_tangent(ShShadingTangentParameters<T> const& p, int64_t b, int64_t i) {
+    Vector3<T> const normal = load3(p.normals.data + 3 * i), albedo = load3(p.albedo.data + 3 * i);
+    T const* const coefficients = p.coefficients.data + b * kShEntries;
+    T basis[kShBands];
+    sh_basis(normal, basis);
+    T const own[3] = {albedo.x, albedo.y, albedo.z};
+    for (int c = 0; c < 3; ++c) {
+        T const* const of_color = coefficients + c * kShBands;
+        T light = T(0);  // how much that of the colour moves
+        if (p.normals_tangent) light += dot(sh_basis_gradient(normal, of_color), load3(p.normals_tangent.data + 3 * i));
+        if (p.coefficients_tangent) light += sh_light(basis, p.coefficients_tangent.data + b * kShEntries + c * kShBands);
+        T tangent = own[c] * light;
+        if (p.albedo_tangent) tangent += p.albedo_tangent.data[3 * i + c] * sh_light(basis, of_color);
+        p.colors_tangent.data[3 * i + c] = tangent;
+    }
+}
+
 }  // namespace focus

@@ -132,9 +132,20 @@ void vertex_normals_backward_cpu(VertexNormalsBackwardParameters<T> const& p, in
     });
 }
 
+template <typename T>
+void vertex_normals_tangent_cpu(VertexNormalsTangentParameters<T> const& p, int threads) {
+    int64_t const vertex_count = p.vertices.size[1], chunks = chunk_count(vertex_count);
+    parallel_for(p.vertices.size[0] * chunks, threads, [&](int64_t task) {
+        int64_t const begin = task % chunks * kChunk, end = std::min(begin + kChunk, vertex_count);
+        for (int64_t v = begin; v < end; ++v) vertex_normal_tangent(p, task / chunks, v);
+    });
+}
+
 template void vertex_normals_cpu(VertexNormalsParameters<float> const&, int);
 template void vertex_normals_cpu(VertexNormalsParameters<double> const&, int);
 template void vertex_normals_backward_cpu(VertexNormalsBackwardParameters<float> const&, int);
 template void vertex_normals_backward_cpu(VertexNormalsBackwardParameters<double> const&, int);
+template void vertex_normals_tangent_cpu(VertexNormalsTangentParameters<float> const&, int);
+template void vertex_normals_tangent_cpu(VertexNormalsTangentParameters<double> const&, int);
 
 }  // namespace focus

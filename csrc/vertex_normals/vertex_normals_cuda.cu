@@ -36,6 +36,14 @@ __global__ void __launch_bounds__(kBlockSize) vertex_gradient_kernel(VertexNorma
     }
 }
 
+__global__ void __launch_bounds__(kBlockSize) vertex_normals_tangent_kernel(VertexNormalsTangentParameters<float> p) {
+    int64_t const vertex_count = p.vertices.size[1];
+    FOCUS_GRID_STRIDE_LOOP(i, p.vertices.size[0] * vertex_count) {
+        int64_t const b = quotient(i, vertex_count);
+        vertex_normal_tangent(p, b, i - b * vertex_count);
+    }
+}
+
 }  // namespace
 
 void vertex_normals_cuda(VertexNormalsParameters<float> const& p, Stream stream) {
@@ -47,6 +55,11 @@ void vertex_normals_backward_cuda(VertexNormalsBackwardParameters<float> const& 
     int64_t const count = p.vertices.size[0] * p.vertices.size[1];
     launch("normal_sum_gradient", normal_sum_gradient_kernel, grid_size(count), kBlockSize, stream, p);
     launch("vertex_gradient", vertex_gradient_kernel, grid_size(count), kBlockSize, stream, p);
+}
+
+void vertex_normals_tangent_cuda(VertexNormalsTangentParameters<float> const& p, Stream stream) {
+    int64_t const count = p.vertices.size[0] * p.vertices.size[1];
+    launch("vertex_normals_tangent", vertex_normals_tangent_kernel, grid_size(count), kBlockSize, stream, p);
 }
 
 }  // namespace focus

@@ -82,4 +82,22 @@ FOCUS_HD Vector3<T> vertex_gradient(T const* vertices, T const* grad_sums, int32
     return sum;
 }
 
+// How the normal of vertex v moves. That of a face, (b - a) x (c - a), moves by (db - da) x (c - a) + (b - a) x (dc - da); what takes a
+// gradient from a normal to the sum across it takes a tangent from the sum to the normal.
+template <typename T>
+FOCUS_HD void vertex_normal_tangent(VertexNormalsTangentParameters<T> const& p, int64_t b, int64_t v) {
+    int64_t const image = b * p.vertices.stride();
+    T const *const vertices = p.vertices.data + image, *const tangents = p.vertices_tangent.data + image;
+    Vector3<T> sum{T(0), T(0), T(0)}, moved{T(0), T(0), T(0)}, normal;
+    for (int32_t i = p.offsets.data[v]; i < p.offsets.data[v + 1]; ++i) {
+        int32_t const* const face = p.faces.data + int64_t(3) * (p.corners.data[i] / 3);
+        if (!face_normal(vertices, face, &normal)) continue;
+        sum = sum + normal;
+        Vector3<T> const a = load3(vertices + int64_t(3) * face[0]), da = load3(tangents + int64_t(3) * face[0]);
+        Vector3<T> const ab = load3(vertices + int64_t(3) * face[1]) - a, ac = load3(vertices + int64_t(3) * face[2]) - a;
+        moved = moved + cross(load3(tangents + int64_t(3) * face[1]) - da, ac) + cross(ab, load3(tangents + int64_t(3) * face[2]) - da);
+    }
+    store3(p.normals_tangent.data + image + 3 * v, normal_sum_gradient(sum, moved));
+}
+
 }  // namespace focus

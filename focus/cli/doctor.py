@@ -16,7 +16,7 @@ from typing import Any, Literal
 from rich.table import Table
 from rich.text import Text
 
-from focus._compiled import load
+from focus._compiled import card_obstacle, load
 from focus._version import __version__
 from focus.cli.command import Command, Outcome, parse_as
 from focus.errors import FocusError
@@ -101,7 +101,13 @@ def _compiled() -> list[Check]:
         text = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, {properties.major}.{properties.minor}"
         if compiled.cuda_version is None:
             text += f"; this build has no CUDA kernels ({compiled.cuda_missing}): mend that and build again"
-        found.append(Check(f"graphics card {index}", "good" if compiled.cuda_version else "note", text))
+        state: State = "note" if compiled.cuda_version is None else "good"
+        if compiled.cuda_version:
+            capability = (properties.major, properties.minor)
+            obstacle = card_obstacle(compiled.cuda_version, compiled.cuda_driver() or None, architectures, capability)
+            if obstacle:
+                state, text = "bad", f"{text}; {obstacle}"
+        found.append(Check(f"graphics card {index}", state, text))
     return found
 
 

@@ -126,7 +126,8 @@ class Camera:
             ``[B, V, 3]``, mm, camera space; z is the depth.
         """
         matrices = rotation_matrix(rotation) if rotation.dim() == 2 else rotation
-        offset = translation + translation.new_tensor((0.0, 0.0, DEFAULT_DISTANCE))
+        # Without a constant tensor, which would be copied to a card in every call, and cannot be captured in a graph.
+        offset = torch.cat((translation[..., :2], translation[..., 2:] + DEFAULT_DISTANCE), dim=-1)
         return rigid_transform(vertices, matrices, offset)
 
     def project(self, camera_vertices: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ Kernel = Callable[..., Any]
 # Without types in torch.
 _forward_derivatives: Callable[[bool], Any] = forward_ad._set_fwd_grad_enabled
 _unpack_dual: Callable[..., Any] = forward_ad.unpack_dual
+_profiler_enabled: Callable[[], bool] = torch._C._autograd._profiler_enabled
 
 
 def call(name: str, first: torch.Tensor, *arguments: Any) -> None:
@@ -56,17 +57,23 @@ def define(
     *,
     backward: Kernel | None = None,
     setup_context: Kernel | None = None,
+    tangent: Kernel | None = None,
 ) -> Any:
-    """Registers one operator and returns its overload, `torch.ops.focus.<name>.default`.
+    """Registers one operator, `torch.ops.focus.<name>.default`, and returns a function that calls it.
 
-    In a second import the operator of the first stays: torch has one of each name for the life of a process.
+    Of plain tensors, where no mode, transform, trace or profiler asks what is called, that function does without
+    torch's dispatcher, which costs more than all else of a call on small tensors. In a second import the operator of
+    the first stays: torch has one of each name for the life of a process.
 
     Args:
         schema: as in torch, for example ``"scale(Tensor x, float s) -> Tensor"``. Floating outputs come first.
         kernel: for the CPU and CUDA. The public function has checked its arguments.
         fake: the same without values, for shape propagation.
-        backward, setup_context: as `torch.library.register_autograd` takes them. An operator without them is a backward
-            operator: to differentiate through it is an error.
+        backward, setup_context: as `torch.library.register_autograd` takes them, but that ``ctx.needs_input_grad`` has
+            one item more than there are inputs. An operator without them is a backward operator: to differentiate
+            through it is an error.
+        tangent: for forward mode: from inputs, outputs and the tangents of the inputs (None where there is none) to
+            those of the outputs, None for an output that has none. Without it, forward mode is refused.
     """
     name = schema.split("(", 1)[0]
     if hasattr(torch.ops.focus, name):
@@ -76,15 +83,18 @@ def define(
     _library.impl(name, kernel, "CUDA")
     torch.library.register_fake(f"focus::{name}", fake, lib=_library)
     overload = getattr(torch.ops.focus, name).default
-    _library.impl(name, _with_gradient(overload, backward, setup_context), "Autograd", with_keyset=True)
+    dispatched, direct = _with_derivatives(overload, kernel, backward, setup_context, tangent)
+    _library.impl(name, dispatched, "Autograd", with_keyset=True)
     torch.library.register_vmap(f"focus::{name}", _one_by_one(overload), lib=_library)
     for device in ("CPU", "CUDA"):
         _library.impl(name, _float32_under_autocast(overload, device), f"Autocast{device}")
-    return overload
+    return direct
 
 
-def _with_gradient(overload: Any, backward: Kernel | None, setup_context: Kernel | None) -> Kernel:
-    """The kernel that records the gradient, and refuses forward-mode derivatives, which would be 0 without a word.
+def _with_derivatives(
+    overload: Any, kernel: Kernel, backward: Kernel | None, setup_context: Kernel | None, tangent: Kernel | None
+) -> tuple[Kernel, Kernel]:
+    """What records gradients and computes tangents for the dispatcher, and what does without the dispatcher.
 
     In place of `torch.library.register_autograd`, whose operators `torch.func.grad` and its kin refuse. All that those
     have to do is done by the dispatcher round this kernel: hence the function for one level, where a
@@ -99,7 +109,9 @@ def _with_gradient(overload: Any, backward: Kernel | None, setup_context: Kernel
     class Recorded(_SingleLevelFunction):
         @staticmethod
         def forward(*arguments: Any) -> Any:
-            *inputs, keyset = arguments
+            *inputs, (keyset, _) = arguments
+            if keyset is None:
+                return kernel(*inputs)
             if not torch._C._are_functorch_transforms_active():
                 return compute(keyset, tuple(inputs))
             # A function runs without derivatives, those that transforms outside of this one ask for among them.
@@ -108,33 +120,88 @@ def _with_gradient(overload: Any, backward: Kernel | None, setup_context: Kernel
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            *inputs_of_operator, (_, has_tangents) = inputs
+            if has_tangents:
+                ctx.of_tangents = inputs_of_operator, output
             if setup_context is not None:
-                setup_context(ctx, inputs[:-1], output)
+                setup_context(ctx, tuple(inputs_of_operator), output)
+
+        @staticmethod
+        def jvp(ctx: Any, *tangents: Any) -> Any:
+            inputs, outputs = ctx.of_tangents
+            del ctx.of_tangents  # the outputs hold on to the context
+            # Tangents are computed without derivatives, those that transforms outside of this one ask for among them.
+            with _forward_derivatives(True):
+                inputs = [_without_tangent(argument) for argument in inputs]
+                several = isinstance(outputs, tuple)
+                outputs = tuple(map(_without_tangent, outputs)) if several else _without_tangent(outputs)
+                return tangent(inputs, outputs, tangents[:-1])  # type: ignore[misc]
 
         @staticmethod
         def backward(ctx: Any, *grads: Any) -> Any:
             if backward is None:
                 raise RuntimeError(f"focus.{name} has no gradient of its own: FOCUS offers first derivatives only")
-            *needs, _ = whole = ctx.needs_input_grad
-            ctx.needs_input_grad = tuple(needs)  # without that of the keyset
-            try:
-                found = backward(ctx, *grads)
-            finally:
-                ctx.needs_input_grad = whole
+            found = backward(ctx, *grads)
             return (*found, None) if isinstance(found, tuple) else (found, None)
 
-    record: Kernel = Recorded.apply  # type: ignore[attr-defined]
+    # Its name is what graphs and the anomaly mode of torch show.
+    kind: Any = type(Recorded)
+    record: Kernel = kind(name, (Recorded,), {}).apply
 
-    def kernel(keyset: Any, *arguments: Any) -> Any:
+    def dispatched(keyset: Any, *arguments: Any) -> Any:
         transformed = torch._C._are_functorch_transforms_active()
-        if transformed or forward_ad._current_level >= 0:
-            _refuse_tangents(name, arguments)
-        if not (torch.is_grad_enabled() and _any_requires_grad(*arguments)):
+        has_tangents = (transformed or forward_ad._current_level >= 0) and any(map(_has_tangent, arguments))
+        if has_tangents and tangent is None:
+            raise NotImplementedError(
+                f"focus.{name}: second derivatives in forward mode (torch.func.hessian, jvp of a gradient or of a jvp) "
+                "are not offered: FOCUS offers first derivatives only"
+            )
+        if not has_tangents and not (torch.is_grad_enabled() and _any_requires_grad(*arguments)):
             return compute(keyset, arguments)
         with _one_level_at_a_time() if transformed else nullcontext():
-            return record(*arguments, keyset)
+            return record(*arguments, (keyset, has_tangents))
 
-    return kernel
+    def direct(*arguments: Any) -> Any:
+        if not _are_plain(arguments):
+            return overload(*arguments)
+        if torch.is_grad_enabled() and _any_requires_grad(*arguments):
+            return record(*arguments, _NO_DISPATCHER)
+        return kernel(*arguments)
+
+    return dispatched, direct
+
+
+_NO_DISPATCHER = (None, False)
+
+
+def _are_plain(arguments: tuple[Any, ...]) -> bool:
+    """Whether nobody but the kernel has to be told of a call."""
+    if (
+        torch.compiler.is_compiling()
+        or forward_ad._current_level >= 0
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._len_torch_function_stack()
+        or torch._C._get_tracing_state() is not None
+        or _profiler_enabled()
+    ):
+        return False
+    for argument in arguments:
+        if isinstance(argument, torch.Tensor):
+            if (
+                type(argument) not in _PLAIN_TYPES
+                or not (argument.is_cpu or argument.is_cuda)
+                or argument.is_neg()
+                or _is_wrapped(argument)  # by a transform, also where that is not at work
+            ):
+                return False
+        elif isinstance(argument, torch.SymInt):
+            return False
+    return True
+
+
+_PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter)
+_is_wrapped: Callable[[torch.Tensor], bool] = torch._C._functorch.is_functorch_wrapped_tensor
 
 
 def _find_requires_grad(*arguments: Any) -> bool:
@@ -155,14 +222,31 @@ def _one_level_at_a_time() -> Iterator[None]:
         torch._C._functorch.set_single_level_autograd_function_allowed(before)
 
 
-def _refuse_tangents(name: str, arguments: tuple[Any, ...]) -> None:
-    for argument in arguments:
-        is_dual = isinstance(argument, torch.Tensor) and argument.is_floating_point()
-        if is_dual and _unpack_dual(argument, level=0).tangent is not None:
-            raise NotImplementedError(
-                f"focus.{name}: forward-mode derivatives (torch.func.jvp, jacfwd, hessian, torch.autograd.forward_ad) "
-                "are not offered; take reverse mode (backward, torch.func.grad, vjp, jacrev)"
-            )
+def _has_tangent(argument: Any) -> bool:
+    if not (isinstance(argument, torch.Tensor) and argument.is_floating_point()):
+        return False
+    return _unpack_dual(argument, level=0).tangent is not None
+
+
+def _without_tangent(argument: Any) -> Any:
+    return _unpack_dual(argument, level=0).primal if _has_tangent(argument) else argument
+
+
+def loss_tangent(gradients: Callable[[tuple[Any, ...], Any, list[bool]], tuple[torch.Tensor, ...]]) -> Kernel:
+    """The tangent of a loss, the first of two outputs, whose gradients are at hand: their product with the tangents.
+
+    Args:
+        gradients: of the inputs that are marked, from inputs, outputs and these marks, for as many inputs as there are
+            images; for a gradient of the loss of 1.
+    """
+
+    def rule(inputs: tuple[Any, ...], outputs: Any, tangents: tuple[torch.Tensor | None, ...]) -> tuple[Any, None]:
+        images = tangents[:3]
+        found = gradients(inputs, outputs, [one is not None for one in images])
+        products = [(g * t).sum() for g, t in zip(found, images, strict=True) if t is not None]
+        return sum(products[1:], products[0]), None
+
+    return rule
 
 
 def _one_by_one(overload: Any) -> Kernel:
@@ -170,6 +254,15 @@ def _one_by_one(overload: Any) -> Kernel:
 
     def rule(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
         batched = [dim if isinstance(a, torch.Tensor) else None for a, dim in zip(arguments, in_dims, strict=True)]
+        if info.batch_size == 0:  # of no item: the sizes of one
+            zeros = (
+                a if dim is None else a.new_zeros(a.movedim(dim, 0).shape[1:])
+                for a, dim in zip(arguments, batched, strict=True)
+            )
+            one = overload(*zeros)
+            if isinstance(one, tuple):
+                return tuple(output.new_empty(0, *output.shape) for output in one), (0,) * len(one)
+            return one.new_empty(0, *one.shape), 0
         items = [
             overload(*(a if dim is None else a.select(dim, i) for a, dim in zip(arguments, batched, strict=True)))
             for i in range(info.batch_size)
@@ -214,7 +307,7 @@ def face_scratch(
     """What CUDA kernels need to add up `sums` numbers over the pixels of each face, as csrc/common/face_scratch.h says;
     Nones on the CPU."""
     return (
-        scratch(like, batch, face_count, 4, dtype=torch.int32),
+        scratch(like, 5 * batch * face_count + 1, dtype=torch.int32),
         scratch(like, module.PIECE_LIST_SIZE, dtype=torch.int64),
         scratch(like, module.PIECE_CAPACITY, sums, dtype=torch.float64),
     )

@@ -96,6 +96,48 @@ _antialias_backward = _native.define(
 )
 
 
+def _tangent_kernel(
+    image: torch.Tensor,
+    screen_vertices: torch.Tensor,
+    faces: torch.Tensor,
+    edges: torch.Tensor,
+    image_tangent: torch.Tensor | None,
+    vertices_tangent: torch.Tensor | None,
+) -> torch.Tensor:
+    values_tangent = _tangent_fake(image)
+    _native.call(
+        "antialias_tangent",
+        image.contiguous(),
+        screen_vertices.contiguous(),
+        faces,
+        edges.contiguous(),
+        None if image_tangent is None else image_tangent.contiguous(),
+        None if vertices_tangent is None else vertices_tangent.contiguous(),
+        values_tangent,
+    )
+    return values_tangent
+
+
+def _tangent_fake(image: torch.Tensor, *_: Any) -> torch.Tensor:
+    return image.new_empty(image.shape)
+
+
+_antialias_tangent = _native.define(
+    "antialias_tangent(Tensor image, Tensor screen_vertices, Tensor faces, Tensor edges, Tensor? image_tangent, "
+    "Tensor? vertices_tangent) -> Tensor",
+    _tangent_kernel,
+    _tangent_fake,
+)
+
+
+def _tangent(
+    inputs: tuple[torch.Tensor, ...],
+    outputs: tuple[torch.Tensor, torch.Tensor],
+    tangents: tuple[torch.Tensor | None, ...],
+) -> tuple[torch.Tensor, None]:
+    return _antialias_tangent(*inputs[:3], outputs[1], *tangents[:2]), None
+
+
 def _setup_context(ctx: Any, inputs: tuple[torch.Tensor, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
     ctx.save_for_backward(*inputs[:5], output[1])
 
@@ -113,6 +155,7 @@ _antialias = _native.define(
     _forward_fake,
     backward=_backward,
     setup_context=_setup_context,
+    tangent=_tangent,
 )
 
 

@@ -123,6 +123,20 @@ def _backward(ctx: Any, grad_values: torch.Tensor) -> tuple[torch.Tensor | None,
     )
 
 
+def _tangent(
+    inputs: tuple[torch.Tensor, ...], outputs: torch.Tensor, tangents: tuple[torch.Tensor | None, ...]
+) -> torch.Tensor:
+    """The values are linear in the attributes, and in the barycentrics."""
+    attributes, *mesh, barycentric = inputs
+    parts = [
+        _interpolate(attributes if a is None else a, *mesh, barycentric if b is None else b)
+        for a, b in ((tangents[0], None), (None, tangents[5]))
+        if a is not None or b is not None
+    ]
+    total: torch.Tensor = sum(parts[1:], parts[0])
+    return total
+
+
 _interpolate = _native.define(
     "interpolate(Tensor attributes, Tensor faces, Tensor offsets, Tensor corners, Tensor face_index, "
     "Tensor barycentric) -> Tensor",
@@ -130,6 +144,7 @@ _interpolate = _native.define(
     _forward_fake,
     backward=_backward,
     setup_context=_setup_context,
+    tangent=_tangent,
 )
 
 

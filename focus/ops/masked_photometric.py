@@ -68,10 +68,18 @@ def _setup_context(ctx: Any, inputs: tuple[torch.Tensor, ...], output: tuple[tor
 
 
 def _backward(ctx: Any, grad_loss: torch.Tensor | None, _: None) -> tuple[torch.Tensor | None, ...]:
-    needs = list(ctx.needs_input_grad)
+    needs = list(ctx.needs_input_grad[:3])
     if grad_loss is None:
         return (None,) * len(needs)
     return _images.needed(needs, _masked_photometric_backward(*ctx.saved_tensors, grad_loss, needs))
+
+
+@_native.loss_tangent
+def _tangent(inputs: tuple[Any, ...], outputs: Any, needs: list[bool]) -> tuple[torch.Tensor, ...]:
+    gradients: tuple[torch.Tensor, ...] = _masked_photometric_backward(
+        *inputs, *outputs, torch.ones_like(outputs[0]), needs
+    )
+    return gradients
 
 
 _masked_photometric = _native.define(
@@ -80,6 +88,7 @@ _masked_photometric = _native.define(
     _forward_fake,
     backward=_backward,
     setup_context=_setup_context,
+    tangent=_tangent,
 )
 
 

@@ -107,12 +107,51 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor
 
 
 def _backward(ctx: Any, grad: torch.Tensor | None, _: None) -> tuple[torch.Tensor | None, ...]:
-    needs = list(ctx.needs_input_grad)
+    needs = list(ctx.needs_input_grad[:-1])
     if grad is None:
         return (None,) * len(needs)
     *images, argmin = ctx.saved_tensors
     gradients = _neighbor_min_backward(*images, ctx.window, ctx.power, ctx.mean, argmin, grad, needs[:3])
     return *_images.needed(needs[:3], gradients), *[None] * (len(needs) - 3)
+
+
+def _tangent(
+    inputs: tuple[Any, ...], outputs: tuple[torch.Tensor, torch.Tensor], tangents: tuple[torch.Tensor | None, ...]
+) -> tuple[torch.Tensor, None]:
+    """d of |a| is a . da / |a|, with a = m(x) T(x) - m(x') R(x'), and 0 where a is 0."""
+    target, reconstruction, mask, window = inputs
+    argmin = outputs[1]
+    batch, height, width = argmin.shape
+    place, radius = argmin.long(), window // 2
+    y = torch.arange(height, dtype=torch.int64, device=place.device).view(-1, 1) + place // window - radius
+    x = torch.arange(width, dtype=torch.int64, device=place.device) + place % window - radius
+    there = (y.clamp(0, height - 1) * width + x.clamp(0, width - 1)).view(batch, 1, height * width)
+
+    def masked(image: torch.Tensor, tangent: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """m I, and how it moves."""
+        moved = torch.zeros_like(image) if tangent is None else tangent
+        if mask is None:
+            return image, moved
+        moved = mask * moved
+        return mask * image, moved if tangents[2] is None else moved + tangents[2] * image
+
+    def nearest(image: torch.Tensor) -> torch.Tensor:
+        return image.flatten(2).gather(2, there.expand(-1, image.shape[1], -1)).view_as(image)
+
+    own, own_moved = masked(target, tangents[0])
+    other, other_moved = masked(reconstruction, tangents[1])
+    difference = own - nearest(other)
+    along, squared = (difference * (own_moved - nearest(other_moved))).sum(dim=1), difference.square().sum(dim=1)
+    zero = squared == 0
+    return torch.where(zero, 0, along / torch.where(zero, 1, squared).sqrt()), None
+
+
+@_native.loss_tangent
+def _loss_tangent(inputs: tuple[Any, ...], outputs: Any, needs: list[bool]) -> tuple[torch.Tensor, ...]:
+    gradients: tuple[torch.Tensor, ...] = _neighbor_min_backward(
+        *inputs, outputs[1], torch.ones_like(outputs[0]), needs
+    )
+    return gradients
 
 
 _neighbor_min = _native.define(
@@ -121,6 +160,7 @@ _neighbor_min = _native.define(
     _forward_fake,
     backward=_backward,
     setup_context=_setup_context,
+    tangent=_tangent,
 )
 
 _neighbor_min_loss = _native.define(
@@ -130,6 +170,7 @@ _neighbor_min_loss = _native.define(
     _loss_forward_fake,
     backward=_backward,
     setup_context=_setup_context,
+    tangent=_loss_tangent,
 )
 
 

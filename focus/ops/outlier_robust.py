@@ -77,12 +77,19 @@ def _backward(ctx: Any, grad_loss: torch.Tensor | None, _: None) -> tuple[torch.
     return *_images.needed(needs, gradients), None, None
 
 
+@_native.loss_tangent
+def _tangent(inputs: tuple[Any, ...], outputs: Any, needs: list[bool]) -> tuple[torch.Tensor, ...]:
+    gradients: tuple[torch.Tensor, ...] = _outlier_robust_backward(*inputs, torch.ones_like(outputs[0]), needs)
+    return gradients
+
+
 _outlier_robust = _native.define(
     "outlier_robust(Tensor target, Tensor reconstruction, Tensor mask, float sigma, float cutoff) -> (Tensor, Tensor)",
     _forward,
     _forward_fake,
     backward=_backward,
     setup_context=_setup_context,
+    tangent=_tangent,
 )
 
 

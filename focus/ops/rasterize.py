@@ -107,6 +107,52 @@ _rasterize_backward = _native.define(
 )
 
 
+def _tangent_kernel(
+    screen_vertices: torch.Tensor,
+    faces: torch.Tensor,
+    perspective_correct: bool,
+    face_index: torch.Tensor,
+    tangent: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    barycentric_tangent, depth_tangent = _tangent_fake(screen_vertices, faces, perspective_correct, face_index, tangent)
+    _native.call(
+        "rasterize_tangent",
+        screen_vertices.contiguous(),
+        faces,
+        perspective_correct,
+        face_index.contiguous(),
+        tangent.contiguous(),
+        barycentric_tangent,
+        depth_tangent,
+    )
+    return barycentric_tangent, depth_tangent
+
+
+def _tangent_fake(
+    screen_vertices: torch.Tensor,
+    faces: torch.Tensor,
+    perspective_correct: bool,
+    face_index: torch.Tensor,
+    tangent: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return screen_vertices.new_empty(*face_index.shape, 3), screen_vertices.new_empty(face_index.shape)
+
+
+_rasterize_tangent = _native.define(
+    "rasterize_tangent(Tensor screen_vertices, Tensor faces, bool perspective_correct, Tensor face_index, "
+    "Tensor tangent) -> (Tensor, Tensor)",
+    _tangent_kernel,
+    _tangent_fake,
+)
+
+
+def _tangent(
+    inputs: tuple[Any, ...], outputs: tuple[torch.Tensor, ...], tangents: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor, torch.Tensor, None]:
+    screen_vertices, faces, *_, perspective_correct = inputs
+    return *_rasterize_tangent(screen_vertices, faces, perspective_correct, outputs[2], tangents[0]), None
+
+
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
     screen_vertices, faces, offsets, corners, _, _, _, ctx.perspective_correct = inputs
     ctx.save_for_backward(screen_vertices, faces, offsets, corners, output[2])
@@ -132,6 +178,7 @@ _rasterize = _native.define(
     _forward_fake,
     backward=_backward,
     setup_context=_setup_context,
+    tangent=_tangent,
 )
 
 

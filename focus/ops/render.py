@@ -125,6 +125,58 @@ _render_backward = _native.define(
 )
 
 
+def _tangent_kernel(
+    screen_vertices: torch.Tensor,
+    attributes: torch.Tensor,
+    faces: torch.Tensor,
+    perspective_correct: bool,
+    face_index: torch.Tensor,
+    vertices_tangent: torch.Tensor | None,
+    attributes_tangent: torch.Tensor | None,
+) -> torch.Tensor:
+    image_tangent = _tangent_fake(screen_vertices, attributes, faces, perspective_correct, face_index)
+    _native.call(
+        "render_tangent",
+        screen_vertices.contiguous(),
+        attributes.contiguous(),
+        faces,
+        perspective_correct,
+        face_index.contiguous(),
+        None if vertices_tangent is None else vertices_tangent.contiguous(),
+        None if attributes_tangent is None else attributes_tangent.contiguous(),
+        image_tangent,
+    )
+    return image_tangent
+
+
+def _tangent_fake(
+    screen_vertices: torch.Tensor,
+    attributes: torch.Tensor,
+    faces: torch.Tensor,
+    perspective_correct: bool,
+    face_index: torch.Tensor,
+    *_: torch.Tensor | None,
+) -> torch.Tensor:
+    batch, height, width = face_index.shape
+    return screen_vertices.new_empty(batch, attributes.shape[2], height, width)
+
+
+_render_tangent = _native.define(
+    "render_tangent(Tensor screen_vertices, Tensor attributes, Tensor faces, bool perspective_correct, "
+    "Tensor face_index, Tensor? vertices_tangent, Tensor? attributes_tangent) -> Tensor",
+    _tangent_kernel,
+    _tangent_fake,
+)
+
+
+def _tangent(
+    inputs: tuple[Any, ...], outputs: tuple[torch.Tensor, ...], tangents: tuple[torch.Tensor | None, ...]
+) -> tuple[torch.Tensor, None, None]:
+    screen_vertices, attributes, faces, *_, perspective_correct = inputs
+    image = _render_tangent(screen_vertices, attributes, faces, perspective_correct, outputs[2], *tangents[:2])
+    return image, None, None
+
+
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
     _, mask, face_index = output
     ctx.perspective_correct = inputs[-1]
@@ -153,6 +205,7 @@ _render = _native.define(
     _forward_fake,
     backward=_backward,
     setup_context=_setup_context,
+    tangent=_tangent,
 )
 
 

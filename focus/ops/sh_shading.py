@@ -71,12 +71,52 @@ _sh_shading_backward = _native.define(
 )
 
 
+def _tangent_kernel(
+    normals: torch.Tensor,
+    albedo: torch.Tensor,
+    coefficients: torch.Tensor,
+    normals_tangent: torch.Tensor | None,
+    albedo_tangent: torch.Tensor | None,
+    coefficients_tangent: torch.Tensor | None,
+) -> torch.Tensor:
+    colors_tangent = torch.empty_like(normals, memory_format=torch.contiguous_format)
+    tangents = (normals_tangent, albedo_tangent, coefficients_tangent)
+    _native.call(
+        "sh_shading_tangent",
+        normals.contiguous(),
+        albedo.contiguous(),
+        coefficients.contiguous(),
+        *(None if tangent is None else tangent.contiguous() for tangent in tangents),
+        colors_tangent,
+    )
+    return colors_tangent
+
+
+def _tangent_fake(normals: torch.Tensor, *_: torch.Tensor | None) -> torch.Tensor:
+    return torch.empty_like(normals, memory_format=torch.contiguous_format)
+
+
+_sh_shading_tangent = _native.define(
+    "sh_shading_tangent(Tensor normals, Tensor albedo, Tensor coefficients, Tensor? normals_tangent, "
+    "Tensor? albedo_tangent, Tensor? coefficients_tangent) -> Tensor",
+    _tangent_kernel,
+    _tangent_fake,
+)
+
+
+def _tangent(
+    inputs: tuple[torch.Tensor, ...], outputs: torch.Tensor, tangents: tuple[torch.Tensor | None, ...]
+) -> torch.Tensor:
+    colors: torch.Tensor = _sh_shading_tangent(*inputs, *tangents)
+    return colors
+
+
 def _setup_context(ctx: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
 def _backward(ctx: Any, grad_colors: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    needs = list(ctx.needs_input_grad)
+    needs = list(ctx.needs_input_grad[:3])
     grads = _sh_shading_backward(*ctx.saved_tensors, grad_colors, needs)
     return tuple(grad if need else None for need, grad in zip(needs, grads, strict=True))
 
@@ -87,6 +127,7 @@ _sh_shading = _native.define(
     _forward_fake,
     backward=_backward,
     setup_context=_setup_context,
+    tangent=_tangent,
 )
 
 

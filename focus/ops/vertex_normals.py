@@ -51,6 +51,30 @@ _vertex_normals_backward = _native.define(
 )
 
 
+def _tangent_kernel(
+    vertices: torch.Tensor, faces: torch.Tensor, offsets: torch.Tensor, corners: torch.Tensor, tangent: torch.Tensor
+) -> torch.Tensor:
+    normals_tangent = _like_vertices(vertices)
+    _native.call(
+        "vertex_normals_tangent", vertices.contiguous(), faces, offsets, corners, tangent.contiguous(), normals_tangent
+    )
+    return normals_tangent
+
+
+_vertex_normals_tangent = _native.define(
+    "vertex_normals_tangent(Tensor vertices, Tensor faces, Tensor offsets, Tensor corners, Tensor tangent) -> Tensor",
+    _tangent_kernel,
+    _like_vertices,
+)
+
+
+def _tangent(
+    inputs: tuple[torch.Tensor, ...], outputs: torch.Tensor, tangents: tuple[torch.Tensor, ...]
+) -> torch.Tensor:
+    normals: torch.Tensor = _vertex_normals_tangent(*inputs, tangents[0])
+    return normals
+
+
 def _setup_context(ctx: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
@@ -66,6 +90,7 @@ _vertex_normals = _native.define(
     _like_vertices,
     backward=_backward,
     setup_context=_setup_context,
+    tangent=_tangent,
 )
 
 

@@ -173,8 +173,12 @@ class Objectives:
         shares = {name: share(mask, rendering.mask) for name, mask in masks.items()}
         return loss, {**shares, "empty": empty_images(masks["mask"], rendering.mask)}
 
-    def _segmentation_loss(self, batch: FaceBatch, ramp: float, *, anchored: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        """Third stage, first part of a cycle: L_S, for the mask of frozen reconstructions."""
+    def _segmentation_loss(
+        self, batch: FaceBatch, ramp: float, *, anchored: bool = False
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Third stage, first part of a cycle: L_S, for the mask of frozen reconstructions; with lessons beside it, of
+        reconstructions as they are of other photos.
+        """
         if anchored:
             rendering = self._seen_anew(batch, lessons_of(batch))
         else:
@@ -195,7 +199,9 @@ class Objectives:
             loss, terms["lesson"] = loss + self.settings.anchor * lesson, lesson.detach()
         return loss, {**terms, "mask": share(mask, rendering.mask), "empty": empty_images(mask, rendering.mask)}
 
-    def _trusting_loss(self, batch: FaceBatch, number: int, *, anchored: bool) -> tuple[Tensor, dict[str, Tensor]]:
+    def _trusting_loss(
+        self, batch: FaceBatch, number: int, *, anchored: bool = False
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Third stage, second part of a cycle: L_R over the pixels that the method trusts, its one difference.
 
         Args:

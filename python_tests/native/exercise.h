@@ -8,7 +8,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <random>
+#include <type_traits>
 #include <vector>
 
 #include "common/face_scratch.h"
@@ -21,9 +23,66 @@
 
 namespace focus::exercise {
 
+// Memory of the host, and on a card as much there. Filled with ones bits: what a kernel forgets to write shows as NaN or -1. What the host
+// has written nothing to is not copied to the card, so that initcheck sees what a kernel reads before it is written.
+struct Memory {
+    explicit Memory(size_t size) : bytes(std::max<size_t>(size, 1)), host(std::malloc(bytes)) {
+        std::memset(host, 0xff, bytes);
+#if !defined(FOCUS_EMULATE_CUDA)
+        if (cudaMalloc(&device, bytes) != cudaSuccess) std::exit(1);
+#endif
+        all()[host] = this;
+    }
+    ~Memory() {
+        all().erase(host);
+        std::free(host);
+#if !defined(FOCUS_EMULATE_CUDA)
+        cudaFree(device);
+#endif
+    }
+    Memory(Memory const&) = delete;
+    Memory& operator=(Memory const&) = delete;
+
+    static std::map<void*, Memory*>& all() {
+        static std::map<void*, Memory*> memories;
+        return memories;
+    }
+
+    size_t bytes;
+    void *host, *device = nullptr;
+    bool written = false, used = false;  // by the host; by a kernel since the last wait
+};
+
+// The same parameters with the addresses of the card in place of those of the host: every word of them that is one.
+template <typename Parameters>
+Parameters on_card(Parameters const& parameters) {
+    static_assert(std::is_trivially_copyable_v<Parameters> && sizeof(Parameters) % sizeof(void*) == 0);
+    Parameters moved = parameters;
+#if !defined(FOCUS_EMULATE_CUDA)
+    for (size_t at = 0; at < sizeof(Parameters); at += sizeof(void*)) {
+        void* word;
+        std::memcpy(&word, reinterpret_cast<char const*>(&parameters) + at, sizeof(word));
+        auto const found = Memory::all().find(word);
+        if (found == Memory::all().end()) continue;
+        Memory& memory = *found->second;
+        if (memory.written && cudaMemcpy(memory.device, memory.host, memory.bytes, cudaMemcpyHostToDevice) != cudaSuccess) std::exit(1);
+        memory.used = true;
+        std::memcpy(reinterpret_cast<char*>(&moved) + at, &memory.device, sizeof(memory.device));
+    }
+#endif
+    return moved;
+}
+
+// Brings back what kernels have written.
 inline void wait_for_device() {
 #if !defined(FOCUS_EMULATE_CUDA)
-    cudaError_t const error = cudaDeviceSynchronize();
+    cudaError_t error = cudaDeviceSynchronize();
+    for (auto const& [host, memory] : Memory::all()) {
+        if (!memory->used) continue;
+        if (error == cudaSuccess) error = cudaMemcpy(host, memory->device, memory->bytes, cudaMemcpyDeviceToHost);
+        memory->used = false;
+        memory->written = true;
+    }
     if (error != cudaSuccess) {
         std::printf("CUDA: %s\n", cudaGetErrorString(error));
         std::exit(1);
@@ -31,47 +90,35 @@ inline void wait_for_device() {
 #endif
 }
 
-// Memory that host and device both see. Filled with ones bits: what a kernel forgets to write shows as NaN or -1.
 template <typename T>
 class Buffer {
   public:
-    explicit Buffer(int64_t count) : count_(count) {
-#if defined(FOCUS_EMULATE_CUDA)
-        data_ = static_cast<T*>(std::malloc(count * sizeof(T)));
-#else
-        if (cudaMallocManaged(&data_, std::max<size_t>(count * sizeof(T), 1)) != cudaSuccess) std::exit(1);
-#endif
-        std::memset(static_cast<void*>(data_), 0xff, count * sizeof(T));
-    }
+    explicit Buffer(int64_t count) : count_(count), memory_(count * sizeof(T)) {}
     explicit Buffer(std::vector<T> const& values) : Buffer(static_cast<int64_t>(values.size())) {
-        std::copy(values.begin(), values.end(), data_);
+        std::copy(values.begin(), values.end(), data());
     }
-    ~Buffer() {
-#if defined(FOCUS_EMULATE_CUDA)
-        std::free(data_);
-#else
-        cudaFree(data_);
-#endif
-    }
-    Buffer(Buffer const&) = delete;
-    Buffer& operator=(Buffer const&) = delete;
 
-    T* data() { return data_; }
-    T& operator[](int64_t i) { return data_[i]; }
+    T* data() {
+        memory_.written = true;
+        return address();
+    }
+    T& operator[](int64_t i) { return data()[i]; }
     int64_t count() const { return count_; }
 
     template <typename... Sizes>
     TensorView<T, sizeof...(Sizes)> view(Sizes... sizes) {
-        return {data_, {static_cast<int64_t>(sizes)...}};
+        return {address(), {static_cast<int64_t>(sizes)...}};
     }
     template <typename... Sizes>
     TensorView<T const, sizeof...(Sizes)> input(Sizes... sizes) {
-        return {data_, {static_cast<int64_t>(sizes)...}};
+        return {data(), {static_cast<int64_t>(sizes)...}};
     }
 
   private:
-    T* data_ = nullptr;
+    T* address() { return static_cast<T*>(memory_.host); }
+
     int64_t count_;
+    Memory memory_;
 };
 
 inline std::vector<float> random_floats(int64_t count, float low, float high, unsigned seed) {

@@ -20,6 +20,7 @@ struct Scene {
     Buffer<int32_t> neighbors{3 * Mesh::kFaces}, face_index{kPixels}, edges{kPixels * 2};
     Buffer<float> image{random_floats(kPixels * kChannels, 0.0f, 1.0f, 5)};
     Buffer<float> grad_values{random_floats(kPixels * kChannels, -1.0f, 1.0f, 6)};
+    Buffer<float> vertices_tangent{random_floats(kBatch * Mesh::kVertices * 3, -1.0f, 1.0f, 7)};
 
     Scene() {
         for (int64_t i = 0; i < 3 * Mesh::kFaces; ++i) {
@@ -52,7 +53,7 @@ struct Scene {
                                            values.view(kBatch, kChannels, kHeight, kWidth),
                                            edges.view(kBatch, kHeight, 2, kWidth)};
         if (cuda) {
-            antialias_cuda(p, nullptr);
+            antialias_cuda(on_card(p), nullptr);
             wait_for_device();
         } else {
             antialias_cpu(p, 2);
@@ -60,27 +61,43 @@ struct Scene {
     }
 
     void backward(bool cuda, Gradients& gradients) {
-        Buffer<int32_t> boxes(kBatch * Mesh::kFaces * 4);
+        Buffer<int32_t> boxes(kBatch * Mesh::kFaces * 4), shown(1 + kBatch * Mesh::kFaces);
         Buffer<int64_t> pieces(kPieceListSize);
         Buffer<double> piece_sums(kPieceCapacity * 6);
         Buffer<float> grad_corners(kBatch * Mesh::kFaces * 3 * 2);
-        AntialiasBackwardParameters<float> const p{
-            image.input(kBatch, kChannels, kHeight, kWidth),
-            mesh.vertices.input(kBatch, Mesh::kVertices, 3),
-            mesh.faces.input(Mesh::kFaces, 3),
-            mesh.offsets.input(Mesh::kVertices + 1),
-            mesh.corners.input(3 * Mesh::kFaces),
-            edges.input(kBatch, kHeight, 2, kWidth),
-            grad_values.input(kBatch, kChannels, kHeight, kWidth),
-            {boxes.view(kBatch, Mesh::kFaces, 4), pieces.view(kPieceListSize), piece_sums.view(kPieceCapacity, 6)},
-            grad_corners.view(kBatch, Mesh::kFaces, 3, 2),
-            gradients.image.view(kBatch, kChannels, kHeight, kWidth),
-            gradients.screen_vertices.view(kBatch, Mesh::kVertices, 3)};
+        AntialiasBackwardParameters<float> const p{image.input(kBatch, kChannels, kHeight, kWidth),
+                                                   mesh.vertices.input(kBatch, Mesh::kVertices, 3),
+                                                   mesh.faces.input(Mesh::kFaces, 3),
+                                                   mesh.offsets.input(Mesh::kVertices + 1),
+                                                   mesh.corners.input(3 * Mesh::kFaces),
+                                                   edges.input(kBatch, kHeight, 2, kWidth),
+                                                   grad_values.input(kBatch, kChannels, kHeight, kWidth),
+                                                   {boxes.view(kBatch, Mesh::kFaces, 4), pieces.view(kPieceListSize),
+                                                    piece_sums.view(kPieceCapacity, 6), shown.view(1 + kBatch * Mesh::kFaces)},
+                                                   grad_corners.view(kBatch, Mesh::kFaces, 3, 2),
+                                                   gradients.image.view(kBatch, kChannels, kHeight, kWidth),
+                                                   gradients.screen_vertices.view(kBatch, Mesh::kVertices, 3)};
         if (cuda) {
-            antialias_backward_cuda(p, nullptr);
+            antialias_backward_cuda(on_card(p), nullptr);
             wait_for_device();
         } else {
             antialias_backward_cpu(p, 2);
+        }
+    }
+
+    void tangent(bool cuda, Buffer<float>& result) {
+        AntialiasTangentParameters<float> const p{image.input(kBatch, kChannels, kHeight, kWidth),
+                                                  mesh.vertices.input(kBatch, Mesh::kVertices, 3),
+                                                  mesh.faces.input(Mesh::kFaces, 3),
+                                                  edges.input(kBatch, kHeight, 2, kWidth),
+                                                  grad_values.input(kBatch, kChannels, kHeight, kWidth),
+                                                  vertices_tangent.input(kBatch, Mesh::kVertices, 3),
+                                                  result.view(kBatch, kChannels, kHeight, kWidth)};
+        if (cuda) {
+            antialias_tangent_cuda(on_card(p), nullptr);
+            wait_for_device();
+        } else {
+            antialias_tangent_cpu(p, 2);
         }
     }
 };
@@ -88,12 +105,16 @@ struct Scene {
 void run() {
     Scene scene;
     Buffer<float> values_cpu(kPixels * kChannels), values_cuda(kPixels * kChannels);
+    Buffer<float> tangent_cpu(kPixels * kChannels), tangent_cuda(kPixels * kChannels);
     Gradients on_cpu, on_cuda, again;
     scene.forward(false, values_cpu);
+    scene.tangent(false, tangent_cpu);
     scene.backward(false, on_cpu);
     scene.forward(true, values_cuda);
     scene.backward(true, on_cuda);
     scene.backward(true, again);
+    scene.tangent(true, tangent_cuda);
+    expect_same_bits(tangent_cuda, tangent_cpu, "tangent of the values");
     expect_same_bits(values_cuda, values_cpu, "values");
     expect_close(on_cuda.image, on_cpu.image, "gradient of the image");
     expect_close(on_cuda.screen_vertices, on_cpu.screen_vertices, "gradient of the vertices");
@@ -107,6 +128,7 @@ void run() {
     scene.edges[3] = INT32_MAX;
     scene.edges[kWidth] = -7;
     scene.backward(true, on_cuda);
+    scene.tangent(true, tangent_cuda);
 }
 
 Exercise const exercise("antialias", run);

@@ -35,7 +35,7 @@ struct Scene {
                                              face_index.input(kBatch, kHeight, kWidth), barycentric.input(kBatch, kHeight, kWidth, 3),
                                              values.view(kBatch, kChannels, kHeight, kWidth)};
         if (cuda) {
-            interpolate_cuda(p, nullptr);
+            interpolate_cuda(on_card(p), nullptr);
             wait_for_device();
         } else {
             interpolate_cpu(p, 2);
@@ -43,24 +43,24 @@ struct Scene {
     }
 
     void backward(int64_t items, bool cuda, Gradients& gradients) {
-        Buffer<int32_t> boxes(kBatch * Mesh::kFaces * 4);
+        Buffer<int32_t> boxes(kBatch * Mesh::kFaces * 4), shown(1 + kBatch * Mesh::kFaces);
         Buffer<int64_t> pieces(kPieceListSize);
         Buffer<double> piece_sums(kPieceCapacity * 3);
         Buffer<float> grad_corners(kBatch * Mesh::kFaces * 3 * kChannels);
-        InterpolateBackwardParameters<float> const p{
-            attributes.input(items, Mesh::kVertices, kChannels),
-            mesh.faces.input(Mesh::kFaces, 3),
-            mesh.offsets.input(Mesh::kVertices + 1),
-            mesh.corners.input(3 * Mesh::kFaces),
-            face_index.input(kBatch, kHeight, kWidth),
-            barycentric.input(kBatch, kHeight, kWidth, 3),
-            grad_values.input(kBatch, kChannels, kHeight, kWidth),
-            {boxes.view(kBatch, Mesh::kFaces, 4), pieces.view(kPieceListSize), piece_sums.view(kPieceCapacity, 3)},
-            grad_corners.view(kBatch, Mesh::kFaces, 3, kChannels),
-            gradients.attributes.view(items, Mesh::kVertices, kChannels),
-            gradients.barycentric.view(kBatch, kHeight, kWidth, 3)};
+        InterpolateBackwardParameters<float> const p{attributes.input(items, Mesh::kVertices, kChannels),
+                                                     mesh.faces.input(Mesh::kFaces, 3),
+                                                     mesh.offsets.input(Mesh::kVertices + 1),
+                                                     mesh.corners.input(3 * Mesh::kFaces),
+                                                     face_index.input(kBatch, kHeight, kWidth),
+                                                     barycentric.input(kBatch, kHeight, kWidth, 3),
+                                                     grad_values.input(kBatch, kChannels, kHeight, kWidth),
+                                                     {boxes.view(kBatch, Mesh::kFaces, 4), pieces.view(kPieceListSize),
+                                                      piece_sums.view(kPieceCapacity, 3), shown.view(1 + kBatch * Mesh::kFaces)},
+                                                     grad_corners.view(kBatch, Mesh::kFaces, 3, kChannels),
+                                                     gradients.attributes.view(items, Mesh::kVertices, kChannels),
+                                                     gradients.barycentric.view(kBatch, kHeight, kWidth, 3)};
         if (cuda) {
-            interpolate_backward_cuda(p, nullptr);
+            interpolate_backward_cuda(on_card(p), nullptr);
             wait_for_device();
         } else {
             interpolate_backward_cpu(p, 2);

@@ -17,7 +17,7 @@ void run_images(int64_t channels) {
     masked_photometric_cpu(p, 2);
     p.loss = loss_cuda.view(1);
     p.mask_sum = mask_sum_cuda.view(1);
-    masked_photometric_cuda(p, nullptr);
+    masked_photometric_cuda(on_card(p), nullptr);
     wait_for_device();
     expect_close(loss_cuda, loss_cpu, "loss", 1e-6);
     expect_close(mask_sum_cuda, mask_sum_cpu, "sum of the mask", 1e-6);
@@ -31,7 +31,7 @@ void run_images(int64_t channels) {
     cpu.give_outputs(q);
     masked_photometric_backward_cpu(q, 2);
     cuda.give_outputs(q);
-    masked_photometric_backward_cuda(q, nullptr);
+    masked_photometric_backward_cuda(on_card(q), nullptr);
     wait_for_device();
     cuda.expect_same(cpu);
 }

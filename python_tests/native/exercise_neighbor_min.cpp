@@ -18,7 +18,7 @@ void run_backward(NeighborMinBackwardParameters<float> q, Buffer<uint8_t>& argmi
     q.grad_target = target_cuda.view(kBatch, channels, kHeight, kWidth);
     q.grad_reconstruction = reconstruction_cuda.view(kBatch, channels, kHeight, kWidth);
     q.grad_mask = mask_cuda.view(kBatch, 1, kHeight, kWidth);
-    neighbor_min_backward_cuda(q, nullptr);
+    neighbor_min_backward_cuda(on_card(q), nullptr);
     wait_for_device();
     if (!same) return;
     expect_same_bits(target_cuda, target_cpu, "gradient of the target");
@@ -51,7 +51,7 @@ void run_images(int64_t channels, int window, bool masked) {
     p.argmin = argmin_cuda.view(kBatch, kHeight, kWidth);
     p.distance = distance_cuda.view(kBatch, kHeight, kWidth);
     p.loss = loss_cuda.view(1);
-    neighbor_min_cuda(p, nullptr);
+    neighbor_min_cuda(on_card(p), nullptr);
     wait_for_device();
     expect_same_bits(argmin_cuda, argmin_cpu, "argmin");
     expect_same_bits(distance_cuda, distance_cpu, "distances");

@@ -19,7 +19,7 @@ void run_images(int64_t channels) {
     outlier_robust_cpu(p, 2);
     p.loss = loss_cuda.view(1);
     p.inlier = inlier_cuda.view(kBatch, 1, kRows, kColumns);
-    outlier_robust_cuda(p, nullptr);
+    outlier_robust_cuda(on_card(p), nullptr);
     wait_for_device();
     expect_close(loss_cuda, loss_cpu, "loss", 1e-5);
     expect_same_bits(inlier_cuda, inlier_cpu, "inliers");
@@ -33,7 +33,7 @@ void run_images(int64_t channels) {
     cpu.give_outputs(q);
     outlier_robust_backward_cpu(q, 2);
     cuda.give_outputs(q);
-    outlier_robust_backward_cuda(q, nullptr);
+    outlier_robust_backward_cuda(on_card(q), nullptr);
     wait_for_device();
     cuda.expect_same(cpu);
 }

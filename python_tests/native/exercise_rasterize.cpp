@@ -22,7 +22,7 @@ void forward(Mesh& mesh, bool perspective_correct, bool cuda, Image& image) {
                                        nearest.view(kBatch, kHeight, kWidth),
                                        pieces.view(kPieceListSize)};
     if (cuda) {
-        rasterize_cuda(p, nullptr);
+        rasterize_cuda(on_card(p), nullptr);
         wait_for_device();
     } else {
         rasterize_cpu(p, 2);
@@ -31,27 +31,44 @@ void forward(Mesh& mesh, bool perspective_correct, bool cuda, Image& image) {
 
 void backward(Mesh& mesh, bool perspective_correct, bool cuda, Image& image, Buffer<float>& grad) {
     Buffer<float> grad_barycentric(random_floats(kPixels * 3, -1.0f, 1.0f, 3)), grad_depth(random_floats(kPixels, -0.1f, 0.1f, 4));
-    Buffer<int32_t> boxes(kBatch * Mesh::kFaces * 4);
+    Buffer<int32_t> boxes(kBatch * Mesh::kFaces * 4), shown(1 + kBatch * Mesh::kFaces);
     Buffer<int64_t> pieces(kPieceListSize);
     Buffer<double> piece_sums(kPieceCapacity * 9);
     Buffer<float> grad_corners(kBatch * Mesh::kFaces * 9);
-    RasterizeBackwardParameters<float> const p{
-        mesh.vertices.input(kBatch, Mesh::kVertices, 3),
-        mesh.faces.input(Mesh::kFaces, 3),
-        mesh.offsets.input(Mesh::kVertices + 1),
-        mesh.corners.input(3 * Mesh::kFaces),
-        perspective_correct,
-        image.face_index.input(kBatch, kHeight, kWidth),
-        grad_barycentric.input(kBatch, kHeight, kWidth, 3),
-        grad_depth.input(kBatch, kHeight, kWidth),
-        {boxes.view(kBatch, Mesh::kFaces, 4), pieces.view(kPieceListSize), piece_sums.view(kPieceCapacity, 9)},
-        grad_corners.view(kBatch, Mesh::kFaces, 3, 3),
-        grad.view(kBatch, Mesh::kVertices, 3)};
+    RasterizeBackwardParameters<float> const p{mesh.vertices.input(kBatch, Mesh::kVertices, 3),
+                                               mesh.faces.input(Mesh::kFaces, 3),
+                                               mesh.offsets.input(Mesh::kVertices + 1),
+                                               mesh.corners.input(3 * Mesh::kFaces),
+                                               perspective_correct,
+                                               image.face_index.input(kBatch, kHeight, kWidth),
+                                               grad_barycentric.input(kBatch, kHeight, kWidth, 3),
+                                               grad_depth.input(kBatch, kHeight, kWidth),
+                                               {boxes.view(kBatch, Mesh::kFaces, 4), pieces.view(kPieceListSize),
+                                                piece_sums.view(kPieceCapacity, 9), shown.view(1 + kBatch * Mesh::kFaces)},
+                                               grad_corners.view(kBatch, Mesh::kFaces, 3, 3),
+                                               grad.view(kBatch, Mesh::kVertices, 3)};
     if (cuda) {
-        rasterize_backward_cuda(p, nullptr);
+        rasterize_backward_cuda(on_card(p), nullptr);
         wait_for_device();
     } else {
         rasterize_backward_cpu(p, 2);
+    }
+}
+
+void tangent(Mesh& mesh, bool perspective_correct, bool cuda, Image& image, Image& moved) {
+    Buffer<float> vertices_tangent(random_floats(kBatch * Mesh::kVertices * 3, -1.0f, 1.0f, 5));
+    RasterizeTangentParameters<float> const p{mesh.vertices.input(kBatch, Mesh::kVertices, 3),
+                                              mesh.faces.input(Mesh::kFaces, 3),
+                                              perspective_correct,
+                                              image.face_index.input(kBatch, kHeight, kWidth),
+                                              vertices_tangent.input(kBatch, Mesh::kVertices, 3),
+                                              moved.barycentric.view(kBatch, kHeight, kWidth, 3),
+                                              moved.depth.view(kBatch, kHeight, kWidth)};
+    if (cuda) {
+        rasterize_tangent_cuda(on_card(p), nullptr);
+        wait_for_device();
+    } else {
+        rasterize_tangent_cpu(p, 2);
     }
 }
 
@@ -65,6 +82,12 @@ void run() {
         expect_same_bits(on_cuda.depth, on_cpu.depth, "depth");
         expect_same_bits(on_cuda.barycentric, on_cpu.barycentric, "barycentric");
 
+        Image moved_cpu, moved_cuda;
+        tangent(mesh, perspective_correct, false, on_cpu, moved_cpu);
+        tangent(mesh, perspective_correct, true, on_cuda, moved_cuda);
+        expect_same_bits(moved_cuda.barycentric, moved_cpu.barycentric, "tangent of the barycentrics");
+        expect_same_bits(moved_cuda.depth, moved_cpu.depth, "tangent of the depth");
+
         int64_t const count = kBatch * Mesh::kVertices * 3;
         Buffer<float> grad_cpu(count), grad_cuda(count), grad_again(count);
         backward(mesh, perspective_correct, false, on_cpu, grad_cpu);
@@ -72,6 +95,7 @@ void run() {
         for (int64_t pixel = 0, damaged = 0; damaged < 3; ++pixel) {
             if (on_cuda.face_index[pixel] < 0) on_cuda.face_index[pixel] = damaged++ == 0 ? Mesh::kFaces : damaged == 1 ? INT32_MAX : -7;
         }
+        tangent(mesh, perspective_correct, true, on_cuda, moved_cuda);
         backward(mesh, perspective_correct, true, on_cuda, grad_cuda);
         backward(mesh, perspective_correct, true, on_cuda, grad_again);
         expect_close(grad_cuda, grad_cpu, "gradient");

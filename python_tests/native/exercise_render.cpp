@@ -22,6 +22,7 @@ struct Scene {
     Mesh mesh;
     Buffer<float> attributes{random_floats(items * Mesh::kVertices * channels, -1.0f, 1.0f, 6)};
     Buffer<float> grad_image{random_floats(kPixels * channels, -1.0f, 1.0f, 5)};
+    Buffer<float> vertices_tangent{random_floats(kBatch * Mesh::kVertices * 3, -1.0f, 1.0f, 7)};
 
     Scene(bool perspective, int64_t attribute_items, int64_t channel_count)
         : perspective_correct(perspective), items(attribute_items), channels(channel_count) {}
@@ -39,7 +40,7 @@ struct Scene {
                                         nearest.view(kBatch, kHeight, kWidth),
                                         pieces.view(kPieceListSize)};
         if (cuda) {
-            render_cuda(p, nullptr);
+            render_cuda(on_card(p), nullptr);
             wait_for_device();
         } else {
             render_cpu(p, 2);
@@ -47,28 +48,45 @@ struct Scene {
     }
 
     void backward(bool cuda, Image& image, Gradients& gradients) {
-        Buffer<int32_t> boxes(kBatch * Mesh::kFaces * 4);
+        Buffer<int32_t> boxes(kBatch * Mesh::kFaces * 4), shown(1 + kBatch * Mesh::kFaces);
         Buffer<int64_t> pieces(kPieceListSize);
         Buffer<double> piece_sums(kPieceCapacity * kRenderSums);
         Buffer<float> grad_corners(kBatch * Mesh::kFaces * 3 * (3 + channels));
-        RenderBackwardParameters<float> const p{
-            mesh.vertices.input(kBatch, Mesh::kVertices, 3),
-            attributes.input(items, Mesh::kVertices, channels),
-            mesh.faces.input(Mesh::kFaces, 3),
-            mesh.offsets.input(Mesh::kVertices + 1),
-            mesh.corners.input(3 * Mesh::kFaces),
-            perspective_correct,
-            image.face_index.input(kBatch, kHeight, kWidth),
-            grad_image.input(kBatch, channels, kHeight, kWidth),
-            {boxes.view(kBatch, Mesh::kFaces, 4), pieces.view(kPieceListSize), piece_sums.view(kPieceCapacity, kRenderSums)},
-            grad_corners.view(kBatch, Mesh::kFaces, 3, 3 + channels),
-            gradients.vertices.view(kBatch, Mesh::kVertices, 3),
-            gradients.attributes.view(items, Mesh::kVertices, channels)};
+        RenderBackwardParameters<float> const p{mesh.vertices.input(kBatch, Mesh::kVertices, 3),
+                                                attributes.input(items, Mesh::kVertices, channels),
+                                                mesh.faces.input(Mesh::kFaces, 3),
+                                                mesh.offsets.input(Mesh::kVertices + 1),
+                                                mesh.corners.input(3 * Mesh::kFaces),
+                                                perspective_correct,
+                                                image.face_index.input(kBatch, kHeight, kWidth),
+                                                grad_image.input(kBatch, channels, kHeight, kWidth),
+                                                {boxes.view(kBatch, Mesh::kFaces, 4), pieces.view(kPieceListSize),
+                                                 piece_sums.view(kPieceCapacity, kRenderSums), shown.view(1 + kBatch * Mesh::kFaces)},
+                                                grad_corners.view(kBatch, Mesh::kFaces, 3, 3 + channels),
+                                                gradients.vertices.view(kBatch, Mesh::kVertices, 3),
+                                                gradients.attributes.view(items, Mesh::kVertices, channels)};
         if (cuda) {
-            render_backward_cuda(p, nullptr);
+            render_backward_cuda(on_card(p), nullptr);
             wait_for_device();
         } else {
             render_backward_cpu(p, 2);
+        }
+    }
+
+    void tangent(bool cuda, Image& image, Buffer<float>& result) {
+        RenderTangentParameters<float> const p{mesh.vertices.input(kBatch, Mesh::kVertices, 3),
+                                               attributes.input(items, Mesh::kVertices, channels),
+                                               mesh.faces.input(Mesh::kFaces, 3),
+                                               perspective_correct,
+                                               image.face_index.input(kBatch, kHeight, kWidth),
+                                               vertices_tangent.input(kBatch, Mesh::kVertices, 3),
+                                               attributes.input(items, Mesh::kVertices, channels),
+                                               result.view(kBatch, channels, kHeight, kWidth)};
+        if (cuda) {
+            render_tangent_cuda(on_card(p), nullptr);
+            wait_for_device();
+        } else {
+            render_tangent_cpu(p, 2);
         }
     }
 };
@@ -81,6 +99,11 @@ void exercise_scene(bool perspective_correct, int64_t items, int64_t channels) {
     expect_same_bits(on_cuda.values, on_cpu.values, "image");
     expect_same_bits(on_cuda.mask, on_cpu.mask, "mask");
     expect_same_bits(on_cuda.face_index, on_cpu.face_index, "face index");
+
+    Buffer<float> tangent_cpu(kPixels * scene.channels), tangent_cuda(kPixels * scene.channels);
+    scene.tangent(false, on_cpu, tangent_cpu);
+    scene.tangent(true, on_cuda, tangent_cuda);
+    expect_same_bits(tangent_cuda, tangent_cpu, "tangent of the image");
 
     Gradients grad_cpu(scene.items, scene.channels), grad_cuda(scene.items, scene.channels), grad_again(scene.items, scene.channels);
     scene.backward(false, on_cpu, grad_cpu);

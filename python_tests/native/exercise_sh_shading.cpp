@@ -17,7 +17,7 @@ void run() {
                                  coefficients.input(kBatch, 3, kShBands), colors_cpu.view(kBatch, kVertices, 3)};
     sh_shading_cpu(p, 2);
     p.colors = colors_cuda.view(kBatch, kVertices, 3);
-    sh_shading_cuda(p, nullptr);
+    sh_shading_cuda(on_card(p), nullptr);
     wait_for_device();
     expect_same_bits(colors_cuda, colors_cpu, "colours");
 
@@ -33,11 +33,20 @@ void run() {
     q.grad_normals = normals_cuda.view(kBatch, kVertices, 3);
     q.grad_albedo = albedo_cuda.view(kBatch, kVertices, 3);
     q.grad_coefficients = light_cuda.view(kBatch, 3, kShBands);
-    sh_shading_backward_cuda(q, nullptr);
+    sh_shading_backward_cuda(on_card(q), nullptr);
     wait_for_device();
     expect_same_bits(normals_cuda, normals_cpu, "gradient of the normals");
     expect_same_bits(albedo_cuda, albedo_cpu, "gradient of the albedo");
     expect_same_bits(light_cuda, light_cpu, "gradient of the light");
+
+    Buffer<float> tangent_cpu(kCount), tangent_cuda(kCount);
+    ShShadingTangentParameters<float> t{
+        p.normals, p.albedo, p.coefficients, q.grad_colors, p.albedo, p.coefficients, tangent_cpu.view(kBatch, kVertices, 3)};
+    sh_shading_tangent_cpu(t, 2);
+    t.colors_tangent = tangent_cuda.view(kBatch, kVertices, 3);
+    sh_shading_tangent_cuda(on_card(t), nullptr);
+    wait_for_device();
+    expect_same_bits(tangent_cuda, tangent_cpu, "tangent of the colours");
 }
 
 Exercise const exercise("sh_shading", run);

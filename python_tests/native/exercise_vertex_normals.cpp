@@ -16,7 +16,7 @@ void run() {
                                      normals_cpu.view(kBatch, Mesh::kVertices, 3)};
     vertex_normals_cpu(p, 2);
     p.normals = normals_cuda.view(kBatch, Mesh::kVertices, 3);
-    vertex_normals_cuda(p, nullptr);
+    vertex_normals_cuda(on_card(p), nullptr);
     wait_for_device();
     expect_same_bits(normals_cuda, normals_cpu, "normals");
 
@@ -29,9 +29,18 @@ void run() {
                                              grad_cpu.view(kBatch, Mesh::kVertices, 3)};
     vertex_normals_backward_cpu(q, 2);
     q.grad_vertices = grad_cuda.view(kBatch, Mesh::kVertices, 3);
-    vertex_normals_backward_cuda(q, nullptr);
+    vertex_normals_backward_cuda(on_card(q), nullptr);
     wait_for_device();
     expect_same_bits(grad_cuda, grad_cpu, "gradient");
+
+    Buffer<float> tangent_cpu(count), tangent_cuda(count);
+    VertexNormalsTangentParameters<float> t{p.vertices, p.faces,        p.offsets,
+                                            p.corners,  q.grad_normals, tangent_cpu.view(kBatch, Mesh::kVertices, 3)};
+    vertex_normals_tangent_cpu(t, 2);
+    t.normals_tangent = tangent_cuda.view(kBatch, Mesh::kVertices, 3);
+    vertex_normals_tangent_cuda(on_card(t), nullptr);
+    wait_for_device();
+    expect_same_bits(tangent_cuda, tangent_cpu, "tangent");
 }
 
 Exercise const exercise("vertex_normals", run);
