@@ -234,7 +234,8 @@ def times(report: Report, device: torch.device, quick: bool) -> None:
     except Exception as error:  # no room for it, say: times are worth having without it
         rate = None
         report.line("copy", wrong=str(error))
-    report.line("copy", gigabytes_per_second=rate)
+    else:
+        report.line("copy", gigabytes_per_second=rate)
     mesh_batch, loss_batches = (2, (2,)) if quick else (12, (12, 256))
     mesh = _mesh(quick, mesh_batch)
     for name, work in ON_MESHES.items():

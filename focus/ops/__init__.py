@@ -1,6 +1,6 @@
 """Fast differentiable operators on meshes and images, for the CPU and CUDA.
 
-Each is a torch operator (``torch.ops.focus.*``) that works with autograd, reverse mode and vmap of ``torch.func``,
+Each is a torch operator (``torch.ops.focus.*``) that works with autograd, both modes and vmap of ``torch.func``,
 ``torch.compile(fullgraph=True)`` and autocast, and has a twin in pure torch under the same name in
 `focus.ops.reference`. Images are `[B, C, H, W]`, pixel centres at integer coordinates.
 """
