@@ -181,7 +181,8 @@ def draw_surroundings(scene: Scene, background: Array, rng: np.random.Generator)
 
 def _draw_hair(scene: Scene, relief: Relief, solid: Callable[..., None], rng: np.random.Generator) -> None:
     """Bald, short, half-long or long hair: a cap cut off at the hairline, a mass behind, and locks beside the face."""
-    style = rng.choice(4, p=(0.08, 0.42, 0.2, 0.3))
+    gone = 0.15 * scene.age  # hair falls out with the years
+    style = rng.choice(4, p=(0.08 + gone, 0.42, 0.2, 0.3 - gone))
     scale, size = scene.pixels_per_mm, scene.size
     across = (
         np.arange(size, dtype=np.float32)[None, :]

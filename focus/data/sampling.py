@@ -14,7 +14,7 @@ from focus.data.landmarks import five_from_68
 from focus.face import Camera, FaceParameters, MorphableModel
 from focus.face.lighting import directional_lighting, harmonics
 
-FACE, POSE, LIGHT, HAIR, PLACE, PIGMENT, CHOICE, OCCLUDER, CAMERA, DETECTOR, PATCH, CAST = range(12)
+FACE, POSE, LIGHT, HAIR, PLACE, PIGMENT, CHOICE, OCCLUDER, CAMERA, DETECTOR, PATCH, CAST, AGE, WRINKLES = range(14)
 """Independent random streams of one sample: changing how one thing is drawn leaves the others as they are."""
 
 

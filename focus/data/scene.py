@@ -53,6 +53,8 @@ class Scene:
     """[S, S, 3] the rendered face, 0 elsewhere; hard light may exceed 1."""
     face_mask: NDArray[np.bool_]
     """[S, S]."""
+    age: float = 0.0
+    """From 0 (twenty years, or as the model has it) to 1 (eighty)."""
 
     @cached_property
     def axes(self) -> NDArray[np.float64]:
@@ -104,6 +106,7 @@ def scene_of(
     *,
     skin: NDArray[np.floating],
     hair: Array,
+    age: float = 0.0,
 ) -> Scene:
     """The scene of one rendered face.
 
@@ -114,6 +117,7 @@ def scene_of(
         camera: of pictures of S x S pixels.
         skin: [3] mean albedo of the face.
         hair: [3] albedo of the hair.
+        age: 0 to 1; see `Scene.age`.
     """
     rotation = camera.rotation_matrix(parameters.rotation)
     x, y, depth = rendering.screen_vertices[0, model.landmarks68[[0, 16]]].double().mean(dim=0).tolist()
@@ -137,6 +141,7 @@ def scene_of(
         hair=hair,
         face=np.maximum(rendering.image[0].permute(1, 2, 0).numpy(), 0),
         face_mask=rendering.mask[0, 0].numpy() > 0.5,
+        age=age,
     )
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from focus.conform import conform
 from focus.data import sampling
+from focus.data.ageing import draw_age, greyed
 from focus.data.backgrounds import draw_background, draw_surroundings, hair_color
 from focus.data.batches import FaceBatch
 from focus.data.changes import AugmentationSettings, Change
@@ -42,6 +43,8 @@ class SyntheticSettings:
     pose: PoseSettings = field(default_factory=PoseSettings)
     pigment: bool = True
     """Moles, freckles, stubble, lipstick, ... that the model cannot express; they count as face."""
+    aged_fraction: float = 0.0
+    """Share of the faces with furrows, bags under the eyes, spots and grey hair; they count as face."""
     degradation: float = 1.0
     """Strength of blur, noise, compression and tone; 0 = a perfect camera."""
     cast: float = 0.0
@@ -61,7 +64,7 @@ class SyntheticSettings:
         low, high = self.coverage
         if not 0 <= low < high <= 1:
             raise FocusError(f"SyntheticSettings.coverage: expected 0 <= from < to <= 1, got {self.coverage}")
-        for name in ("occluded_fraction", "extreme_light_fraction"):
+        for name in ("occluded_fraction", "extreme_light_fraction", "aged_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise FocusError(f"SyntheticSettings.{name}: expected a fraction in [0, 1], got {getattr(self, name)}")
 
@@ -149,13 +152,16 @@ class SyntheticFaces:
         parameters = self.parameters(index)
         # One face at a time: a batched matrix product may round differently for another batch size.
         rendering = self._renderer(parameters)
+        hair, years = hair_color(stream(self.seed, index, sampling.HAIR)), stream(self.seed, index, sampling.AGE)
+        age = years.uniform(0.1, 1) if years.random() < self.settings.aged_fraction else 0.0
         return scene_of(
             self.model,
             parameters,
             rendering,
             self._renderer.camera,
             skin=self._skin_mean + parameters.albedo[0].numpy() @ self._skin_basis,
-            hair=hair_color(stream(self.seed, index, sampling.HAIR)),
+            hair=greyed(hair, age, years) if age else hair,
+            age=age,
         )
 
     def sample(self, index: int, occluded: bool | None = None) -> Sample:
@@ -169,6 +175,8 @@ class SyntheticFaces:
         place = rng(sampling.PLACE)
         picture = draw_surroundings(scene, draw_background(place, size), place)
         face = scene.face * draw_pigment(scene, rng(sampling.PIGMENT)) if settings.pigment else scene.face
+        if scene.age:
+            face = face * draw_age(scene, rng(sampling.WRINKLES))
         picture = np.where(scene.face_mask[..., None], face, picture)
         hidden, name = np.zeros((size, size), dtype=np.float32), "none"
         if occluded or (occluded is None and rng(sampling.CHOICE).random() < settings.occluded_fraction):

@@ -83,6 +83,7 @@ def photos() -> Settings:
         data=DataSettings(
             synthetic=SyntheticSettings(
                 cast=1.0,
+                aged_fraction=0.5,
                 occluders=tuple(kind for kind in OCCLUDERS if kind not in ("beard", "face_paint")),
                 pose=PoseSettings(wide_yaw_fraction=0.3),
             ),

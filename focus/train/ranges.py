@@ -85,6 +85,7 @@ _GROUPS: Mapping[str, Mapping[str, Range]] = {
     "data.synthetic": {
         "occluded_fraction": _FRACTION,
         "coverage": _FRACTION,
+        "aged_fraction": _FRACTION,
         "extreme_light_fraction": _FRACTION,
         "coefficient_limit": Range(0, 100),
         "degradation": Range(0, 100),
