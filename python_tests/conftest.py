@@ -5,19 +5,26 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import importlib.util
+import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
 from focus import _C
 from focus.ops import _native
+
+if TYPE_CHECKING:  # a machine with a card has the operators, and what they need, alone
+    from focus.train import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -186,3 +193,37 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(PhotoFitter, "__call__", call)
     return done
+
+
+_PROGRAM = """
+    import json, sys
+    from pathlib import Path
+    from focus.train import Settings, train
+    assert train(Settings.from_dict(json.loads(Path(sys.argv[1]).read_text())), Path(sys.argv[2]))
+"""
+
+
+def _train_in_two_processes(settings: Settings, run: Path) -> None:
+    run.mkdir(parents=True, exist_ok=True)
+    file = run.parent / f"{run.name}.json"
+    file.write_text(json.dumps(settings.to_dict()))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PYTHONFAULTHANDLER": "1"}
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(_PROGRAM), str(file), str(run)],
+            env={**os.environ, **address, "RANK": str(rank), "PYTHONPATH": path},
+            cwd=run.parent,  # not the repository: its folder `focus` may have no compiled module
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+
+
+@pytest.fixture(scope="session")
+def train_in_two_processes() -> Callable[[Settings, Path], None]:
+    """One run of two processes under torchrun's environment, each with half of each batch."""
+    return _train_in_two_processes

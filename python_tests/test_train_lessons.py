@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -15,9 +15,9 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from focus.cli import main
-from focus.cli.train import parse
 from focus.data import PhotoFolder, SyntheticFaces, write_image
 from focus.data.synthetic import SyntheticSettings
 from focus.data.teaching import TaughtPhotos
@@ -26,11 +26,12 @@ from focus.eval.masks import outlier_iou
 from focus.face import MorphableModel
 from focus.fit.trust import Trust
 from focus.nets import FilterBank, NetworkSettings, SegmentationSettings
-from focus.train import PhotoSource, Settings, Trainer, load_checkpoint, shipped_checkpoint
+from focus.train import PhotoSource, Settings, Trainer, load_checkpoint, train
 from focus.train.checkpoint import Networks
 from focus.train.config import FaceSettings, StageSettings
 from focus.train.lessons import NetworkWitness, Taught, make_lessons
 from focus.train.log import SilentLogger
+from focus.train.trainer import LAST
 
 COUNT, SIDE, SIZE = 12, 112, 56
 INVERTED, REFUSED = frozenset({0, 3, 6, 9}), frozenset({1})
@@ -378,29 +379,35 @@ def test_a_folder_of_photos_is_all_that_is_needed(
     assert len(list((tmp_path / "faces").glob("*_mask.png"))) == 3
 
 
-def test_a_run_goes_on_with_the_second_lessons(few: Path, tmp_path: Path) -> None:
-    """Of a run that was stopped while it learnt them; they are those of the network at the end of the first ones."""
-    from focus.train import train
-    from focus.train.trainer import LAST
-
+def tiny(folder: Path) -> Settings:
+    """The recipe in miniature, with a checkpoint after each iteration."""
     settings = replace(
         Settings.preset("photos"),
         precision="float32",
         image_size=48,
-        batch_size=2,
+        batch_size=8,
         face=FaceSettings(detail="small", identity=8, expression=4, albedo=6),
-        network=replace(
-            NetworkSettings.preset("photos"), segmentation=SegmentationSettings(filters=(4, 8), dropout=0.0)
-        ),
+        network=replace(NetworkSettings.preset("photos"), segmentation=SMALL),
         stages=StageSettings(initialise=2, segmentation=2, again=4, joint=0, cycle=4, segmentation_in_cycle=2),
         device="cpu",
         threads=1,
         workers=2,
     )
-    data = replace(settings.data, photos=few, landmarks=few / "landmarks.csv", validation=0)
-    settings = replace(settings, data=data, log=replace(settings.log, checkpoint_every=1, tensorboard="off"))
-    whole, halted = tmp_path / "whole", tmp_path / "halted"
-    assert train(settings, whole)
+    data = replace(settings.data, photos=folder, landmarks=folder / "landmarks.csv", validation=0)
+    return replace(settings, data=data, log=replace(settings.log, checkpoint_every=1, tensorboard="off"))
+
+
+@pytest.fixture(scope="module")
+def whole(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Such a run, from end to end."""
+    run = tmp_path_factory.mktemp("whole")
+    assert train(tiny(few), run)
+    return run
+
+
+def test_a_run_goes_on_with_the_second_lessons(few: Path, whole: Path, tmp_path: Path) -> None:
+    """Of a run that was stopped while it learnt them; they are those of the network at the end of the first ones."""
+    settings, halted = tiny(few), tmp_path / "halted"
 
     class HaltError(Exception):
         pass
@@ -441,14 +448,30 @@ def test_a_run_goes_on_with_the_second_lessons(few: Path, tmp_path: Path) -> Non
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_two_processes_are_taught_what_one_is(
+    few: Path, whole: Path, tmp_path: Path, train_in_two_processes: Callable[[Settings, Path], None]
+) -> None:
+    """The first one fits, the other waits for it; both learn from the same lessons, twice."""
+    together = tmp_path / "together"
+    train_in_two_processes(replace(tiny(few), workers=0), together)
+    assert len(list((together / "lessons").glob("*.safetensors"))) == 6
+
+    def weights(run: Path, name: str) -> Tensor:
+        tensors = sorted(load_checkpoint(run / f"{name}.safetensors").tensors.items())
+        return torch.cat([value.flatten() for name, value in tensors if not name.startswith("optimiser")])
+
+    first, second = weights(whole, "last"), weights(together, "last")
+    moved = (weights(whole, "initialise") - first).norm()
+    # Sums in another order, which Adam amplifies where a gradient is nearly zero.
+    assert (first - second).norm() < 0.03 * moved
+
+
 def test_what_a_network_says_is_heard(few: Path, faces: SyntheticFaces) -> None:
     settings = replace(
         Settings.preset("photos"),
         image_size=SIZE,
         face=FACE,
-        network=replace(
-            NetworkSettings.preset("photos"), segmentation=SegmentationSettings(filters=(4, 8), dropout=0.0)
-        ),
+        network=replace(NetworkSettings.preset("photos"), segmentation=SMALL),
     )
     torch.manual_seed(0)
     networks = Networks.build(settings, faces.model)
@@ -461,20 +484,6 @@ def test_what_a_network_says_is_heard(few: Path, faces: SyntheticFaces) -> None:
     with torch.no_grad():
         next(networks.segmentation.parameters()).add_(1)
     assert witness.digest() != digest
-
-
-def test_photos_alone_choose_the_recipe() -> None:
-    alone = parse(["--photos", "p"])
-    assert (alone.preset, alone.out, alone.settings.teacher) == ("photos", Path("out/train"), "fit")
-    paper = parse(["--photos=p", "--landmarks", "l.csv", "--teacher", "none"])
-    assert (paper.preset, paper.settings.teacher, paper.complete().stages.again) == ("small", "none", 0)
-    truth = parse(["--preset", "photos", "--teacher", "truth", "--out", "o"])
-    assert truth.complete().stages.again == 0
-    assert truth.complete().start is None
-    named = replace(alone, landmarks=Path("l.csv")).complete()
-    assert named.start == shipped_checkpoint("photos")
-    other = parse(["--photos", "p", "--landmarks", "l.csv", "--face.identity", "7"]).complete()
-    assert other.start is None, "of another face"
 
 
 def test_settings_that_have_no_teacher_are_refused(few: Path, tmp_path: Path) -> None:

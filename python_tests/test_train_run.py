@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import socket
-import subprocess
 import sys
-import textwrap
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -214,29 +211,11 @@ def test_device_and_features_that_are_not_there(tmp_path: Path, monkeypatch: pyt
         build_features(replace(SETTINGS, arcface=tmp_path / "none.safetensors"), logger)
 
 
-def test_two_processes_learn_what_one_does(finished: Path, tmp_path: Path) -> None:
+def test_two_processes_learn_what_one_does(
+    finished: Path, tmp_path: Path, train_in_two_processes: Callable[[Settings, Path], None]
+) -> None:
     """Under torchrun's environment, with half of each batch each."""
-    settings = tmp_path / "settings.json"
-    settings.write_text(json.dumps(replace(SETTINGS, threads=1).to_dict()))
-    program = """
-        import json, sys
-        from pathlib import Path
-        from focus.train import Settings, train
-        assert train(Settings.from_dict(json.loads(Path(sys.argv[1]).read_text())), Path(sys.argv[2]))
-    """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PYTHONFAULTHANDLER": "1"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(program), str(settings), str(tmp_path / "run")],
-            env={**os.environ, **address, "RANK": str(rank)},
-            cwd=tmp_path,  # not the repository: its folder `focus` has no compiled module
-        )
-        for rank in range(2)
-    ]
-    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    train_in_two_processes(replace(SETTINGS, threads=1), tmp_path / "run")
 
     def weights(folder: Path, name: str) -> Tensor:
         checkpoint = load_checkpoint(folder / f"{name}.safetensors")

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 
 from focus import conform
 from focus.cli import main
+from focus.cli.train import parse
 from focus.errors import FocusError
 from focus.losses import SegmentationWeights
 from focus.nets import EncoderSettings
-from focus.train import Settings, plan
+from focus.train import Settings, plan, shipped_checkpoint
 from focus.train.config import (
     DataSettings,
     GuardSettings,
@@ -351,3 +352,17 @@ def test_absurd_options_are_refused_before_work_starts(
     assert message in error
     assert "Traceback" not in error
     assert not (tmp_path / "run").exists()
+
+
+def test_photos_alone_choose_the_recipe() -> None:
+    alone = parse(["--photos", "p"])
+    assert (alone.preset, alone.out, alone.settings.teacher) == ("photos", Path("out/train"), "fit")
+    paper = parse(["--photos=p", "--landmarks", "l.csv", "--teacher", "none"])
+    assert (paper.preset, paper.settings.teacher, paper.complete().stages.again) == ("small", "none", 0)
+    truth = parse(["--preset", "photos", "--teacher", "truth", "--out", "o"])
+    assert truth.complete().stages.again == 0
+    assert truth.complete().start is None
+    named = replace(alone, landmarks=Path("l.csv")).complete()
+    assert named.start == shipped_checkpoint("photos")
+    other = parse(["--photos", "p", "--landmarks", "l.csv", "--face.identity", "7"]).complete()
+    assert other.start is None, "of another face"

@@ -7,6 +7,7 @@ processes with 6 faces each learn what one with 12 learns. BatchNorm shares its 
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar, cast
@@ -19,6 +20,9 @@ from focus.errors import FocusError
 
 T = TypeVar("T")
 _finished: list[object] = []
+_patient: list[dist.ProcessGroup] = []
+"""The group that waits for long work of one process; at most one."""
+_PATIENCE = datetime.timedelta(days=30)
 
 
 def uses_bfloat16(precision: str, device: torch.device) -> bool:
@@ -75,7 +79,7 @@ def by_the_first(work: Callable[[], T]) -> T:
             made = [work()]
         except FocusError as error:
             made = [error]
-    dist.broadcast_object_list(made, src=0)
+    dist.broadcast_object_list(made, src=0, group=_patient[0])
     if isinstance(made[0], FocusError):
         raise made[0]
     return cast(T, made[0])
@@ -104,6 +108,8 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # An exchange that waits for minutes is a fault, and ends the run, unless the first process fits photos meanwhile.
+    _patient[:] = [dist.new_group(backend="gloo", timeout=_PATIENCE)]
     try:
         yield device
         # No process tears its connections down while another is still in an exchange.
@@ -114,4 +120,5 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
         # the thread, to the end.
         _finished.append(last)
     finally:
+        _patient.clear()
         dist.destroy_process_group()
