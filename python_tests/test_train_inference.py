@@ -62,8 +62,12 @@ def test_masks_are_asked_for_once_more(batch: FaceBatch) -> None:
     renderer = Renderer(MODEL, SIZE)
     plain, drawn, logits = segmented(networks, MODEL, renderer, batch.image, relight=False)
     assert torch.equal(drawn.image, renderer(plain).image)
+    pictures = (drawn.image, batch.image, drawn.mask)
     with torch.no_grad():
-        assert torch.equal(logits, networks.segmentation.logits(drawn.image, batch.image, drawn.mask))
+        said = networks.segmentation.logits(*pictures)
+        of_mirror_images = networks.segmentation.logits(*(picture.flip(-1) for picture in pictures)).flip(-1)
+    torch.testing.assert_close(logits, (said + of_mirror_images) / 2, rtol=1e-4, atol=1e-5)
+    assert (said - of_mirror_images).abs().max() > 0.01
     lit, _, again = segmented(networks, MODEL, renderer, batch.image, relight=True)
     assert torch.equal(lit.rotation, plain.rotation)
     assert not torch.equal(lit.lighting, plain.lighting)

@@ -1,4 +1,4 @@
-"""What trained networks say about photos, the one way for results, witnesses and validation."""
+"""What trained networks say about photos, the one way for results and witnesses."""
 
 from __future__ import annotations
 
@@ -54,16 +54,25 @@ def segmented(
         model: the face.
         renderer: of it, for the size of the images.
         images: ``[B, 3, S, S]`` in [0, 1].
-        relight: solve for the light where the first masks say that the face is seen, and ask for the masks once more.
+        relight: solve for the light where first masks say that the face is seen, before the masks are asked for.
 
     Returns:
-        Faces, their renderings, and the log-odds ``[B, 1, S, S]`` that they are seen, which mean nothing beside them.
+        Faces, their renderings, and the log-odds ``[B, 1, S, S]`` that they are seen, the mean over each photo and its
+        mirror image; they mean nothing beside the faces.
     """
     face = networks.reconstruction(images)
     rendering = renderer(face)
-    logits = networks.segmentation.logits(rendering.image, images, rendering.mask)
     if relight:
-        face = relit(images, face, rendering, model, torch.sigmoid(logits))
+        first = networks.segmentation.logits(rendering.image, images, rendering.mask)
+        face = relit(images, face, rendering, model, torch.sigmoid(first))
         rendering = renderer(face)
-        logits = networks.segmentation.logits(rendering.image, images, rendering.mask)
-    return face, rendering, logits
+    return face, rendering, _both_ways(networks, rendering, images)
+
+
+def _both_ways(networks: Networks, rendering: Rendering, images: Tensor) -> Tensor:
+    """The mean of what is said of photos and of their mirror images: it errs less than either."""
+    pictures = (rendering.image, images, rendering.mask)
+    as_is, mirrored = networks.segmentation.logits(
+        *(torch.cat([picture, picture.flip(-1)]) for picture in pictures)
+    ).chunk(2)
+    return (as_is + mirrored.flip(-1)) / 2
