@@ -193,11 +193,18 @@ def _check(case: Case) -> None:
         _compare(case, results, case.released(), "the released formulation's", case.tolerance)
 
 
-def about(meter: Meter) -> dict[str, str | int | float | bool | None]:
+About = dict[str, str | int | float | bool | None]
+
+
+def about(meter: Meter) -> About:
     """What the times depend on."""
-    on_cuda = meter.device.type == "cuda"
+    return {**surroundings(meter.device), "copy_gigabytes_per_second": meter.bandwidth / 1e9}
+
+
+def surroundings(device: torch.device) -> About:
+    """The same without a measurement."""
     return {
-        "machine": torch.cuda.get_device_name(meter.device) if on_cuda else _processor(),
+        "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "system": platform.platform(),
         "commit": _commit(),
         "focus": focus.__version__,
@@ -207,7 +214,6 @@ def about(meter: Meter) -> dict[str, str | int | float | bool | None]:
         "cuda": _C.cuda_version,
         "threads": torch.get_num_threads(),
         "avx2": _C.uses_avx2(),
-        "copy_gigabytes_per_second": meter.bandwidth / 1e9,
     }
 
 

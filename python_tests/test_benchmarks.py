@@ -115,3 +115,25 @@ def test_another_bit_on_the_card_is_not_timed(run: ModuleType) -> None:
     case = run._harness.Case("copy", "3", lambda: (value,), lambda: (value,), (value,), on_cpu=lambda: (near,), exact=1)
     with pytest.raises(SystemExit, match=r"copy 3: result 0 differs from the CPU's in 3 values"):
         run.main([lambda device, quick: [case]], ["--quick"])
+
+
+def test_what_a_call_costs(run: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overhead = importlib.import_module("overhead")
+    overhead.main(["--quick", "--json", str(tmp_path / "overhead.json")])
+    rows = json.loads((tmp_path / "overhead.json").read_text())["rows"]
+    public = {name for name in ops.__all__ if name.islower() and name != "reference"}
+    ways = {(row["name"], row["way"]) for row in rows if row["who"] == "focus"}
+    assert {(name, way) for name in public for way in overhead.WAYS} <= ways
+    assert {row["who"] for row in rows} >= {"focus", "torch"}
+    assert all(row["microseconds"] > 0 and row["of_reference"] > 0 for row in rows)
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in public)
+
+
+def test_ratios_are_taken_round_by_round(run: ModuleType) -> None:
+    turns = importlib.import_module("_turns")
+    assert turns.ratio([1.0, 10.0, 1.0], [2.0, 20.0, 4.0]) == (2.0, 2.0, 3.0)
+    order: list[str] = []
+    spent = turns.take_turns([lambda: order.append("a"), lambda: order.append("b")], turns.Plan(0.0, 0.0, 3))
+    assert [len(found) for found in spent] == [3, 3]
+    assert order[2:] == list("abbaab")  # after one call of each to warm up
