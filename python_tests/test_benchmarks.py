@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -128,6 +129,116 @@ def test_what_a_call_costs(run: ModuleType, tmp_path: Path, capsys: pytest.Captu
     assert all(row["microseconds"] > 0 and row["of_reference"] > 0 for row in rows)
     printed = capsys.readouterr().out
     assert all(name in printed for name in public)
+
+
+DRTK = """
+from focus import ops
+
+def rasterize(v, vi, height, width):
+    return ops.rasterize(v, vi[0], (height, width), perspective_correct=True).face_index
+
+def render(v, vi, index_img):
+    found = ops.rasterize(v, vi[0], tuple(index_img.shape[1:]), perspective_correct=True)
+    return found.depth, found.barycentric.movedim(3, 1)
+
+def interpolate(attributes, vi, index_img, bary_img):
+    fragments = ops.Fragments(index_img, bary_img.movedim(1, 3), None)
+    return ops.interpolate(attributes, vi[0], fragments) * {factor}
+
+def edge_grad_estimator(v_pix, vi, bary_img, img, index_img):
+    return img
+"""
+"""Another library that draws as ours does, in place of one that need not be installed."""
+
+
+def _beside(
+    source: str, folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """What benchmarks/peers.py finds where `source` is installed as drtk."""
+    (folder / "drtk.py").write_text(source)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delitem(sys.modules, "drtk", raising=False)
+    importlib.invalidate_caches()
+    importlib.import_module("peers").main(["--quick", "--json", str(folder / "peers.json"), *arguments])
+    monkeypatch.delitem(sys.modules, "drtk", raising=False)
+    table: dict[str, Any] = json.loads((folder / "peers.json").read_text())
+    return table
+
+
+@pytest.mark.usefixtures("run")
+def test_libraries_that_are_not_there_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    peers = importlib.import_module("_peers")
+    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
+    importlib.import_module("peers").main(["--quick", "--json", str(tmp_path / "peers.json")])
+    table = json.loads((tmp_path / "peers.json").read_text())
+    nowhere = dict.fromkeys(("DRTK", "Sim3DR", "PyTorch3D"), "not installed")
+    assert table["left_out"] == {**nowhere, "nvdiffrast": "runs on cuda only"}
+    assert table["rows"] == table["refused"] == []
+    assert "DRTK: left out: not installed" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("run")
+@pytest.mark.parametrize("batch", ["1", "2"])
+def test_a_library_that_agrees_is_timed(batch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = _beside(DRTK.replace("{factor}", "1"), tmp_path, monkeypatch, ("--batch", batch))
+    rows = [row for row in table["rows"] if row["peer"] == "DRTK"]
+    assert [row for row in table["refused"] if row["peer"] == "DRTK"] == []
+    assert [row["what"] for row in rows] == [
+        "mesh to image, forward",
+        "mesh to image, forward + backward",
+        "depth and coordinates, forward",
+        "depth and coordinates, forward + backward",
+        "mesh to image, outlines, forward + backward",
+    ]
+    assert all(row["size"].startswith(f"{batch} x ") for row in rows)
+    assert all(row["ours_ms"] > 0 and row["first_quartile"] <= row["ratio"] <= row["third_quartile"] for row in rows)
+
+
+@pytest.mark.usefixtures("run")
+def test_a_library_that_disagrees_is_not_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = _beside(DRTK.replace("{factor}", "0.9"), tmp_path, monkeypatch)
+    rows = [row["what"] for row in table["rows"] if row["peer"] == "DRTK"]
+    assert rows == ["depth and coordinates, forward", "depth and coordinates, forward + backward"]
+    refused = [row["why"] for row in table["refused"] if row["peer"] == "DRTK"]
+    assert len(refused) == 3
+    assert all(why.startswith("not the same results: ") and "of the pixels differ" in why for why in refused)
+    assert "not timed: not the same results" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("run")
+def test_wrong_gradients_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = DRTK.replace("* {factor}", "+ attributes.sum() - attributes.detach().sum()")
+    table = _beside(wrong, tmp_path, monkeypatch)
+    refused = {row["what"]: row["why"] for row in table["refused"] if row["peer"] == "DRTK"}
+    assert list(refused) == ["mesh to image, forward + backward"]
+    assert "gradient 1 differs by" in refused["mesh to image, forward + backward"]
+
+
+@pytest.mark.usefixtures("run")
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("", "another package of this name: it has no rasterize, render, interpolate, edge_grad_estimator"),
+        ("raise OSError('another ABI')", "installed, and cannot be imported (OSError: another ABI)"),
+    ],
+)
+def test_packages_of_the_same_name_are_named(
+    source: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _beside(source, tmp_path, monkeypatch)["left_out"]["DRTK"] == why
+
+
+@pytest.mark.usefixtures("run")
+def test_what_a_library_raises_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = DRTK.replace("{factor}", "1").replace("found.depth, found", "found.nowhere, found")
+    table = _beside(broken, tmp_path, monkeypatch)
+    (refused,) = (row for row in table["refused"] if row["peer"] == "DRTK")
+    assert refused["what"] == "all that follows"
+    assert refused["why"].startswith("AttributeError")
 
 
 def test_ratios_are_taken_round_by_round(run: ModuleType) -> None:
