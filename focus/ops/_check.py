@@ -34,18 +34,24 @@ def tensor_of(op: str, name: str, value: object, shape: tuple[int | str, ...]) -
     """As `floating`, for any dtype."""
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"focus.ops.{op}: {name} expected a torch.Tensor, got {type(value).__name__}")
-    if value.layout != torch.strided or value.is_nested:
+    if value.layout is not torch.strided or value.is_nested:
         kind = "a nested tensor; use .to_padded_tensor(0)" if value.is_nested else f"{value.layout}; use .to_dense()"
         raise TypeError(f"focus.ops.{op}: {name} expected a dense tensor, got {kind}")
     if value.is_quantized:
         raise TypeError(f"focus.ops.{op}: {name} expected plain numbers, got {value.dtype}; use .dequantize()")
-    matches = value.dim() == len(shape) and all(
-        isinstance(want, str) or have == want for have, want in zip(value.shape, shape, strict=True)
-    )
-    if not matches:
+    if not _matches(value.shape, shape):
         expected = ", ".join(str(size) for size in shape)
         raise ValueError(f"focus.ops.{op}: {name} expected shape [{expected}], got {list(value.shape)}")
     return value
+
+
+def _matches(have: torch.Size, want: tuple[int | str, ...]) -> bool:
+    if len(have) != len(want):
+        return False
+    for size, wanted in zip(have, want, strict=True):  # noqa: SIM110  (all() of a generator takes twice as long)
+        if not isinstance(wanted, str) and size != wanted:
+            return False
+    return True
 
 
 def choice(op: str, name: str, value: object, choices: Collection[Choice]) -> Choice:
@@ -121,14 +127,19 @@ def _memory(device: torch.device) -> float:
 
 def same_device_and_dtype(op: str, **tensors: torch.Tensor | None) -> None:
     """Raises `ValueError` or `TypeError` unless all given tensors share one device and one floating dtype."""
-    (first_name, first), *others = [(name, t) for name, t in tensors.items() if t is not None]
-    for name, tensor in others:
-        if tensor.device != first.device:
+    first: torch.Tensor | None = None
+    first_name = ""
+    for name, tensor in tensors.items():
+        if tensor is None:
+            continue
+        if first is None:
+            first, first_name = tensor, name
+        elif tensor.device != first.device:
             raise ValueError(
                 f"focus.ops.{op}: {name} is on {tensor.device} and {first_name} on {first.device}; "
                 "move them to one device"
             )
-        if tensor.dtype != first.dtype:
+        elif tensor.dtype != first.dtype:
             raise TypeError(
                 f"focus.ops.{op}: {name} is {tensor.dtype} and {first_name} {first.dtype}; convert them to one dtype"
             )

@@ -39,16 +39,18 @@ def empty_gradients(
     needs: Sequence[bool], target: torch.Tensor, mask: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Memory for the gradients of target, reconstruction and mask; no elements where one is not needed."""
-    shapes = (target.shape, target.shape, target.shape[:0] if mask is None else mask.shape)
-    first, second, third = (
-        target.new_empty(shape if need else (0,)) for need, shape in zip(needs, shapes, strict=True)
+    nothing = (0,)
+    sizes, mask_sizes = target.shape, nothing if mask is None else mask.shape
+    return (
+        target.new_empty(*(sizes if needs[0] else nothing)),
+        target.new_empty(*(sizes if needs[1] else nothing)),
+        target.new_empty(*(mask_sizes if needs[2] else nothing)),
     )
-    return first, second, third
 
 
 def needed(needs: Sequence[bool], gradients: Sequence[torch.Tensor]) -> tuple[torch.Tensor | None, ...]:
     """Each gradient, or None where it is not needed."""
-    return tuple(gradient if need else None for need, gradient in zip(needs, gradients, strict=True))
+    return tuple([gradient if need else None for need, gradient in zip(needs, gradients, strict=True)])
 
 
 def chunk_count(image: torch.Tensor) -> int:

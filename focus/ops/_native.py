@@ -40,13 +40,14 @@ _unpack_dual: Callable[..., Any] = forward_ad.unpack_dual
 _profiler_enabled: Callable[[], bool] = torch._C._autograd._profiler_enabled
 
 
-def call(name: str, first: torch.Tensor, *arguments: Any) -> None:
-    """Runs kernel `name` on the device of `first`, with torch's thread count and its current stream.
+def call(name: str, *arguments: Any) -> None:
+    """Runs kernel `name` on the device of its first argument, with torch's thread count and its current stream.
 
     Tensors go as DLPack capsules, which the kernel borrows: they must be contiguous.
     """
-    converted = [to_dlpack(a) if isinstance(a, torch.Tensor) else a for a in (first, *arguments)]
+    first = arguments[0]
     stream = torch.cuda.current_stream(first.device).cuda_stream if first.is_cuda else 0
+    converted = [a if type(a) in _NO_TENSORS else to_dlpack(a) for a in arguments]
     getattr(module, name)(*converted, torch.get_num_threads(), stream)
 
 
@@ -69,8 +70,8 @@ def define(
         schema: as in torch, for example ``"scale(Tensor x, float s) -> Tensor"``. Floating outputs come first.
         kernel: for the CPU and CUDA. The public function has checked its arguments.
         fake: the same without values, for shape propagation.
-        backward, setup_context: as `torch.library.register_autograd` takes them, but that ``ctx.needs_input_grad`` has
-            one item more than there are inputs. An operator without them is a backward operator: to differentiate
+        backward, setup_context: as `torch.library.register_autograd` takes them, but that ``ctx.needs_input_grad`` may
+            have one item more than there are inputs. An operator without them is a backward operator: to differentiate
             through it is an error.
         tangent: for forward mode: from inputs, outputs and the tangents of the inputs (None where there is none) to
             those of the outputs, None for an output that has none. Without it, forward mode is refused.
@@ -102,6 +103,14 @@ def _with_derivatives(
     """
     name = overload._opname
 
+    def refuse(ctx: Any, *grads: Any) -> Any:
+        raise RuntimeError(f"focus.{name} has no gradient of its own: FOCUS offers first derivatives only")
+
+    def save_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        pass
+
+    differentiate, save = backward or refuse, setup_context or save_nothing
+
     def compute(keyset: Any, arguments: tuple[Any, ...]) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
             return overload.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
@@ -110,8 +119,6 @@ def _with_derivatives(
         @staticmethod
         def forward(*arguments: Any) -> Any:
             *inputs, (keyset, _) = arguments
-            if keyset is None:
-                return kernel(*inputs)
             if not torch._C._are_functorch_transforms_active():
                 return compute(keyset, tuple(inputs))
             # A function runs without derivatives, those that transforms outside of this one ask for among them.
@@ -123,8 +130,7 @@ def _with_derivatives(
             *inputs_of_operator, (_, has_tangents) = inputs
             if has_tangents:
                 ctx.of_tangents = inputs_of_operator, output
-            if setup_context is not None:
-                setup_context(ctx, tuple(inputs_of_operator), output)
+            save(ctx, tuple(inputs_of_operator), output)
 
         @staticmethod
         def jvp(ctx: Any, *tangents: Any) -> Any:
@@ -139,14 +145,15 @@ def _with_derivatives(
 
         @staticmethod
         def backward(ctx: Any, *grads: Any) -> Any:
-            if backward is None:
-                raise RuntimeError(f"focus.{name} has no gradient of its own: FOCUS offers first derivatives only")
-            found = backward(ctx, *grads)
+            found = differentiate(ctx, *grads)
             return (*found, None) if isinstance(found, tuple) else (found, None)
 
-    # Its name is what graphs and the anomaly mode of torch show.
+    # What torch calls is the operator's own: functions round these would cost as much as a check of its arguments.
+    own = {"forward": kernel, "setup_context": save, "backward": differentiate}
+    # The name of a class is what graphs and the anomaly mode of torch show.
     kind: Any = type(Recorded)
     record: Kernel = kind(name, (Recorded,), {}).apply
+    record_directly: Kernel = kind(name, (_SingleLevelFunction,), {k: staticmethod(f) for k, f in own.items()}).apply
 
     def dispatched(keyset: Any, *arguments: Any) -> Any:
         transformed = torch._C._are_functorch_transforms_active()
@@ -165,13 +172,10 @@ def _with_derivatives(
         if not _are_plain(arguments):
             return overload(*arguments)
         if torch.is_grad_enabled() and _any_requires_grad(*arguments):
-            return record(*arguments, _NO_DISPATCHER)
+            return record_directly(*arguments)
         return kernel(*arguments)
 
     return dispatched, direct
-
-
-_NO_DISPATCHER = (None, False)
 
 
 def _are_plain(arguments: tuple[Any, ...]) -> bool:
@@ -179,28 +183,33 @@ def _are_plain(arguments: tuple[Any, ...]) -> bool:
     if (
         torch.compiler.is_compiling()
         or forward_ad._current_level >= 0
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._len_torch_function_stack()
-        or torch._C._get_tracing_state() is not None
+        or _transforms_active()
+        or _dispatch_modes()
+        or _function_modes()
+        or _tracing_state() is not None
         or _profiler_enabled()
     ):
         return False
     for argument in arguments:
-        if isinstance(argument, torch.Tensor):
+        kind = type(argument)
+        if kind in _TENSORS:
             if (
-                type(argument) not in _PLAIN_TYPES
-                or not (argument.is_cpu or argument.is_cuda)
+                not (argument.is_cpu or argument.is_cuda)
                 or argument.is_neg()
                 or _is_wrapped(argument)  # by a transform, also where that is not at work
             ):
                 return False
-        elif isinstance(argument, torch.SymInt):
+        elif kind not in _NO_TENSORS:  # somebody else's tensor, or a number of a trace
             return False
     return True
 
 
-_PLAIN_TYPES = (torch.Tensor, torch.nn.Parameter)
+_TENSORS = frozenset({torch.Tensor, torch.nn.Parameter})
+_NO_TENSORS = frozenset({bool, int, float, list, type(None)})
+_transforms_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
+_dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
+_function_modes: Callable[[], int] = torch._C._len_torch_function_stack
+_tracing_state: Callable[[], Any] = torch._C._get_tracing_state
 _is_wrapped: Callable[[torch.Tensor], bool] = torch._C._functorch.is_functorch_wrapped_tensor
 
 
@@ -286,19 +295,25 @@ def _float32_under_autocast(overload: Any, device: str) -> Kernel:
 
 def widen(tensor: torch.Tensor) -> torch.Tensor:
     """float16 and bfloat16 as float32, everything else as it is: the kernels accumulate in float32 or float64."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+    return tensor.float() if tensor.dtype in _NARROW else tensor
 
 
-def empty_unless(
-    needed: bool, *shape: int, like: torch.Tensor, dtype: torch.dtype | None = None
-) -> torch.Tensor | None:
+_NARROW = (torch.float16, torch.bfloat16)
+
+
+def empty_unless(needed: bool, *shape: int, like: torch.Tensor) -> torch.Tensor | None:
     """Memory for an output that is only sometimes wanted; None tells the kernel to skip it."""
-    return like.new_empty(shape, dtype=dtype) if needed else None
+    return like.new_empty(*shape) if needed else None
+
+
+def or_nothing(output: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
+    """What an operator, whose outputs are tensors, returns for one that was not wanted."""
+    return like.new_empty(0) if output is None else output
 
 
 def scratch(like: torch.Tensor, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor | None:
     """Working memory that only the CUDA kernels use; None on the CPU."""
-    return empty_unless(like.is_cuda or module is not _C, *shape, like=like, dtype=dtype)
+    return like.new_empty(shape, dtype=dtype) if like.is_cuda or module is not _C else None
 
 
 def face_scratch(
@@ -306,6 +321,8 @@ def face_scratch(
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
     """What CUDA kernels need to add up `sums` numbers over the pixels of each face, as csrc/common/face_scratch.h says;
     Nones on the CPU."""
+    if not like.is_cuda and module is _C:
+        return None, None, None
     return (
         scratch(like, 5 * batch * face_count + 1, dtype=torch.int32),
         scratch(like, module.PIECE_LIST_SIZE, dtype=torch.int64),

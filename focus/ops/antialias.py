@@ -27,7 +27,7 @@ def _forward(
 
 def _forward_fake(image: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
     batch, _channels, height, width = image.shape
-    return image.new_empty(image.shape), image.new_empty((batch, height, 2, width), dtype=torch.int32)
+    return image.new_empty(*image.shape), image.new_empty(batch, height, 2, width, dtype=torch.int32)
 
 
 def _backward_kernel(
@@ -64,11 +64,7 @@ def _backward_kernel(
         grad_image,
         grad_vertices,
     )
-    nothing = image.new_empty(0)
-    return (
-        nothing if grad_image is None else grad_image,
-        nothing.clone() if grad_vertices is None else grad_vertices,
-    )
+    return _native.or_nothing(grad_image, image), _native.or_nothing(grad_vertices, image)
 
 
 def _backward_fake(

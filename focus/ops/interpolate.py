@@ -72,11 +72,7 @@ def _backward_kernel(
         grad_attributes,
         grad_barycentric,
     )
-    nothing = attributes.new_empty(0)
-    return (
-        nothing if grad_attributes is None else grad_attributes,
-        nothing.clone() if grad_barycentric is None else grad_barycentric,
-    )
+    return _native.or_nothing(grad_attributes, attributes), _native.or_nothing(grad_barycentric, attributes)
 
 
 def _backward_fake(

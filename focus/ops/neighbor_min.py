@@ -102,17 +102,18 @@ _neighbor_min_backward = _native.define(
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
     target, reconstruction, mask, ctx.window, *loss_options = inputs
     ctx.power, ctx.mean = loss_options or (1, False)
+    ctx.other_inputs = 1 + len(loss_options)
     ctx.save_for_backward(target, reconstruction, mask, output[1])
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, grad: torch.Tensor | None, _: None) -> tuple[torch.Tensor | None, ...]:
-    needs = list(ctx.needs_input_grad[:-1])
+    needs, others = list(ctx.needs_input_grad[:3]), (None,) * ctx.other_inputs
     if grad is None:
-        return (None,) * len(needs)
+        return (None, None, None, *others)
     *images, argmin = ctx.saved_tensors
-    gradients = _neighbor_min_backward(*images, ctx.window, ctx.power, ctx.mean, argmin, grad, needs[:3])
-    return *_images.needed(needs[:3], gradients), *[None] * (len(needs) - 3)
+    gradients = _neighbor_min_backward(*images, ctx.window, ctx.power, ctx.mean, argmin, grad, needs)
+    return (*_images.needed(needs, gradients), *others)
 
 
 def _tangent(

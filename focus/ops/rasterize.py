@@ -40,8 +40,8 @@ def _forward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     vertices = screen_vertices.contiguous()
     shape = (vertices.shape[0], height, width)
-    barycentric, depth = vertices.new_empty(*shape, 3), vertices.new_empty(shape)
-    face_index = vertices.new_empty(shape, dtype=torch.int32)
+    barycentric, depth = vertices.new_empty(*shape, 3), vertices.new_empty(*shape)
+    face_index = vertices.new_empty(*shape, dtype=torch.int32)
     nearest = _native.scratch(vertices, *shape, dtype=torch.int64)
     pieces = _native.scratch(vertices, _native.module.PIECE_LIST_SIZE, dtype=torch.int64)
     _native.call(
@@ -184,11 +184,10 @@ _rasterize = _native.define(
 
 def image_sides(op: str, image_size: tuple[int, int]) -> tuple[int, int]:
     """Height and width, checked for operator `op`."""
-    given = image_size if isinstance(image_size, (tuple, list)) else ()
-    sides = [_check.as_integer(side) for side in given]
-    if len(sides) != 2 or sides[0] is None or sides[1] is None:
+    given = image_size if isinstance(image_size, (tuple, list)) and len(image_size) == 2 else (None, None)
+    height, width = _check.as_integer(given[0]), _check.as_integer(given[1])
+    if height is None or width is None:
         raise TypeError(f"focus.ops.{op}: image_size expected two integers (H, W), got {image_size!r}")
-    height, width = sides[0], sides[1]
     if height < 0 or width < 0:
         raise ValueError(f"focus.ops.{op}: image_size expected (H, W) >= 0, got ({height}, {width})")
     return height, width

@@ -91,11 +91,7 @@ def _backward_kernel(
         grad_vertices,
         grad_attributes,
     )
-    nothing = vertices.new_empty(0)
-    return (
-        nothing if grad_vertices is None else grad_vertices,
-        nothing.clone() if grad_attributes is None else grad_attributes,
-    )
+    return _native.or_nothing(grad_vertices, vertices), _native.or_nothing(grad_attributes, vertices)
 
 
 def _backward_fake(
