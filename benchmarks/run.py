@@ -24,8 +24,9 @@ import torch  # noqa: E402
 
 
 def load_cases() -> list[_harness.Cases]:
-    """The `cases` function of each bench_*.py."""
-    return [importlib.import_module(path.stem).cases for path in sorted(FOLDER.glob("bench_*.py"))]
+    """The `cases` function of each bench_*.py that has one."""
+    modules = [importlib.import_module(path.stem) for path in sorted(FOLDER.glob("bench_*.py"))]
+    return [module.cases for module in modules if hasattr(module, "cases")]
 
 
 def main(benchmarks: Iterable[_harness.Cases] | None = None, arguments: list[str] | None = None) -> None:

@@ -119,7 +119,7 @@ def test_another_bit_on_the_card_is_not_timed(run: ModuleType) -> None:
 
 
 def test_what_a_call_costs(run: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    overhead = importlib.import_module("overhead")
+    overhead = importlib.import_module("bench_overhead")
     overhead.main(["--quick", "--json", str(tmp_path / "overhead.json")])
     rows = json.loads((tmp_path / "overhead.json").read_text())["rows"]
     public = {name for name in ops.__all__ if name.islower() and name != "reference"}

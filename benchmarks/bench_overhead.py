@@ -1,6 +1,6 @@
 """What a call costs that has next to nothing to do: images of 8 x 8 pixels, a mesh of ten vertices.
 
-python benchmarks/overhead.py --json overhead.json
+python benchmarks/bench_overhead.py --json overhead.json
 
 Every operator without a gradient, with a graph made and not used ("recorded"), and with its backward pass, in
 microseconds of processor time and with one thread. Beside them operators of torch itself and, where it is installed,
