@@ -93,7 +93,8 @@ class Header:
     """Numbers of the optimisers that are no tensors, by network and name."""
     validation: dict[str, dict[str, float]] = field(default_factory=dict)
     """Last and best validation: ``{"last": {name: value}, "best": {name: value}}``, each with its ``step``; and
-    ``"stopped"`` where networks that made each other worse were put back."""
+    ``"stopped"`` where networks that made each other worse were put back, ``"kept"`` where `Settings.keep` was heeded.
+    """
     data: dict[str, str] | None = None
     """What the run read, `focus.train.record.Inputs.digests`; None: a file of before, which does not say it."""
     machine: dict[str, str] = field(default_factory=dict)

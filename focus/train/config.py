@@ -272,6 +272,10 @@ class Settings:
     anchor: float = 0.0
     """Weight of what a teacher says, beside L_S and L_R, in the stage `joint`: what the losses of the paper say of few
     photos is not enough to hold the masks."""
+    keep: float = 0.0
+    """Share of the segmentation network that the run began with (`start`) in the one that it ends with, a mean of the
+    weights of both (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022): what it knew of faces that
+    the run does not have is not lost. Without `start` nothing is kept."""
     relight: bool = False
     """Solve for the light by least squares where the masks say that the face is seen, and ask for the masks again: of
     photos unlike those it has learnt from, the reconstruction network knows the light less well than the shape."""

@@ -74,6 +74,7 @@ def photos() -> Settings:
         small(),
         teacher="fit",
         precision="auto",
+        keep=0.5,
         relight=True,
         disturbance=1.0,
         workers=1,

@@ -52,6 +52,7 @@ _GROUPS: Mapping[str, Mapping[str, Range]] = {
         "binary_ramp": _COUNT,
         "disturbance": Range(0, 100),
         "anchor": _WEIGHT,
+        "keep": _FRACTION,
         "threads": Range(0, 4096),
         "workers": Range(0, 1024),
     },

@@ -107,6 +107,10 @@ class Trainer:
         self._undo: list[tuple[Tensor, Tensor]] = []
         """Buffers (statistics of BatchNorm) and their values before the iteration that is under way."""
         self._window = Window()
+        self._began: dict[str, Tensor] = {}
+        """The segmentation network that the run began with, where some of it is kept."""
+        if settings.keep and settings.start and any(turn.network == "segmentation" for turn in self.plan):
+            self._began = {name: value.clone() for name, value in networks.segmentation.state_dict().items()}
         self._guard: MaskGuard | None = None
         self._pace: dict[tuple[str, str], float] = {}
 
@@ -120,13 +124,30 @@ class Trainer:
             FocusError: the masks collapsed, or a number is not finite: the last good checkpoint is still there. Memory
                 ran out, data workers died, or the data are gone: the iterations done are saved.
         """
-        if "stopped" in self.validated:
-            return True
-        for leg in self._legs():  # fits before a leg can be interrupted at once: each that is done is kept
+        # Fits before a leg can be interrupted at once: each that is done is kept.
+        for leg in self._legs() if "stopped" not in self.validated else ():
             with stop_on_signals() as stopped:
                 if not self._run(leg, stopped):
                     return False
+        self._keep()
         return True
+
+    def _keep(self) -> None:
+        """Takes the mean of the segmentation network and of what it began with, once, at the end of a run."""
+        if not self._began or self.validated.get("kept", {}).get("step") == self.step:
+            return
+        share, network = self.settings.keep, self.networks.segmentation
+        network.load_state_dict(
+            {
+                name: torch.lerp(value, self._began[name], share) if value.is_floating_point() else value
+                for name, value in network.state_dict().items()
+            }
+        )
+        self.validated["kept"] = {"step": self.step}
+        self._validate(self.plan[-1])
+        if self.folder is not None and not self.process:
+            save_checkpoint(self.folder / LAST, *self.state())
+        self.logger.message(f"{share:.0%} of the segmentation network that the run began with is kept in its weights")
 
     def _legs(self) -> Iterator[tuple[Turn, ...]]:
         """What is left of the plan, cut where the faces of a second lesson take the place of those of the first."""
