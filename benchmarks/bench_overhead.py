@@ -149,15 +149,17 @@ WHOLE = "rasterize + render + interpolate"
 
 @dataclass(frozen=True)
 class Row:
-    """Microseconds of one way to call, and quartiles; how many times the reference's, round by round."""
+    """Microseconds of one way to call: the least of all rounds, since what else a machine does only adds to so little
+    work; and how many times that of the reference. Quartiles of the rounds tell how busy it was."""
 
     who: str
     name: str
     way: str
     microseconds: float
-    first: float
-    third: float
     of_reference: float
+    first_quartile: float
+    median: float
+    third_quartile: float
 
 
 def measure(calls: Sequence[Call], plan: _turns.Plan) -> list[Row]:
@@ -165,11 +167,10 @@ def measure(calls: Sequence[Call], plan: _turns.Plan) -> list[Row]:
     for way in WAYS:
         timed = [(call, work) for call in calls for key, work in call.ways().items() if key == way]
         spent = [[one.processor for one in found] for found in _turns.take_turns([work for _, work in timed], plan)]
-        (reference,) = (times for (call, _), times in zip(timed, spent, strict=True) if call.name == REFERENCE)
+        (reference,) = (min(times) for (call, _), times in zip(timed, spent, strict=True) if call.name == REFERENCE)
         for (call, _), times in zip(timed, spent, strict=True):
-            first, middle, third = (1e6 * value for value in _quartiles(times))
-            of_reference = _turns.ratio(reference, times).median
-            rows.append(Row(call.who, call.name, way, middle, first, third, of_reference))
+            quartiles = (1e6 * value for value in _quartiles(times))
+            rows.append(Row(call.who, call.name, way, 1e6 * min(times), min(times) / reference, *quartiles))
     return rows
 
 
