@@ -149,6 +149,20 @@ def main(arguments: list[str] | None = None) -> None:
                 print(f"{name}: left out: {why}")
         present = [peer for peer in PEERS if obstacles[peer.name] is None]
         found: list[Row | Refused] = []
+
+        def save() -> None:
+            """After each row: what ends the program loses none."""
+            if options.json is None:
+                return
+            table = {
+                **about,
+                "left_out": {name: why for name, why in obstacles.items() if why is not None},
+                "rows": [asdict(row) for row in found if isinstance(row, Row)],
+                "refused": [asdict(row) for row in found if isinstance(row, Refused)],
+            }
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.write_text(json.dumps(table, indent=1) + "\n")
+
         if present:
             print(HEADER)
         for mesh in meshes(options.batch, options.quick):
@@ -156,17 +170,10 @@ def main(arguments: list[str] | None = None) -> None:
                 for row in compare(peer, mesh, options.device, plan):
                     found.append(row)
                     print(_line(row), flush=True)
+                    save()
+        save()
     finally:
         torch.set_num_threads(before)
-    if options.json:
-        table = {
-            **about,
-            "left_out": {name: why for name, why in obstacles.items() if why is not None},
-            "rows": [asdict(row) for row in found if isinstance(row, Row)],
-            "refused": [asdict(row) for row in found if isinstance(row, Refused)],
-        }
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(table, indent=1) + "\n")
 
 
 if __name__ == "__main__":
