@@ -214,6 +214,7 @@ def surroundings(device: torch.device) -> About:
         "cuda": _C.cuda_version,
         "threads": torch.get_num_threads(),
         "avx2": _C.uses_avx2(),
+        "avx512": _C.uses_avx512(),
     }
 
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -72,11 +73,16 @@ def cuda_device() -> torch.device:
 
 
 @pytest.fixture
-def either_vector_code() -> Iterator[list[bool]]:
-    """What to call `_C.set_avx2` with, one after the other; it is as before after the test."""
-    before = _C.uses_avx2()
-    yield [True, False]
-    _C.set_avx2(before)
+def every_vector_code() -> Iterator[list[Callable[[], None]]]:
+    """Calls that choose AVX-512, AVX2 and the baseline, as far as the processor has them; all is as before after it."""
+
+    def choose(avx2: bool, avx512: bool) -> None:
+        _C.set_avx2(avx2)
+        _C.set_avx512(avx512)
+
+    before = _C.uses_avx2(), _C.uses_avx512()
+    yield [partial(choose, True, True), partial(choose, True, False), partial(choose, False, False)]
+    choose(*before)
 
 
 @pytest.fixture(params=["cpu", "cuda", "emulated"])

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from focus import _C, ops
+from focus import ops
 from focus.ops import reference
 
 Loss = Callable[..., torch.Tensor]
@@ -82,12 +82,12 @@ def restored_threads() -> Iterator[None]:
 
 @every_loss
 @pytest.mark.usefixtures("restored_threads")
-def test_neither_vector_code_nor_threads_change_a_bit(name: str, either_vector_code: list[bool]) -> None:
+def test_neither_vector_code_nor_threads_change_a_bit(name: str, every_vector_code: list[Callable[[], None]]) -> None:
     """Of images that are large enough for several threads to start; their rows do not fill registers."""
     images = _images(4, 301, 427)
     results = []
-    for avx2 in either_vector_code:
-        _C.set_avx2(avx2)
+    for choose in every_vector_code:
+        choose()
         for threads in (1, 2, 5, 1):
             torch.set_num_threads(threads)
             value, *gradients = _value_and_gradients(LOSSES[name], ops, images)

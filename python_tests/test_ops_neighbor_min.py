@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from focus import _C, ops
+from focus import ops
 from focus.ops import reference
 
 raw = torch.ops.focus
@@ -134,25 +135,27 @@ def test_infinite_values(kernel_device: torch.device) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("window", [1, 3, 5, 7])
 @pytest.mark.parametrize("channels", [2, 3])
+@pytest.mark.parametrize("width", [13, 21, 48])
 def test_vector_code_keeps_every_bit_round_odd_values(
-    dtype: torch.dtype, window: int, channels: int, either_vector_code: list[bool]
+    dtype: torch.dtype, window: int, channels: int, width: int, every_vector_code: list[Callable[[], None]]
 ) -> None:
-    """Rows with NaN and infinite values take another path than those without."""
+    """Rows with NaN and infinite values take another path than those without, and so do rows shorter than registers."""
     generator = torch.Generator().manual_seed(window)
-    images = [torch.rand(1, c, 23, 21, generator=generator, dtype=dtype) for c in (channels, channels, 1)]
-    images[0][0, 0, 3, 4], images[0][0, 1, 9, 20], images[1][0, 0, 9, 0] = math.nan, math.inf, -math.inf
-    images[1][0, 1, 15, 7], images[2][0, 0, 20, 13] = math.nan, math.inf
+    images = [torch.rand(1, c, 23, width, generator=generator, dtype=dtype) for c in (channels, channels, 1)]
+    images[0][0, 0, 3, 4], images[0][0, 1, 9, width - 1], images[1][0, 0, 9, 0] = math.nan, math.inf, -math.inf
+    images[1][0, 1, 15, 7], images[2][0, 0, 20, 12] = math.nan, math.inf
     results = []
-    for avx2 in either_vector_code:
-        _C.set_avx2(avx2)
+    for choose in every_vector_code:
+        choose()
         distance, argmin = raw.neighbor_min(*images, window)
         leaves = [image.clone().requires_grad_() for image in images]
         gradients = torch.autograd.grad(ops.neighbor_min(*leaves, window=window).sum(), leaves)
         results.append((distance, argmin, *gradients))
         torch.testing.assert_close(distance, reference.neighbor_min(*images, window=window), equal_nan=True)
-    for first, second in zip(*results, strict=True):
-        assert torch.equal(first.nan_to_num(7), second.nan_to_num(7))
-        assert torch.equal(first.isnan(), second.isnan())
+    for first, *others in zip(*results, strict=True):
+        for other in others:
+            assert torch.equal(first.nan_to_num(7), other.nan_to_num(7))
+            assert torch.equal(first.isnan(), other.isnan())
 
 
 @pytest.mark.parametrize("shape", [(1, 2**40, 0, 8), (1, 2**40, 8, 0), (0, 3, 2**40, 8)], ids=str)

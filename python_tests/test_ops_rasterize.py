@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from focus import _C, ops
+from focus import ops
 from focus.ops import reference
 
 NAN, INF = float("nan"), float("inf")
@@ -328,7 +329,7 @@ def test_random_meshes_against_the_twin(seed: int, cull: Any, perspective_correc
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("perspective_correct", [False, True])
 def test_neither_vector_code_nor_threads_change_a_bit(
-    dtype: torch.dtype, perspective_correct: bool, either_vector_code: list[bool]
+    dtype: torch.dtype, perspective_correct: bool, every_vector_code: list[Callable[[], None]]
 ) -> None:
     """Small faces, large ones, slivers, equal depths, corners on pixel centres, and numbers that no camera yields."""
     generator = torch.Generator().manual_seed(2)
@@ -343,8 +344,8 @@ def test_neither_vector_code_nor_threads_change_a_bit(
         [torch.arange(corners).reshape(-1, 3), torch.randint(corners, (80, 3), generator=generator)]
     )  # slivers, most of the first; a corner that is named twice leaves no area
     before, results = torch.get_num_threads(), []
-    for avx2 in either_vector_code:
-        _C.set_avx2(avx2)
+    for choose in every_vector_code:
+        choose()
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
             for cull in ("none", "clockwise"):

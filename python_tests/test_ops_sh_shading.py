@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from focus import _C, ops
+from focus import ops
 from focus.ops import _native, reference
 
 
@@ -97,11 +98,11 @@ def _colors_and_gradients(vertex_count: int, dtype: torch.dtype) -> tuple[torch.
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("vertex_count", [1, 31, 33, 129, 257, 1031])
 def test_neither_vector_code_nor_threads_change_a_bit(
-    dtype: torch.dtype, vertex_count: int, either_vector_code: list[bool]
+    dtype: torch.dtype, vertex_count: int, every_vector_code: list[Callable[[], None]]
 ) -> None:
     before, results = torch.get_num_threads(), []
-    for avx2 in either_vector_code:
-        _C.set_avx2(avx2)
+    for choose in every_vector_code:
+        choose()
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
             results.append(_colors_and_gradients(vertex_count, dtype))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
-from focus import _C, ops
+from focus import ops
 from focus.ops import _native
 
 NAN, INF = float("nan"), float("inf")
@@ -122,13 +123,13 @@ def _tangle(batch: int, vertex_count: int, dtype: torch.dtype) -> tuple[torch.Te
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("batch", "vertex_count"), [(1, 2501), (3, 1029), (2, 13)])
 def test_neither_vector_code_nor_threads_change_a_bit(
-    dtype: torch.dtype, batch: int, vertex_count: int, either_vector_code: list[bool]
+    dtype: torch.dtype, batch: int, vertex_count: int, every_vector_code: list[Callable[[], None]]
 ) -> None:
     """At sizes of which an image is one part or several, and whose last lanes are not full."""
     vertices, faces = _tangle(batch, vertex_count, dtype)
     before, results = torch.get_num_threads(), []
-    for avx2 in either_vector_code:
-        _C.set_avx2(avx2)
+    for choose in every_vector_code:
+        choose()
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
             results.append(_normals_and_gradients(vertices, faces))

@@ -44,6 +44,10 @@ PYBIND11_MODULE(FOCUS_MODULE_NAME, module) {
     module.attr("cuda_missing") = missing.empty() ? pybind11::object(pybind11::none()) : pybind11::object(pybind11::str(missing));
     module.attr("cuda_architectures") = FOCUS_CUDA_ARCHITECTURES;
     module.attr("compiler") = __VERSION__;
+    module.def("uses_avx512", [] { return focus::uses_avx2() && focus::uses_avx512(); });
+    module.def(
+        "set_avx512", [](bool wanted) { return (focus::uses_avx512() = wanted && focus::processor_has_avx512()) && focus::uses_avx2(); },
+        pybind11::arg("wanted"), "As set_avx2, of the loops that have AVX-512 code; it is used only where AVX2 is.");
     module.def("uses_avx2", [] { return focus::uses_avx2().load(); });
     module.def(
         "set_avx2", [](bool wanted) { return focus::uses_avx2() = wanted && focus::processor_has_avx2(); }, pybind11::arg("wanted"),

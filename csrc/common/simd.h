@@ -1,5 +1,5 @@
-// Vector code of the CPU kernels: AVX2 where the processor has it, the baseline of the build (SSE2 on x86-64) elsewhere, chosen at run
-// time. Both are compiled from the same lines, and neither contracts products and sums, so both compute the same bits.
+// Vector code of the CPU kernels: AVX-512 (some loops) or AVX2 where the processor has it, the baseline of the build (SSE2 on x86-64)
+// elsewhere, chosen at run time. All are compiled from the same lines, and none contracts products and sums, so all compute the same bits.
 #pragma once
 
 #include <atomic>
@@ -15,11 +15,18 @@ namespace focus {
 #if defined(__x86_64__) && defined(__GNUC__)
 constexpr bool kMayUseAvx2 = true;
 #define FOCUS_TARGET_AVX2 __attribute__((target("avx2")))
+#define FOCUS_TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
 inline bool processor_has_avx2() { return __builtin_cpu_supports("avx2"); }
+inline bool processor_has_avx512() {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl");
+}
 #else
 constexpr bool kMayUseAvx2 = false;
 #define FOCUS_TARGET_AVX2
+#define FOCUS_TARGET_AVX512
 inline bool processor_has_avx2() { return false; }
+inline bool processor_has_avx512() { return false; }
 #endif
 
 // Whether AVX2 is used; tests and benchmarks clear it to run the baseline code.
@@ -28,8 +35,19 @@ inline std::atomic<bool>& uses_avx2() {
     return uses;
 }
 
+// The same for AVX-512, which is used only where AVX2 is, too.
+inline std::atomic<bool>& uses_avx512() {
+    static std::atomic<bool> uses{processor_has_avx512()};
+    return uses;
+}
+
 template <typename Body>
 FOCUS_TARGET_AVX2 void run_for_avx2(Body const& body) {
+    body();
+}
+
+template <typename Body>
+FOCUS_TARGET_AVX512 void run_for_avx512(Body const& body) {
     body();
 }
 
@@ -51,7 +69,11 @@ void vectorized(Body const& body) {
 template <typename Body>
 void vectorized_by_register(Body const& body) {
     if (kMayUseAvx2 && uses_avx2().load(std::memory_order_relaxed)) {
-        run_for_avx2([&]() FOCUS_INLINE { body(std::integral_constant<int, 32>{}); });
+        if (uses_avx512().load(std::memory_order_relaxed)) {
+            run_for_avx512([&]() FOCUS_INLINE { body(std::integral_constant<int, 64>{}); });
+        } else {
+            run_for_avx2([&]() FOCUS_INLINE { body(std::integral_constant<int, 32>{}); });
+        }
     } else {
         body(std::integral_constant<int, 16>{});
     }

@@ -1,13 +1,7 @@
-#include <algorithm>
-#include <cstring>
-#include <limits>
-#include <type_traits>
-#include <vector>
-
 #include "common/parallel.h"
-#include "common/simd.h"
 #include "common/sum.h"
-#include "neighbor_min/neighbor_min_math.h"
+#include "neighbor_min/neighbor_min_3x3_cpu.h"
+#include "neighbor_min/neighbor_min_rows.h"
 
 namespace focus {
 
@@ -29,79 +23,6 @@ struct Bands {
     int64_t limit(int64_t band) const { return std::min(height, tile_rows * band / per_image * kNeighborTileHeight); }
 
     int64_t height, tile_rows, per_image, count;
-};
-
-// An integer as wide as T, so that a comparison of T selects it without conversion in vector code.
-template <typename T>
-using CodeOf = std::conditional_t<sizeof(T) == 8, int64_t, int32_t>;
-
-// Room for a row that is worked on in whole registers.
-FOCUS_HD int64_t padded(int64_t width) { return (width + 7) / 8 * 8; }
-
-// A row of an image with its ends repeated; of one without channels there are distances all the same.
-template <typename Parameters>
-int64_t row_room(Parameters const& p) {
-    return std::max<int64_t>(1, p.target.size[1]) * (padded(p.target.size[3]) + p.window - 1);
-}
-
-// Calls body(c) for every channel: Channels is 3, or 0 for `channels` known at run time.
-template <int Channels, typename Body>
-FOCUS_HD void for_channels(int64_t channels, Body const& body) {
-    if constexpr (Channels > 0) {
-        unrolled<Channels>(body);
-    } else {
-        for (int64_t c = 0; c < channels; ++c) body(c);
-    }
-}
-
-// One image, and rows of it that are kept: [C, stride], pixel x at radius + x.
-template <typename T>
-struct ImageRows : MaskedPair<T> {
-    template <typename Parameters>
-    FOCUS_HD ImageRows(Parameters const& p, int64_t b, T const* row_of_ones)
-        : MaskedPair<T>(p, b), window(p.window), radius(window / 2), stride(padded(this->width) + 2 * radius), ones(row_of_ones) {}
-
-    FOCUS_HD T const* mask_row(int64_t y) const { return this->mask ? this->mask + y * this->width : ones; }
-    FOCUS_HD int64_t size() const { return this->channels * stride; }
-
-    // Row y of `planes` times the mask. Its ends are repeated beyond it: no minimum changes by that, and a place beyond an end stands for
-    // the one that it repeats. Returns whether all of it is finite.
-    FOCUS_HD bool load(T const* planes, int64_t y, T* out) const {
-        int64_t const width = this->width;
-        T const* const mask = mask_row(y);
-        CodeOf<T> odd = 0;
-        for (int64_t c = 0; c < this->channels; ++c) {
-            T const* const from = planes + c * this->area + y * width;
-            T* const to = out + c * stride + radius;
-#pragma GCC ivdep
-            for (int64_t x = 0; x < width; ++x) {
-                T const value = mask[x] * from[x], zero = value - value;
-                to[x] = value;
-                odd |= -CodeOf<T>(zero != zero);
-            }
-            for (int64_t x = 1; x <= radius; ++x) {
-                to[-x] = to[0];
-                to[width - 1 + x] = to[width - 1];
-            }
-        }
-        return odd == 0;
-    }
-
-    // Asks for what is read next, while there is enough to compute: of one channel, these rows of the target and the reconstruction.
-    FOCUS_HD void prefetch(int64_t c, int64_t target_y, int64_t reconstruction_y) const {
-        auto const row = [&](T const* plane, int64_t y) FOCUS_INLINE {
-            if (y >= this->height) return;
-            constexpr int64_t kLine = 64 / sizeof(T);
-            for (int64_t x = 0; x < this->width; x += kLine) __builtin_prefetch(plane + y * this->width + x, 0, 2);
-        };
-        if (c == 0 && this->mask) row(this->mask, reconstruction_y);
-        if (c >= this->channels) return;
-        row(this->target + c * this->area, target_y);
-        row(this->reconstruction + c * this->area, reconstruction_y);
-    }
-
-    int64_t window, radius, stride;
-    T const* ones;
 };
 
 // Compares pixels with Count neighbours each, which lie side by side in a row of the reconstruction and have the codes from `code` on.
@@ -145,40 +66,62 @@ struct ForwardScratch {
         : row(row_room(p)), ring(p.window * row), own(row), nearest(row), ones(p.target.size[3], T(1)), codes(row) {}
 
     int64_t row;
-    std::vector<T> ring, own, nearest, ones;  // ring: masked rows of the reconstruction, row y at y % window
-    std::vector<CodeOf<T>> codes;
+    AlignedMemory<T> ring, own, nearest, ones;  // ring: masked rows of the reconstruction, row y at y % window
+    AlignedMemory<CodeOf<T>> codes;
     bool finite[kLargestWindow];  // of the rows of the ring
 };
 
-// Together: neighbours that are visited at once, 1 or the window.
+// Compares the pixels of row y with all of their neighbours. Together: neighbours that are visited at once, 1 or the window.
+template <int Bytes, int Channels, int Together, typename T>
+FOCUS_HD void compare_row(ImageRows<T> const& image, int64_t y, int64_t loaded, ForwardScratch<T>& scratch) {
+    int64_t const window = image.window, radius = image.radius, width = image.width;
+    T *const own = scratch.own.data(), *const nearest = scratch.nearest.data();
+    CodeOf<T>* const codes = scratch.codes.data();
+    bool const own_finite = image.load(image.target, y, own);
+    for (int64_t x = 0; x < width; ++x) nearest[x] = std::numeric_limits<T>::infinity();
+    for (int64_t x = 0; x < width; ++x) codes[x] = CodeOf<T>(window * window / 2);  // the pixel itself, where every distance is infinite
+    int64_t const first = std::max<int64_t>(0, y - radius), last = std::min(image.height - 1, y + radius);
+    for (int64_t there_y = first; there_y <= last; ++there_y) {
+        image.prefetch(there_y - first, y + 1, loaded);
+        T const* const there = scratch.ring.data() + there_y % window * image.size() + kMargin - radius;
+        CodeOf<T> const code = CodeOf<T>((there_y - y + radius) * window);
+        for (int j = 0; j < int(window); j += Together) {
+            if (own_finite && scratch.finite[there_y % window]) {
+                visit<Bytes, Channels, Together, true>(own + kMargin, there + j, image.channels, image.stride, width, code + j, nearest,
+                                                       codes);
+            } else {
+                visit<Bytes, Channels, Together, false>(own + kMargin, there + j, image.channels, image.stride, width, code + j, nearest,
+                                                        codes);
+            }
+        }
+    }
+}
+
 template <int Bytes, int Channels, int Together, typename T>
 FOCUS_HD void forward_rows(NeighborMinParameters<T> const& p, int64_t b, int64_t row_begin, int64_t row_end, ForwardScratch<T>& scratch) {
     ImageRows<T> const image(p, b, scratch.ones.data());
-    int64_t const window = image.window, radius = image.radius, channels = image.channels, width = image.width, stride = image.stride;
-    T *const ring = scratch.ring.data(), *const own = scratch.own.data(), *const nearest = scratch.nearest.data();
+    int64_t const window = image.window, radius = image.radius, width = image.width;
+    bool const is_3x3 = Channels == 3 && Together == 3 && fits_3x3<T, Bytes>(width);
+    T* const nearest = scratch.nearest.data();
     CodeOf<T>* const codes = scratch.codes.data();
     int64_t loaded = std::max<int64_t>(0, row_begin - radius);
     for (int64_t y = row_begin; y < row_end; ++y) {
-        int64_t const first = std::max<int64_t>(0, y - radius), last = std::min(image.height - 1, y + radius);
-        for (; loaded <= last; ++loaded) {
-            scratch.finite[loaded % window] = image.load(image.reconstruction, loaded, ring + loaded % window * image.size());
+        for (; loaded <= std::min(image.height - 1, y + radius); ++loaded) {
+            T* const row = scratch.ring.data() + loaded % window * image.size();
+            scratch.finite[loaded % window] = is_3x3 ? load_3x3<Bytes>(image, loaded, row) : image.load(image.reconstruction, loaded, row);
         }
-        bool const own_finite = image.load(image.target, y, own);
-        for (int64_t x = 0; x < width; ++x) nearest[x] = std::numeric_limits<T>::infinity();
-        for (int64_t x = 0; x < width; ++x)
-            codes[x] = CodeOf<T>(window * window / 2);  // the pixel itself, where every distance is infinite
-        for (int64_t there_y = first; there_y <= last; ++there_y) {
-            image.prefetch(there_y - first, y + 1, loaded);
-            T const* const there = ring + there_y % window * image.size();
-            CodeOf<T> const code = CodeOf<T>((there_y - y + radius) * window);
-            for (int j = 0; j < int(window); j += Together) {
-                if (own_finite && scratch.finite[there_y % window]) {
-                    visit<Bytes, Channels, Together, true>(own + radius, there + j, channels, stride, width, code + j, nearest, codes);
-                } else {
-                    visit<Bytes, Channels, Together, false>(own + radius, there + j, channels, stride, width, code + j, nearest, codes);
-                }
+        bool compared = false;
+        if (is_3x3) {
+            T const* rows[3];
+            bool finite = true;
+            for (int64_t i = 0; i < 3; ++i) {
+                int64_t const place = clamped(y - 1 + i, image.height) % 3;
+                rows[i] = scratch.ring.data() + place * image.size();
+                finite = finite && scratch.finite[place];
             }
+            compared = finite && compare_3x3<Bytes>(image, y, rows, nearest, codes);
         }
+        if (!compared) compare_row<Bytes, Channels, Together>(image, y, loaded, scratch);
         for (int64_t x = 0; x < std::min(radius, width); ++x) {  // places to the left of the image; those to the right are never the first
             codes[x] += std::max<CodeOf<T>>(0, CodeOf<T>(radius - x) - codes[x] % CodeOf<T>(window));
         }
@@ -200,7 +143,7 @@ void forward_band(NeighborMinParameters<T> const& p, int64_t b, int64_t row_begi
     vectorized_by_register([&](auto bytes) FOCUS_INLINE { forward_rows<bytes, Channels, Together>(p, b, row_begin, row_end, scratch); });
 }
 
-// Rows of an image with four colours of each pixel side by side, [ceil(C / 4), stride, 4], and pixel x at radius + x: where a pixel's
+// Rows of an image with four colours of each pixel side by side, [ceil(C / 4), stride, 4], and pixel x at kMargin + x: where a pixel's
 // nearest neighbour lies is known only when its argmin is read, and this way its colours take one load, whatever the window.
 template <typename T, int Channels>
 struct QuadRows : ImageRows<T> {
@@ -239,7 +182,7 @@ struct QuadRows : ImageRows<T> {
     FOCUS_HD void load_quads(int64_t y, T* out) const {
         T const* const mask = this->mask_row(y);
         for (int64_t group = 0; group < groups(); ++group) {
-            T* const to = out + group * group_size() + 4 * this->radius;
+            T* const to = out + group * group_size() + 4 * kMargin;
             for_quads([&](int64_t x, auto count) FOCUS_INLINE {
                 Padded<T> const masks = load_first(mask + x, count);
                 Padded<T> quads[4] = {};
@@ -262,7 +205,7 @@ struct QuadRows : ImageRows<T> {
 template <typename T>
 struct BackwardScratch {
     explicit BackwardScratch(NeighborMinBackwardParameters<T> const& p)
-        : quads((p.target.size[1] + 3) / 4 * 4 * (padded(p.target.size[3]) + p.window - 1)),
+        : quads((p.target.size[1] + 3) / 4 * 4 * (padded(p.target.size[3]) + 2 * kMargin)),
           row(padded(p.target.size[3])),
           ring(p.window * quads),
           sums((p.window + 1) * quads),
@@ -273,9 +216,9 @@ struct BackwardScratch {
           pulled(p.window * p.window) {}
 
     int64_t quads, row;
-    std::vector<T> ring, sums;  // row y at y % window: the masked reconstruction, and the sums of the forces that end there; one row more
-                                // takes the forces that end outside the band
-    std::vector<T> grad_mask, ones, grad;
+    AlignedMemory<T> ring, sums;  // row y at y % window: the masked reconstruction, and the sums of the forces that end there; one row more
+                                  // takes the forces that end outside the band
+    AlignedMemory<T> grad_mask, ones, grad;
     std::vector<int64_t> ends,
         pulled;  // by argmin: where in `ring` the colours lie that a pixel at x = 0 is nearest to, and where in `sums`
 };
@@ -344,7 +287,7 @@ FOCUS_HD void finish_row(QuadRows<T, Channels> const& image, int64_t y, T* sums,
         Padded<T> const masks = load_first(mask + x, count);
         Padded<T> mask_gradient = load_padded(pulling + x);
         for (int64_t group = 0; group < image.groups(); ++group) {
-            T* const from = sums + group * image.group_size() + 4 * (image.radius + x);
+            T* const from = sums + group * image.group_size() + 4 * (kMargin + x);
             Padded<T> forces[4];
             for (int i = 0; i < 4; ++i) {
                 forces[i] = load_padded(from + 4 * i);
@@ -379,7 +322,7 @@ FOCUS_HD void backward_rows(NeighborMinBackwardParameters<T> const& p, int64_t b
             for (; loaded <= std::min(height - 1, y + radius); ++loaded) image.load_quads(loaded, ring + loaded % window * size);
             for (int64_t code = 0; code < window * window; ++code) {
                 Offset const offset = offset_of(int(code), p.window);
-                int64_t const end_y = y + offset.y, column = 4 * (radius + offset.x);
+                int64_t const end_y = y + offset.y, column = 4 * (kMargin + offset.x);
                 scratch.ends[code] = clamped(end_y, height) % window * size + column;
                 scratch.pulled[code] = (end_y >= row_begin && end_y < row_end ? end_y % window : window) * size + column;
             }
@@ -394,9 +337,49 @@ FOCUS_HD void backward_rows(NeighborMinBackwardParameters<T> const& p, int64_t b
     }
 }
 
+// The same for 3x3 and three colours.
+template <int Bytes, typename T>
+FOCUS_HD void backward_rows_3x3(NeighborMinBackwardParameters<T> const& p, int64_t b, int64_t row_begin, int64_t row_end,
+                                BackwardScratch<T>& scratch, Forces3x3<T>& forces) {
+    ImageRows<T> const image(p, b, scratch.ones.data());
+    int64_t const height = image.height, width = image.width, area = image.area, size = image.size(), plane = b * 3 * area;
+    bool const pulled = p.grad_reconstruction || p.grad_mask;
+    int64_t const halo = pulled ? 1 : 0;
+    int64_t const first = std::max<int64_t>(0, row_begin - halo);
+    int64_t loaded = std::max<int64_t>(0, first - 1);
+    for (int64_t y = first; y < row_end + halo; ++y) {
+        if (y < height) {
+            for (; loaded <= std::min(height - 1, y + 1); ++loaded) load_3x3<Bytes>(image, loaded, scratch.ring.data() + loaded % 3 * size);
+            T const* rows[3];
+            for (int64_t i = 0; i < 3; ++i) rows[i] = scratch.ring.data() + clamped(y - 1 + i, height) % 3 * size;
+            int64_t const pixel = b * area + y * width;
+            load_codes_3x3<T>(p.argmin.data + pixel, width, forces.codes_of(y, height) + kMargin);
+            pull_3x3<Bytes>(image, y, rows, p.grad_distance ? p.grad_distance.data + pixel : scratch.grad.data(), p.power,
+                            forces.codes_of(y, height) + kMargin, forces.forces_of(y), scratch.grad_mask.data() + y % 3 * scratch.row,
+                            p.grad_target && y >= row_begin && y < row_end ? p.grad_target.data + plane + y * width : nullptr);
+        }
+        int64_t const done = y - halo;
+        if (!pulled || done < row_begin) continue;
+        T const* forces_round[3];
+        CodeOf<T> const* codes_round[3];
+        for (int64_t i = 0; i < 3; ++i) {
+            forces_round[i] = forces.forces_of(clamped(done - 1 + i, height));
+            codes_round[i] = forces.codes_of(done - 1 + i, height);
+        }
+        finish_3x3<Bytes>(image, done, forces_round, codes_round, scratch.grad_mask.data() + done % 3 * scratch.row,
+                          p.grad_reconstruction ? p.grad_reconstruction.data + plane + done * width : nullptr,
+                          p.grad_mask ? p.grad_mask.data + b * area + done * width : nullptr);
+    }
+}
+
 template <int Channels, typename T>
 void backward_band(NeighborMinBackwardParameters<T> const& p, int64_t b, int64_t row_begin, int64_t row_end) {
     BackwardScratch<T> scratch(p);
+    if (Channels == 3 && p.window == 3 && fits_3x3<T, 64>(p.target.size[3])) {
+        Forces3x3<T> forces(padded(p.target.size[3]) + 2 * kMargin);
+        vectorized_by_register([&](auto bytes) FOCUS_INLINE { backward_rows_3x3<bytes>(p, b, row_begin, row_end, scratch, forces); });
+        return;
+    }
     vectorized([&]() FOCUS_INLINE { backward_rows<Channels>(p, b, row_begin, row_end, scratch); });
 }
 

@@ -1,6 +1,9 @@
 #include "exercise.h"
 
+#include <tuple>
 #include <utility>
+
+#include "common/simd.h"
 
 namespace focus::exercise {
 
@@ -56,9 +59,17 @@ Mesh::Mesh() {
 
 int main() {
     using namespace focus::exercise;
-    for (auto const& [name, run] : registered()) {
-        std::printf("%s\n", name);
-        run();
+    // With AVX-512 and AVX2 as far as the processor has them, and with neither.
+    bool const has_avx2 = focus::uses_avx2(), has_avx512 = focus::uses_avx512();
+    for (auto const& [avx2, avx512, code] : {std::tuple{true, true, "AVX-512"}, {true, false, "AVX2"}, {false, false, "baseline"}}) {
+        if ((avx2 && !has_avx2) || (avx512 && !has_avx512)) continue;
+        focus::uses_avx2() = avx2;
+        focus::uses_avx512() = avx512;
+        std::printf("With %s vector code:\n", code);
+        for (auto const& [name, run] : registered()) {
+            std::printf("%s\n", name);
+            run();
+        }
     }
     if (failures) std::printf("%d failures\n", failures);
     return failures ? 1 : 0;
