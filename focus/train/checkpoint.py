@@ -337,10 +337,12 @@ _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
     ),
     "validation": (
         _maps(
-            ("last", "best", "stopped").__contains__,
-            lambda value: isinstance(value, dict) and "loss" in value and _maps(_any, _is_number)(value),
+            ("last", "best", "stopped", "kept").__contains__,
+            lambda value: (
+                isinstance(value, dict) and bool({"loss", "step"} & set(value)) and _maps(_any, _is_number)(value)
+            ),
         ),
-        "numbers of the 'last' and the 'best' validation, and of the one that ended the run, 'loss' among them",
+        "numbers of the 'last', the 'best' and other validations, 'loss' or 'step' among them",
     ),
     "data": (lambda value: value is None or _maps(_any, _is_text)(value), "digests by name, or null"),
     "machine": (_maps(_any, _is_text), "texts by name"),
