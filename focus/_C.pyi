@@ -140,12 +140,14 @@ def render_tangent(
     stream: int,
     /,
 ) -> None: ...
+def find_seams(faces: object, neighbors: object, seams: object, /) -> int: ...
 def antialias(
     image: object,
     screen_vertices: object,
     faces: object,
     neighbors: object,
     face_index: object,
+    seams: object,
     values: object,
     edges: object,
     threads: int,

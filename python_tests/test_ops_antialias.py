@@ -314,6 +314,7 @@ def test_opcheck_and_compile() -> None:
     lists = (topology.faces, topology.offsets, topology.corners, topology.neighbors)
     inputs = (image.requires_grad_(), vertices.requires_grad_(), *lists, index)
     torch.library.opcheck(torch.ops.focus.antialias.default, inputs)
+    torch.library.opcheck(torch.ops.focus.antialias.default, (*inputs, topology.seams))
     compiled = torch.compile(lambda i, v: ops.antialias(i, v, topology, index), fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(image, vertices), ops.antialias(image, vertices, topology, index))
 
@@ -450,3 +451,24 @@ def test_a_topology_keeps_no_neighbors_that_only_stand_for_tensors() -> None:
     with FakeTensorMode(allow_non_fake_inputs=True):
         assert isinstance(topology.neighbors, FakeTensor)
     assert topology.neighbors.tolist() == [3 + 2, 1, 2, 3, 4, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_seams_that_are_kept_change_no_bit(dtype: torch.dtype) -> None:
+    image, vertices, faces, index = _scene(3, dtype)
+    topology = ops.Topology(faces, vertices.shape[1])
+    mesh = (topology.faces, topology.offsets, topology.corners, topology.neighbors)
+    found, kept = (torch.ops.focus.antialias(image, vertices, *mesh, index, seams) for seams in (None, topology.seams))
+    assert torch.equal(found[0], kept[0])
+    assert torch.equal(found[1], kept[1])
+    assert not torch.equal(found[0], image)
+
+
+@pytest.mark.parametrize("row", [(-1, -1, 1), (10**6, -1, 1), (0, -2, 1), (0, 10**6, 1)])
+def test_seams_of_another_mesh_are_refused(row: tuple[int, int, int]) -> None:
+    image, vertices, faces, index = _scene(3)
+    topology = ops.Topology(faces, vertices.shape[1])
+    mesh = (topology.faces, topology.offsets, topology.corners, topology.neighbors)
+    wrong = torch.tensor([row], dtype=torch.int32)
+    with pytest.raises(ValueError, match=r"seams.*corners or faces that the mesh does not have"):
+        torch.ops.focus.antialias(image, vertices, *mesh, index, wrong)

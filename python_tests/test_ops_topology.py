@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from focus import ops
 from focus.ops.topology import _sorted
@@ -110,3 +111,26 @@ def test_every_circle_holds_the_corners_of_one_edge_in_their_order(rows: list[li
     neighbors = ops.Topology(torch.tensor(rows, dtype=torch.int32).reshape(-1, 3), 6).neighbors.tolist()
     for edge in corners.values():
         assert [neighbors[corner] for corner in edge] == [*edge[1:], edge[0]]
+
+
+def test_seams_are_the_edges() -> None:
+    """A square of two triangles, the same with one of them turned over, three faces at an edge, and none."""
+    square = torch.tensor([[0, 1, 2], [2, 1, 3]])
+    # Corner 0 lies opposite of the edge 1 2 that both share; each of the other four edges is a border.
+    assert ops.Topology(square, 4).seams.tolist() == [[0, 1, 1], [1, -1, 1], [2, -1, 1], [3, -1, 1], [4, -1, 1]]
+    turned = torch.tensor([[0, 1, 2], [1, 2, 3]])
+    assert ops.Topology(turned, 4).seams.tolist()[0] == [0, 1, -1]
+    fan = torch.tensor([[0, 1, 2], [0, 1, 3], [0, 1, 4]])
+    assert [row for row in ops.Topology(fan, 5).seams.tolist() if row[0] % 3 == 2] == [[k, -1, 1] for k in (2, 5, 8)]
+    assert ops.Topology(square[:0], 4).seams.tolist() == []
+
+
+def test_seams_are_found_once_and_only_where_they_can_be_kept() -> None:
+    topology = ops.Topology(torch.tensor([[0, 1, 2], [2, 1, 3]]), 4)
+    with torch.inference_mode():
+        seams = topology.seams
+    assert seams is topology.seams
+    assert not seams.is_inference()
+    assert topology.to("cpu").seams is seams
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert ops.Topology(torch.tensor([[0, 1, 2], [2, 1, 3]]), 4).seams is None

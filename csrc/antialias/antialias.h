@@ -7,6 +7,13 @@
 
 namespace focus {
 
+// An edge of a mesh: three numbers of int32.
+struct Seam {
+    int32_t corner;      // that lies opposite of it
+    int32_t other_face;  // the one other face at it; -1 for a border, and where there are more
+    int32_t sign;        // -1 where both faces run along it the same way: their turns then say the opposite
+};
+
 template <typename T>
 struct AntialiasParameters {
     TensorView<T const, 4> image;             // [B, C, H, W]
@@ -17,7 +24,8 @@ struct AntialiasParameters {
     TensorView<T, 4> values;                  // [B, C, H, W] out
     // Of each pixel's pairs with the one on its right and the one below: the silhouette edge that blends them, as the corner
     // 3 * face + k that it lies opposite of; -1 where there is none.
-    TensorView<int32_t, 4> edges;  // [B, H, 2, W] out
+    TensorView<int32_t, 4> edges;     // [B, H, 2, W] out
+    TensorView<Seam const, 1> seams;  // of find_seams; optional, and of no use on CUDA
 };
 
 template <typename T>
@@ -46,6 +54,10 @@ struct AntialiasTangentParameters {
     TensorView<T const, 3> screen_vertices_tangent;  // [B, V, 3], optional; z is not looked at
     TensorView<T, 4> values_tangent;                 // [B, C, H, W] out
 };
+
+// All edges of a mesh, in the order of their corners; returns how many there are, at most one for each corner. They follow from faces and
+// neighbors alone, so that they may be kept with these.
+int64_t find_seams(TensorView<int32_t const, 2> const& faces, TensorView<int32_t const, 1> const& neighbors, Seam* seams);
 
 template <typename T>
 void antialias_cpu(AntialiasParameters<T> const& p, int threads);

@@ -45,39 +45,17 @@ void mark_line(T const* a, T const* b, int64_t height, int64_t width, uint8_t* m
     }
 }
 
-// An edge of the mesh.
-struct Seam {
-    int32_t corner;      // that lies opposite of it
-    int32_t other_face;  // the one other face at it; -1 for a border, and for more
-    int32_t sign;        // -1 where both faces run along it the same way: their turns then say the opposite
-};
-
-std::vector<Seam> find_seams(TensorView<int32_t const, 2> const& faces, TensorView<int32_t const, 1> const& neighbors) {
-    std::vector<Seam> seams;
-    seams.reserve(2 * faces.size[0]);
-    for (int32_t corner = 0; corner < neighbors.size[0]; ++corner) {
-        int32_t const other = neighbors.data[corner];
-        if (other == corner || neighbors.data[other] != corner) {
-            seams.push_back({corner, -1, 1});
-        } else if (corner < other) {
-            int32_t const face = corner / 3, other_face = other / 3;
-            bool const opposite = faces.data[3 * face + (corner + 2) % 3] == faces.data[3 * other_face + (other + 1) % 3];
-            seams.push_back({corner, other_face, opposite ? 1 : -1});
-        }
-    }
-    return seams;
-}
-
 // Marks the pixels near all edges at which the surface could end or fold back: no other pair can be blended. Most pairs of a detailed
 // mesh need not be followed then.
 template <typename T>
-void mark_outlines(AntialiasParameters<T> const& p, std::vector<Seam> const& seams, int64_t b, uint8_t* marks) {
+void mark_outlines(AntialiasParameters<T> const& p, TensorView<Seam const, 1> const& seams, int64_t b, uint8_t* marks) {
     int64_t const height = p.face_index.size[1], width = p.face_index.size[2], face_count = p.faces.size[0];
     T const* const vertices = p.screen_vertices.data + b * p.screen_vertices.stride();
     int32_t const* const faces = p.faces.data;
     std::vector<int8_t> turns(face_count);
     for (int64_t face = 0; face < face_count; ++face) turns[face] = find_turn(vertices, faces + 3 * face);
-    for (Seam const& seam : seams) {
+    for (int64_t i = 0; i < seams.size[0]; ++i) {
+        Seam const seam = seams.data[i];
         int32_t const face = seam.corner / 3;
         if (seam.other_face >= 0 && turns[face] != 0 && turns[face] == seam.sign * turns[seam.other_face]) continue;
         int32_t const start = faces[3 * face + (seam.corner + 1) % 3], end = faces[3 * face + (seam.corner + 2) % 3];
@@ -112,12 +90,32 @@ void for_blended_pixels(P const& p, T const* from, T* to, int threads, Blend con
 
 }  // namespace
 
+int64_t find_seams(TensorView<int32_t const, 2> const& faces, TensorView<int32_t const, 1> const& neighbors, Seam* seams) {
+    Seam* end = seams;
+    for (int32_t corner = 0; corner < neighbors.size[0]; ++corner) {
+        int32_t const other = neighbors.data[corner];
+        if (other == corner || neighbors.data[other] != corner) {
+            *end++ = {corner, -1, 1};
+        } else if (corner < other) {
+            int32_t const face = corner / 3, other_face = other / 3;
+            bool const opposite = faces.data[3 * face + (corner + 2) % 3] == faces.data[3 * other_face + (other + 1) % 3];
+            *end++ = {corner, other_face, opposite ? 1 : -1};
+        }
+    }
+    return end - seams;
+}
+
 template <typename T>
 void antialias_cpu(AntialiasParameters<T> const& p, int threads) {
     if (p.face_index.count() == 0) return;
     int64_t const height = p.face_index.size[1], width = p.face_index.size[2], rows = p.face_index.size[0] * height;
     std::vector<uint8_t> marks(rows * width, 0);
-    std::vector<Seam> const seams = find_seams(p.faces, p.neighbors);
+    std::vector<Seam> found;
+    TensorView<Seam const, 1> seams = p.seams;
+    if (!seams) {
+        found.resize(p.neighbors.size[0]);
+        seams = {found.data(), {find_seams(p.faces, p.neighbors, found.data())}};
+    }
     parallel_for(p.face_index.size[0], threads, [&](int64_t b) { mark_outlines(p, seams, b, marks.data() + b * height * width); });
     parallel_for(rows, threads, [&](int64_t row) {
         uint8_t const* const marked = marks.data() + row * width;

@@ -15,9 +15,24 @@ void view_image(Arguments& arguments, P& p, py::object image, py::object screen_
     p.screen_vertices = arguments.view<T const, 3>("screen_vertices", screen_vertices, {p.image.size[0], kAny, 3});
 }
 
+static_assert(sizeof(Seam) == 3 * sizeof(int32_t), "a row of three numbers");
+
+// None, or [S, 3] of find_seams: those of another mesh mislead, and touch nothing that is not there.
+TensorView<Seam const, 1> view_seams(Arguments& arguments, py::object object, int64_t face_count) {
+    auto const rows = arguments.optional<int32_t const, 2>("seams", object, {kAny, 3});
+    if (!rows || arguments.target().cuda) return {};
+    auto const* const seams = reinterpret_cast<Seam const*>(rows.data);
+    bool inside = true;
+    for (int64_t i = 0; i < rows.size[0]; ++i) {
+        inside &= seams[i].corner >= 0 && seams[i].corner < 3 * face_count && seams[i].other_face >= -1 && seams[i].other_face < face_count;
+    }
+    if (!inside) arguments.fail("seams", "names corners or faces that the mesh does not have");
+    return {seams, {rows.size[0]}};
+}
+
 template <typename T>
 void forward(Arguments& arguments, py::object image, py::object screen_vertices, py::object faces, py::object neighbors,
-             py::object face_index, py::object values, py::object edges) {
+             py::object face_index, py::object seams, py::object values, py::object edges) {
     AntialiasParameters<T> p{};
     view_image<T>(arguments, p, image, screen_vertices);
     p.faces = view_faces(arguments, faces, p.screen_vertices.size[1]);
@@ -27,6 +42,7 @@ void forward(Arguments& arguments, py::object image, py::object screen_vertices,
     auto const& size = p.image.size;
     p.face_index = arguments.view<int32_t const, 3>("face_index", face_index, {size[0], size[2], size[3]});
     arguments.check_range("face_index", p.face_index, -1, p.faces.size[0] - 1);
+    p.seams = view_seams(arguments, seams, p.faces.size[0]);
     p.values = arguments.view<T, 4>("values", values, {size[0], size[1], size[2], size[3]});
     p.edges = arguments.view<int32_t, 4>("edges", edges, {size[0], size[2], 2, size[3]});
     dispatch<T>(arguments, [&](int threads) { antialias_cpu(p, threads); }, FOCUS_ON_CUDA(antialias_cuda(p, stream)));
@@ -76,10 +92,22 @@ void tangent(Arguments& arguments, py::object image, py::object screen_vertices,
 
 void bind_antialias(py::module_& module) {
     module.def("antialias", [](py::object image, py::object screen_vertices, py::object faces, py::object neighbors, py::object face_index,
-                               py::object values, py::object edges, int threads, std::uintptr_t stream) {
+                               py::object seams, py::object values, py::object edges, int threads, std::uintptr_t stream) {
         Arguments arguments("antialias", threads, stream);
         auto const call = arguments.is_double("image", image) ? forward<double> : forward<float>;
-        call(arguments, image, screen_vertices, faces, neighbors, face_index, values, edges);
+        call(arguments, image, screen_vertices, faces, neighbors, face_index, seams, values, edges);
+    });
+    module.def("find_seams", [](py::object faces, py::object neighbors, py::object seams) {
+        Arguments arguments("find_seams", 1, 0);
+        auto const triangles = arguments.view<int32_t const, 2>("faces", faces, {kAny, 3});
+        arguments.check_face_count(triangles.size[0]);
+        int64_t const corner_count = 3 * triangles.size[0];
+        auto const others = arguments.view<int32_t const, 1>("neighbors", neighbors, {corner_count});
+        arguments.check_range("neighbors", others, 0, corner_count - 1);
+        auto const rows = arguments.view<int32_t, 2>("seams", seams, {corner_count, 3});
+        if (arguments.target().cuda) arguments.fail("faces", "expected on the CPU");
+        py::gil_scoped_release release;
+        return find_seams(triangles, others, reinterpret_cast<Seam*>(rows.data));
     });
     module.def("antialias_backward",
                [](py::object image, py::object screen_vertices, py::object faces, py::object offsets, py::object corners, py::object edges,

@@ -18,10 +18,11 @@ def _forward(
     corners: torch.Tensor,
     neighbors: torch.Tensor,
     face_index: torch.Tensor,
+    seams: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     image, vertices = image.contiguous(), screen_vertices.contiguous()
     outputs = _forward_fake(image)
-    _native.call("antialias", image, vertices, faces, neighbors, face_index.contiguous(), *outputs)
+    _native.call("antialias", image, vertices, faces, neighbors, face_index.contiguous(), seams, *outputs)
     return outputs
 
 
@@ -136,17 +137,18 @@ def _tangent(
 
 def _setup_context(ctx: Any, inputs: tuple[torch.Tensor, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
     ctx.save_for_backward(*inputs[:5], output[1])
+    ctx.other_inputs = len(inputs) - 2
 
 
 def _backward(ctx: Any, grad_values: torch.Tensor, _: None) -> tuple[torch.Tensor | None, ...]:
     needs_image, needs_vertices = ctx.needs_input_grad[:2]
     grad_image, grad_vertices = _antialias_backward(*ctx.saved_tensors, grad_values, needs_image, needs_vertices)
-    return (grad_image if needs_image else None, grad_vertices if needs_vertices else None, *[None] * 5)
+    return (grad_image if needs_image else None, grad_vertices if needs_vertices else None, *[None] * ctx.other_inputs)
 
 
 _antialias = _native.define(
     "antialias(Tensor image, Tensor screen_vertices, Tensor faces, Tensor offsets, Tensor corners, Tensor neighbors, "
-    "Tensor face_index) -> (Tensor, Tensor)",
+    "Tensor face_index, Tensor? seams=None) -> (Tensor, Tensor)",
     _forward,
     _forward_fake,
     backward=_backward,
@@ -203,5 +205,6 @@ def antialias(
         topology.corners,
         topology.neighbors,
         face_index,
+        topology.seams,
     )[0]
     return values

@@ -101,6 +101,9 @@ class Topology:
         corners: `[3 F]` int32; ``3 * face + corner``, ascending for each vertex.
         neighbors: `[3 F]` int32; for each corner ``3 * face + corner``, and the edge that it lies opposite of, the next
             corner that lies so, in a circle: itself at a border of the mesh. Found when first asked for.
+        seams: `[S, 3]` int32, or None on CUDA and where none can be kept (in a compiled function): the edges that
+            `antialias` looks at, each as the corner opposite of it, the face beyond it (-1 where there is none or more
+            than one), and -1 where both faces run along it the same way, else 1. Found when first asked for.
 
     >>> topology = ops.Topology(torch.tensor([[0, 1, 2], [2, 1, 3]]), vertex_count=4)
     >>> topology
@@ -126,6 +129,7 @@ class Topology:
             faces = faces.clamp(-(2**31), 2**31 - 1)  # so that an index beyond int32 stays out of range below
         self.vertex_count = count
         self._neighbors: torch.Tensor | None = None
+        self._seams: torch.Tensor | None = None
         if torch.compiler.is_compiling():
             self._list(faces)
         else:
@@ -149,6 +153,17 @@ class Topology:
             self._neighbors = neighbors
         return neighbors
 
+    @property
+    def seams(self) -> torch.Tensor | None:
+        if self._seams is not None or self.faces.is_cuda or not can_be_kept(self.faces):
+            return self._seams
+        with _lasting():
+            lists = self.faces, self.neighbors, self.faces.new_empty(self.faces.numel(), 3)
+            if all(map(can_be_kept, lists)):
+                count = _native.module.find_seams(*map(_native.to_dlpack, lists))
+                self._seams = lists[2][:count].clone()
+        return self._seams
+
     def to(self, device: torch.device | str) -> Topology:
         """This topology on another device; itself where it is there already."""
         if self.faces.device == torch.device(device):
@@ -160,6 +175,7 @@ class Topology:
                 lists.to(device) for lists in (self.faces, self.offsets, self.corners)
             )
             moved._neighbors = None if self._neighbors is None else self._neighbors.to(device)
+            moved._seams = None  # found there, if they are of use there
         return moved
 
     def __repr__(self) -> str:

@@ -51,7 +51,8 @@ struct Scene {
                                            neighbors.input(3 * Mesh::kFaces),
                                            face_index.input(kBatch, kHeight, kWidth),
                                            values.view(kBatch, kChannels, kHeight, kWidth),
-                                           edges.view(kBatch, kHeight, 2, kWidth)};
+                                           edges.view(kBatch, kHeight, 2, kWidth),
+                                           {}};
         if (cuda) {
             antialias_cuda(on_card(p), nullptr);
             wait_for_device();
