@@ -3,11 +3,13 @@
 
 #if defined(__linux__)
 #include <dlfcn.h>
+#include <time.h>
 #include <unistd.h>
 #endif
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <exception>
 #include <thread>
@@ -49,27 +51,82 @@ inline void run_on_threads(void (*work)(void*), void* data, int threads, int64_t
     for (std::thread& helper : helpers) helper.join();
 }
 
+inline double seconds_now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+// Seconds for which the calling thread has had a processor; where nobody knows, those of a clock, so that sharing always seems to pay.
+inline double processor_seconds() {
+#if defined(__linux__)
+    timespec time{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+#else
+    return seconds_now();
+#endif
+}
+
+// Of these, those that the thread has waited for others.
+inline double& seconds_in_circles() {
+    thread_local double seconds = 0.0;
+    return seconds;
+}
+
+// Whether several threads are of use at the moment. Where others want the processors, too, a loop that is shared out ends when the system
+// has run the last of its threads: milliseconds late, for which the others go in circles. Where that took longer than one thread would
+// have, the loops of the next `kFirstPause` stay on one; then sharing is tried again, and twice as long is waited each time that it fails.
+class SharingPays {
+  public:
+    static constexpr double kFirstPause = 0.02, kLongestPause = 1.0;
+
+    bool at(double now) const { return now >= next_try_.load(std::memory_order_relaxed); }
+
+    // After a loop that was shared out: when it ended, how long it took, and for how long its threads worked, all together.
+    void learn(double now, double elapsed, double worked) {
+        constexpr double kStart = 50e-6;  // what it takes to call threads together, and then some
+        if (elapsed <= worked + kStart) {
+            pause_.store(kFirstPause, std::memory_order_relaxed);
+            return;
+        }
+        double const pause = pause_.load(std::memory_order_relaxed);
+        next_try_.store(now + pause, std::memory_order_relaxed);
+        pause_.store(std::min(2.0 * pause, kLongestPause), std::memory_order_relaxed);
+    }
+
+  private:
+    std::atomic<double> next_try_{0.0}, pause_{kFirstPause};
+};
+
+inline SharingPays& sharing_pays() {
+    static SharingPays pays;
+    return pays;
+}
+
 // Calls body(item) for every item in [0, count), on at most `threads` threads, in no promised order. Which thread runs an item must
 // not change its result: that is how the kernels stay bit-identical for every thread count. An exception of a body is rethrown in
 // the calling thread after all threads have ended.
 template <typename Body>
 void parallel_for(int64_t count, int threads, Body const& body) {
-    if (threads <= 1 || count <= 1) {
+    double const begin = threads > 1 && count > 1 ? seconds_now() : 0.0;
+    if (threads <= 1 || count <= 1 || !sharing_pays().at(begin)) {
         for (int64_t item = 0; item < count; ++item) body(item);
         return;
     }
     std::atomic<int64_t> next{0};
     std::atomic<bool> failed{false};
     std::exception_ptr failure;
+    std::atomic<int64_t> worked{0};  // nanoseconds
     auto work = [&]() noexcept {
+        double const before = processor_seconds() - seconds_in_circles();
         try {
             for (int64_t item = next++; item < count; item = next++) body(item);
         } catch (...) {
             if (!failed.exchange(true)) failure = std::current_exception();
             next = count;
         }
+        worked += static_cast<int64_t>(1e9 * (processor_seconds() - seconds_in_circles() - before));
     };
     run_on_threads([](void* data) { (*static_cast<decltype(work)*>(data))(); }, &work, threads, count);
+    double const end = seconds_now();
+    sharing_pays().learn(end, end - begin, 1e-9 * static_cast<double>(worked));
     if (failure) std::rethrow_exception(failure);
 }
 
@@ -86,7 +143,11 @@ void parallel_for(int64_t first_count, First const& first, int64_t second_count,
             Finish const finish{unfinished};
             first(item);
         } else {
-            while (unfinished > 0) std::this_thread::yield();  // items are taken in order: all of the first loop are being worked on
+            if (unfinished > 0) {  // items are taken in order: all of the first loop are being worked on
+                double const begin = processor_seconds();
+                while (unfinished > 0) std::this_thread::yield();
+                seconds_in_circles() += processor_seconds() - begin;
+            }
             second(item - first_count);
         }
     });

@@ -3,6 +3,7 @@
 #include <tuple>
 #include <utility>
 
+#include "common/parallel.h"
 #include "common/simd.h"
 
 namespace focus::exercise {
@@ -54,6 +55,31 @@ Mesh::Mesh() {
         std::abort();
     }
 }
+
+namespace {
+
+// When loops are shared out among threads: on a machine where that does not pay it is tried less and less often, and again where it pays.
+void run_sharing() {
+    SharingPays pays;
+    constexpr double kWork = 0.003;
+    auto const lost = [&](double now) { pays.learn(now, 2 * kWork, kWork); };
+    expect(pays.at(0.0), "shared out at first");
+    pays.learn(1.0, 0.6 * kWork, kWork);
+    expect(pays.at(1.0), "shared out where it pays");
+    lost(2.0);
+    expect(!pays.at(2.019) && pays.at(2.021), "not for 20 ms after it did not");
+    lost(3.0);
+    expect(!pays.at(3.039) && pays.at(3.041), "then for twice as long");
+    for (int i = 0; i < 20; ++i) lost(4.0);
+    expect(!pays.at(4.99) && pays.at(5.01), "at most a second");
+    pays.learn(6.0, kWork, kWork);
+    lost(7.0);
+    expect(!pays.at(7.019) && pays.at(7.021), "and as at first after it paid");
+}
+
+Exercise const sharing("sharing out", run_sharing);
+
+}  // namespace
 
 }  // namespace focus::exercise
 
