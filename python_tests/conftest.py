@@ -201,18 +201,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return done
 
 
-_PROGRAM = """
-    import json, sys
-    from pathlib import Path
-    from focus.train import Settings, train
-    assert train(Settings.from_dict(json.loads(Path(sys.argv[1]).read_text())), Path(sys.argv[2]))
-"""
-
-
-def _train_in_two_processes(settings: Settings, run: Path) -> None:
-    run.mkdir(parents=True, exist_ok=True)
-    file = run.parent / f"{run.name}.json"
-    file.write_text(json.dumps(settings.to_dict()))
+def _run_in_two_processes(program: str, *arguments: str, cwd: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -220,9 +209,9 @@ def _train_in_two_processes(settings: Settings, run: Path) -> None:
     path = os.pathsep.join(entry for entry in sys.path if entry)
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(_PROGRAM), str(file), str(run)],
+            [sys.executable, "-c", textwrap.dedent(program), *arguments],
             env={**os.environ, **address, "RANK": str(rank), "PYTHONPATH": path},
-            cwd=run.parent,  # not the repository: its folder `focus` may have no compiled module
+            cwd=cwd,  # not the repository: its folder `focus` may have no compiled module
         )
         for rank in range(2)
     ]
@@ -230,6 +219,25 @@ def _train_in_two_processes(settings: Settings, run: Path) -> None:
 
 
 @pytest.fixture(scope="session")
+def run_in_two_processes() -> Callable[..., None]:
+    """A program under torchrun's environment: (program, *arguments, cwd=folder)."""
+    return _run_in_two_processes
+
+
+@pytest.fixture(scope="session")
 def train_in_two_processes() -> Callable[[Settings, Path], None]:
-    """One run of two processes under torchrun's environment, each with half of each batch."""
-    return _train_in_two_processes
+    """One run of two processes, each with half of each batch."""
+
+    def train(settings: Settings, run: Path) -> None:
+        run.mkdir(parents=True, exist_ok=True)
+        file = run.parent / f"{run.name}.json"
+        file.write_text(json.dumps(settings.to_dict()))
+        program = """
+            import json, sys
+            from pathlib import Path
+            from focus.train import Settings, train
+            assert train(Settings.from_dict(json.loads(Path(sys.argv[1]).read_text())), Path(sys.argv[2]))
+        """
+        _run_in_two_processes(program, str(file), str(run), cwd=run.parent)
+
+    return train

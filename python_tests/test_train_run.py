@@ -227,3 +227,36 @@ def test_two_processes_learn_what_one_does(
     assert (alone - together).norm() < 0.01 * moved
     for one, two in zip(lines_of(finished), lines_of(tmp_path / "run"), strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-3)
+
+
+def test_others_wait_for_the_first_process_as_long_as_it_takes(
+    tmp_path: Path, run_in_two_processes: Callable[..., None]
+) -> None:
+    """Longer than exchanges of gradients may: fits of thousands of photos take hours. Its errors are theirs, too."""
+    program = """
+        import datetime, time
+        import torch
+        import torch.distributed as dist
+        from focus.errors import FocusError
+        from focus.train.distributed import by_the_first, place, process_group
+
+        join = dist.init_process_group
+        dist.init_process_group = lambda backend: join(backend, timeout=datetime.timedelta(seconds=2))
+
+        def work():
+            time.sleep(4)
+            return place()
+
+        def fail():
+            raise FocusError("no photo")
+
+        with process_group(torch.device("cpu")):
+            assert by_the_first(work) == (0, 2)
+            try:
+                by_the_first(fail)
+            except FocusError as error:
+                assert str(error) == "no photo"
+            else:
+                raise AssertionError
+    """
+    run_in_two_processes(program, cwd=tmp_path)

@@ -121,6 +121,15 @@ class Checkpoint:
         except FocusError as error:
             raise FocusError(f"checkpoint: {self.path}: {error}") from error
 
+    @property
+    def segments(self) -> bool:
+        """See `Trained.segments`."""
+        done, settings = self.header.step, self.settings
+        learned = settings.start is not None or any(
+            turn.network == "segmentation" and turn.start < done for turn in plan(settings.stages, settings.method)
+        )
+        return METHODS[settings.method].segments and bool(self.state("segmentation")) and learned
+
     def state(self, prefix: str) -> dict[str, Tensor]:
         """The tensors below a prefix, which is cut off."""
         prefix = f"{prefix}."
@@ -159,11 +168,7 @@ class Trained:
     @property
     def segments(self) -> bool:
         """Whether it has a segmentation network that has learnt, and that its method asks for masks."""
-        done, settings = self.checkpoint.header.step, self.settings
-        learned = settings.start is not None or any(
-            turn.network == "segmentation" and turn.start < done for turn in plan(settings.stages, settings.method)
-        )
-        return METHODS[settings.method].segments and bool(self.checkpoint.state("segmentation")) and learned
+        return self.checkpoint.segments
 
 
 def save_checkpoint(path: str | os.PathLike[str], header: Header, tensors: Mapping[str, Tensor]) -> Path:
@@ -325,6 +330,12 @@ def _any(value: object) -> bool:
     return True
 
 
+def _is_validation(item: tuple[str, object]) -> bool:
+    name, value = item
+    needed = {"last": "loss", "best": "loss", "stopped": "loss", "kept": "step"}.get(name)
+    return isinstance(value, dict) and needed in value and _maps(_any, _is_number)(value)
+
+
 _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
     "settings": (_maps(_any, _any), "a group of settings"),
     "model_name": (_is_text, "a text"),
@@ -336,13 +347,9 @@ _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
         f"numbers by network ({', '.join(NETWORKS)}) and name",
     ),
     "validation": (
-        _maps(
-            ("last", "best", "stopped", "kept").__contains__,
-            lambda value: (
-                isinstance(value, dict) and bool({"loss", "step"} & set(value)) and _maps(_any, _is_number)(value)
-            ),
-        ),
-        "numbers of the 'last', the 'best' and other validations, 'loss' or 'step' among them",
+        lambda value: isinstance(value, dict) and all(map(_is_validation, value.items())),
+        "numbers of the 'last' and the 'best' validation and of the one that ended the run, 'loss' among them, and the "
+        "'step' of what was 'kept'",
     ),
     "data": (lambda value: value is None or _maps(_any, _is_text)(value), "digests by name, or null"),
     "machine": (_maps(_any, _is_text), "texts by name"),

@@ -79,7 +79,7 @@ def by_the_first(work: Callable[[], T]) -> T:
             made = [work()]
         except FocusError as error:
             made = [error]
-    dist.broadcast_object_list(made, src=0, group=_patient[0])
+    dist.broadcast_object_list(made, src=0, group=_patient[0] if _patient else None)
     if isinstance(made[0], FocusError):
         raise made[0]
     return cast(T, made[0])

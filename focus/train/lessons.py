@@ -40,6 +40,10 @@ FIT_SETTINGS = FitSettings(estimate_distance=False, centered=True)
 """As the networks see: with the camera of FOCUS."""
 
 
+_FORMAT = 2
+"""Grows with every change of what teachers say, networks that are heard among them: lessons of before are made anew."""
+
+
 class NetworkWitness:
     """What the networks of a run say about where the face is, for `PhotoFitter`.
 
@@ -159,7 +163,7 @@ def make_lessons(
     Raises:
         FocusError: no fit is believed; the disk is full.
     """
-    made_by = {"version": __version__, "image_size": photos.image_size, **teacher.made_by}
+    made_by = {"version": __version__, "format": _FORMAT, "image_size": photos.image_size, **teacher.made_by}
     jobs = [_Job(item, folder / f"{_digest(item, made_by)}.safetensors") for item in photos.items]
     work = _Teach(teacher, photos.image_size)
     verdicts: dict[int, _Verdict] = {}

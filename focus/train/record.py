@@ -139,6 +139,8 @@ class Inputs:
             FocusError: it is another one than before, or cannot be read.
         """
         if path is None:
+            if self._known is not None and name in self._known:
+                self._changed(f"setting {name}: a file before, and none now")
             return
         digest = self.digests[name] = hashlib.sha256(read_input(path, limits.WEIGHTS_FILE)).hexdigest()
         if self._known is not None and self._known.get(name) != digest:

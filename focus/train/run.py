@@ -129,6 +129,7 @@ def _build(
         require_same_run(checkpoint, settings)  # before it is said that the data of another run have changed
         inputs.notes += notes_on(checkpoint, settings, device)
     inputs.file("arcface", settings.arcface)
+    inputs.file("start", settings.start if settings.keep else None)
     model = settings.face.build()
     require_teacher(settings)
     data: DataSource
@@ -147,12 +148,19 @@ def _build(
     if device.type == "cuda" and place()[1] > 1:
         convert: Callable[[nn.Module], Any] = nn.SyncBatchNorm.convert_sync_batchnorm
         networks = Networks(convert(networks.reconstruction), convert(networks.segmentation))
+    began = None
+    if settings.keep and settings.start is not None:
+        if load_checkpoint(settings.start).segments:
+            began = networks.segmentation.state_dict()
+        else:
+            logger.message(f"{settings.start}: no segmentation network that has learnt: nothing of it is kept")
     trainer = Trainer(
         settings,
         model,
         networks,
         data,
         build_features(settings, logger),
+        began=began,
         adaptation=adaptation,
         teach_again=teach_again,
         validation=validation,

@@ -32,6 +32,9 @@ from focus.train.state import optimiser_state, restore_optimisers
 MASK_SCORE = "taught_mean_iou"
 """Of `true_scores`."""
 _LOSS_THAT_IS_NONE = 0.01
+_LARGEST_COST_OF_KEEPING = 0.05
+"""The mean with the network of before is for other photos than those at hand, and may cost a little on these; the mean
+of networks that are too far apart is worse than both."""
 LAST = "last.safetensors"
 """The checkpoint from which the run of a folder goes on."""
 
@@ -62,6 +65,7 @@ class Trainer:
         device: where to compute.
         after_turn: called with the trainer and the turn at the end of each turn.
         data_digests: what was read, for the checkpoint.
+        began: the segmentation network that the run began with, of which `Settings.keep` stays; None: nothing does.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class Trainer:
         data: DataSource,
         features: FeatureExtractor,
         *,
+        began: Mapping[str, Tensor] | None = None,
         adaptation: DataSource | None = None,
         teach_again: Callable[[Trainer], DataSource] | None = None,
         validation: FaceBatch | None = None,
@@ -108,9 +113,8 @@ class Trainer:
         """Buffers (statistics of BatchNorm) and their values before the iteration that is under way."""
         self._window = Window()
         self._began: dict[str, Tensor] = {}
-        """The segmentation network that the run began with, where some of it is kept."""
-        if settings.keep and settings.start and any(turn.network == "segmentation" for turn in self.plan):
-            self._began = {name: value.clone() for name, value in networks.segmentation.state_dict().items()}
+        if settings.keep and began and any(turn.network == "segmentation" for turn in self.plan):
+            self._began = {name: value.clone() for name, value in began.items()}
         self._guard: MaskGuard | None = None
         self._pace: dict[tuple[str, str], float] = {}
 
@@ -124,30 +128,47 @@ class Trainer:
             FocusError: the masks collapsed, or a number is not finite: the last good checkpoint is still there. Memory
                 ran out, data workers died, or the data are gone: the iterations done are saved.
         """
+        over = "stopped" in self.validated or self._has_kept
+        for turn in self.plan:
+            if turn.end == self.step and not over:  # it may have been ended before it was judged
+                over = self._judge(turn)
         # Fits before a leg can be interrupted at once: each that is done is kept.
-        for leg in self._legs() if "stopped" not in self.validated else ():
+        for leg in () if over else self._legs():
             with stop_on_signals() as stopped:
                 if not self._run(leg, stopped):
                     return False
         self._keep()
         return True
 
+    @property
+    def _has_kept(self) -> bool:
+        return self.validated.get("kept", {}).get("step") == self.step
+
     def _keep(self) -> None:
         """Takes the mean of the segmentation network and of what it began with, once, at the end of a run."""
-        if not self._began or self.validated.get("kept", {}).get("step") == self.step:
+        if not self._began or self._has_kept:
             return
-        share, network = self.settings.keep, self.networks.segmentation
-        network.load_state_dict(
-            {
-                name: torch.lerp(value, self._began[name], share) if value.is_floating_point() else value
-                for name, value in network.state_dict().items()
-            }
-        )
-        self.validated["kept"] = {"step": self.step}
+        share, network, before = self.settings.keep, self.networks.segmentation, dict(self.validated)
+        learnt = {name: value.clone() for name, value in network.state_dict().items()}
+        mean = {
+            name: torch.lerp(value, self._began[name].to(value), share) if value.is_floating_point() else value
+            for name, value in learnt.items()
+        }
+        network.load_state_dict(mean)
         self._validate(self.plan[-1])
+        was, now = (values.get("last", {}).get(MASK_SCORE, 0.0) for values in (before, self.validated))
+        text = f"{share:.0%} of the segmentation network that the run began with is kept in its weights"
+        if self._agree(now < was - _LARGEST_COST_OF_KEEPING):
+            network.load_state_dict(learnt)
+            self.validated = before
+            text = (
+                f"nothing of the segmentation network that the run began with is kept: {MASK_SCORE} of the faces that "
+                f"are held out would be {now:.3f} and is {was:.3f}"
+            )
+        self.validated["kept"] = {"step": self.step}
         if self.folder is not None and not self.process:
             save_checkpoint(self.folder / LAST, *self.state())
-        self.logger.message(f"{share:.0%} of the segmentation network that the run began with is kept in its weights")
+        self.logger.message(text)
 
     def _legs(self) -> Iterator[tuple[Turn, ...]]:
         """What is left of the plan, cut where the faces of a second lesson take the place of those of the first."""
@@ -170,6 +191,7 @@ class Trainer:
         with Batches(sources, lambda: self._order(leg), workers=workers, told=told) as batches:
             for turn in leg:
                 self._begin(turn)
+                stopping = False
                 while self.step < turn.end:
                     with self._saved_if_it_fails(turn):
                         self._window.start()
@@ -182,17 +204,25 @@ class Trainer:
                             self._validate(turn)
                         if saving:
                             self._save(turn)
-                    if stopping and self.step < self.total:
-                        self.ending = Ending.by(stopped.number, self.step, self.total)
-                        told(self.ending.text)
-                        return False
-                if self.after_turn is not None:
-                    self.after_turn(self, turn)
-                if self._agree(self._is_worse(turn)):
-                    self._put_back(turn)
-                    if turn.stage == "joint":
+                    if stopping and not finished:
+                        break
+                else:
+                    if self.after_turn is not None:
+                        self.after_turn(self, turn)
+                    if self._judge(turn):
                         return True
+                if stopping and self.step < self.total:
+                    self.ending = Ending.by(stopped.number, self.step, self.total)
+                    told(self.ending.text)
+                    return False
         return True
+
+    def _judge(self, turn: Turn) -> bool:
+        """After a turn: puts the networks of before back where the masks became worse; True where that ends the run."""
+        worse = self._agree(self._is_worse(turn))
+        if worse:
+            self._put_back(turn)
+        return worse and turn.stage == "joint"
 
     def _is_worse(self, turn: Turn) -> bool:
         """Whether second lessons, or what the networks teach each other, have made the masks worse on the faces that
