@@ -7,17 +7,16 @@ the model, and a network that has not seen them calls them hidden.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from focus.data.drawing import Array, blur, coverage, noise, polygon_distance, saturate, shade, smooth_polygon, window
-from focus.data.scene import Scene
+from focus.data.scene import HEAD_CENTER, HEAD_RADII, Scene
 
 Points = NDArray[np.floating]
 
-_HEAD = (73.0, 94.0, 93.0)
-"""Radii of the head in mm, as `backgrounds.draw_surroundings` has it: what the heights lie on."""
 _GREY = np.array([0.66, 0.65, 0.63], np.float32)
 
 
@@ -59,11 +58,15 @@ def draw_age(scene: Scene, rng: np.random.Generator) -> Array:
     return factor
 
 
+@dataclass(frozen=True)
 class Side:
-    """One half of the face: landmarks of it, and where outwards is."""
+    """One half of the face: where outwards is, and landmarks of eye, nose and mouth."""
 
-    def __init__(self, sign: float, outer: int, inner: int, wing: int, corner: int) -> None:
-        self.sign, self.outer, self.inner, self.wing, self.corner = sign, outer, inner, wing, corner
+    sign: float
+    outer: int
+    inner: int
+    wing: int
+    corner: int
 
 
 LEFT, RIGHT = Side(-1.0, 36, 39, 31, 48), Side(1.0, 45, 42, 35, 54)
@@ -122,9 +125,9 @@ class Heights:
         rows, columns = np.nonzero(scene.face_mask)
         if not len(rows):
             return np.ones((size, size, 3), dtype=np.float32)
-        center = scene.project(np.array([0.0, 18.0, -14.0]))[:2]
-        x = ((columns - center[0]) / (_HEAD[0] * scene.pixels_per_mm)).astype(np.float32)
-        y = ((rows - center[1]) / (_HEAD[1] * scene.pixels_per_mm)).astype(np.float32)
+        center = scene.project(np.array(HEAD_CENTER))[:2]
+        x = ((columns - center[0]) / (HEAD_RADII[0] * scene.pixels_per_mm)).astype(np.float32)
+        y = ((rows - center[1]) / (HEAD_RADII[1] * scene.pixels_per_mm)).astype(np.float32)
         z = -np.sqrt(np.maximum(1 - x * x - y * y, np.float32(0.15)))
 
         def light(x: Array, y: Array) -> Array:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from focus.data.drawing import Array, Relief, blur, box_distance, coverage, mix, noise, random_color, streaks, window
-from focus.data.scene import Scene
+from focus.data.scene import HEAD_CENTER, HEAD_RADII, Scene
 
 _HAIR_COLORS = np.array(
     [
@@ -171,7 +171,7 @@ def draw_surroundings(scene: Scene, background: Array, rng: np.random.Generator)
     radii = (rng.uniform(190, 250) * scale, rng.uniform(95, 125) * scale, 80 * scale)
     relief.ellipsoid((*shoulders[:2], neck[2] - 15 * scale), radii, np.diag([1.0, -1.0, -1.0]), cloth)
 
-    solid((0, 18, -14), (73, 94, 93), scene.skin)
+    solid(HEAD_CENTER, HEAD_RADII, scene.skin)
     ear = np.clip(scene.skin * np.array([1.05, 0.93, 0.92], np.float32), 0, 1)
     for side in (-1, 1):
         solid((side * 73, -14, -14), (8, 31, 17), ear)

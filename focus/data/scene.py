@@ -23,6 +23,8 @@ _ANCHOR_LANDMARKS: dict[str, list[int]] = {
     "right_cheek": [13, 14, 35, 54],
     "forehead": list(range(17, 27)),
 }
+HEAD_CENTER, HEAD_RADII = (0, 18, -14), (73, 94, 93)
+"""Of an average head, an ellipsoid: mm, model axes, from the middle between the ears."""
 ANCHORS = tuple(_ANCHOR_LANDMARKS)
 """Names of places in the face; left and right are those of the image."""
 
