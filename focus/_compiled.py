@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.machinery
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -66,7 +67,8 @@ def card_obstacle(runtime: str, driver: str | None, architectures: str, capabili
     """Why the CUDA kernels of this build would not run on a card, and what to do; None where they would.
 
     By NVIDIA's rules: a runtime needs a driver of its major version or a newer one; machine code runs on cards of its
-    major architecture that are not older, and PTX (of an architecture without ``-real``) on all that are not older.
+    major architecture that are not older, and PTX (of an architecture without ``-real``) on all that are not older, by
+    a driver that is no older than the runtime. Code for ``90a`` runs on that architecture alone.
 
     Args:
         runtime: of the build, ``_C.cuda_version``.
@@ -74,16 +76,31 @@ def card_obstacle(runtime: str, driver: str | None, architectures: str, capabili
         architectures: ``_C.cuda_architectures``, for example ``75-real,80-real,90``.
         capability: of the card, for example (8, 6).
     """
-    if driver is not None and int(driver.split(".")[0]) < int(runtime.split(".")[0]):
+    serves = None if driver is None else [int(part) for part in driver.split(".")]
+    built_with = [int(part) for part in runtime.split(".")]
+    if serves is not None and serves[0] < built_with[0]:
         return (
             f"the driver serves CUDA up to {driver}, and this build has the runtime of CUDA {runtime}: install a newer "
             f"driver, or build focus-face with nvcc {driver} or older"
         )
     card = 10 * capability[0] + capability[1]
+    needs_newer_driver = False
     for entry in architectures.split(","):
-        number, _, kind = entry.strip().partition("-")
-        if number.isdigit() and int(number) <= card and (kind != "real" or int(number) // 10 == capability[0]):
+        found = re.fullmatch(r"(\d+)([af]?)(-real|-virtual)?", entry.strip())
+        if found is None:  # `native`, `all`: of whatever machine
             return None
+        number, kind, form = int(found[1]), found[2], found[3]
+        if form != "-virtual" and (card == number if kind == "a" else card >= number and number // 10 == capability[0]):
+            return None
+        if form != "-real" and not kind and card >= number:
+            if serves is None or serves >= built_with:
+                return None
+            needs_newer_driver = True
+    if needs_newer_driver:
+        return (
+            f"this build has PTX of CUDA {runtime} for the card, which is of {card}, and the driver serves CUDA up to "
+            f"{driver}, which cannot compile it: install a newer driver, or build focus-face on this machine"
+        )
     return (
         f"this build has kernels for the architectures {architectures}, and the card is of {card}: build focus-face on "
         f"this machine, or with FOCUS_CUDA_ARCHITECTURES={card}"

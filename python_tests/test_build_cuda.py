@@ -111,6 +111,20 @@ def test_architectures_that_nvcc_does_not_know_are_left_out(folder: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    ("card", "expected"), [("12.1", "120"), ("8.9", "86"), ("13.0", "120"), ("8.6", "86"), ("7.0", "70")]
+)
+def test_a_card_that_is_newer_than_nvcc_gets_what_runs_on_it(card: str, expected: str, folder: Path) -> None:
+    _write_script(folder / "bin" / "nvidia-smi", f"echo {card}")
+    listed = "; ".join(f"echo compute_{number}" for number in (75, 80, 86, 120))
+    _write_script(folder / "bin" / "nvcc", f'if [ "$1" = --list-gpu-arch ]; then {listed}; exit 0; fi; exit 7')
+    project = folder / "CMakeLists.txt"
+    text = project.read_text().replace('"80-real;90"', "auto")
+    project.write_text(text + 'message(STATUS "for: ${FOCUS_TRIED_ARCHITECTURES}.")\n')
+    _, output = configure(folder, "AUTO")
+    assert f"for: {expected}." in output, output
+
+
+@pytest.mark.parametrize(
     ("cards", "expected"), [("echo 8.6; echo 8.6; echo 12.0", "86;120"), ("exit 9", "75-real;80-real;90")]
 )
 def test_the_cards_of_the_machine_are_built_for(cards: str, expected: str, folder: Path) -> None:
@@ -168,3 +182,50 @@ def test_an_nvcc_that_works_is_used(folder: Path) -> None:
     status, output = configure(folder, "ON", PATH=os.environ["PATH"])
     assert status == 0, output
     assert decision(output) == "-- with: TRUE, missing: "
+
+
+RUNTIME = """
+#include <cstdio>
+#include <cstring>
+
+#include "common/cuda_error.h"
+
+extern "C" {
+char const* cudaGetErrorString(cudaError_t) { return "in the words of CUDA"; }
+cudaError_t cudaDriverGetVersion(int* version) { *version = DRIVER; return cudaSuccess; }
+cudaError_t cudaGetDevice(int* device) { *device = 0; return cudaSuccess; }
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* card, int) {
+    std::strcpy(card->name, "Some Card");
+    card->major = 7;
+    card->minor = 5;
+    return cudaSuccess;
+}
+}
+
+int main() { std::puts(focus::explain_cuda_error(ERROR).c_str()); }
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "driver", "said"),
+    [
+        ("cudaErrorInsufficientDriver", 12040, "the driver here serves CUDA up to 12.4, and this build"),
+        ("cudaErrorInsufficientDriver", 0, "no driver is installed here"),
+        ("cudaErrorNoKernelImageForDevice", 13000, "for the architectures 90, and the card is a Some Card"),
+        ("cudaErrorUnsupportedPtxVersion", 13000, "or with FOCUS_CUDA_ARCHITECTURES=75"),
+        ("cudaErrorInvalidValue", 13000, "in the words of CUDA"),
+    ],
+)
+def test_errors_of_cuda_say_what_to_do(error: str, driver: int, said: str, tmp_path: Path) -> None:
+    compiler, nvcc = shutil.which("g++"), Path(shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc").resolve()
+    folders = [nvcc.parents[1] / "include", Path("/usr/local/cuda/include")]  # the second where nvcc is a script
+    headers = next((folder for folder in folders if (folder / "cuda_runtime.h").is_file()), None)
+    if compiler is None or headers is None:
+        pytest.skip("no g++, or no headers of the CUDA runtime")
+    (tmp_path / "main.cpp").write_text(RUNTIME)
+    defined = [f"-DERROR={error}", f"-DDRIVER={driver}", '-DFOCUS_CUDA_ARCHITECTURES="90"']
+    included = [f"-I{ROOT / 'csrc'}", f"-isystem{headers}"]
+    subprocess.run([compiler, "-std=c++17", *defined, *included, "main.cpp", "-o", "main"], cwd=tmp_path, check=True)
+    done = subprocess.run([str(tmp_path / "main")], capture_output=True, text=True, check=True)
+    assert said in done.stdout
+    assert done.stdout.startswith("in the words of CUDA")

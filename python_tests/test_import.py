@@ -196,6 +196,13 @@ def test_doctor_says_why_there_are_no_cuda_kernels(
         ("12.8", "12.2", "80-real,90", (9, 0), None),  # an older driver of the same major version
         ("12.8", "13.1", "80-real,90", (12, 0), None),  # the PTX of 90
         ("13.0", None, "90", (9, 0), None),
+        ("12.8", "12.2", "80-real,90", (12, 0), "the driver serves CUDA up to 12.2, which cannot compile it"),
+        ("12.8", "12.8", "120-virtual", (12, 0), None),
+        ("13.0", "13.0", "90a", (9, 0), None),
+        ("13.0", "13.0", "90a", (10, 0), "kernels for the architectures 90a"),
+        ("13.0", "13.0", "100f-real", (10, 3), None),
+        ("13.0", "13.0", "100f-real", (12, 0), "kernels for the architectures 100f-real"),
+        ("13.0", "13.0", "native", (8, 9), None),
         (
             "13.0",
             "12.8",
