@@ -166,6 +166,15 @@ def _beside(
 
 
 @pytest.mark.usefixtures("run")
+def test_losses_beside_compiled_twins(tmp_path: Path) -> None:
+    options = ["--quick", "--backend", "aot_eager", "--json", str(tmp_path / "compiled.json")]
+    importlib.import_module("compiled").main(options)
+    table = json.loads((tmp_path / "compiled.json").read_text())
+    assert len(table["rows"]) == 6
+    assert all(row["ours_ms"] > 0 and row["compiled_median"] > 0 for row in table["rows"])
+
+
+@pytest.mark.usefixtures("run")
 def test_libraries_that_are_not_there_are_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
