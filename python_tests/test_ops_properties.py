@@ -28,12 +28,13 @@ def _sheet_faces(side: int) -> torch.Tensor:
 
 SIDE = 40  # vertices in a row: more than a chunk of 1,024 in all
 FACES = _sheet_faces(SIDE)
+SIZE = 131, 126  # pixels: enough of them for several threads to share an image
 
 
 def _mesh(generator: torch.Generator, batch: int = 2) -> torch.Tensor:
     y, x = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
     flat = torch.stack([x, y, torch.full_like(x, 20)], -1).reshape(1, -1, 3).float()
-    return (1.7 * flat + torch.rand(batch, SIDE**2, 3, generator=generator)).requires_grad_()
+    return (3.2 * flat + torch.rand(batch, SIDE**2, 3, generator=generator)).requires_grad_()
 
 
 def _results(outputs: tuple[torch.Tensor, ...], inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -44,11 +45,11 @@ def _results(outputs: tuple[torch.Tensor, ...], inputs: tuple[torch.Tensor, ...]
 
 def _rasterize(generator: torch.Generator) -> tuple[torch.Tensor, ...]:
     vertices = _mesh(generator)
-    return _results(ops.rasterize(vertices, FACES, (70, 66), perspective_correct=True), (vertices,))
+    return _results(ops.rasterize(vertices, FACES, SIZE, perspective_correct=True), (vertices,))
 
 
 def _interpolate(generator: torch.Generator) -> tuple[torch.Tensor, ...]:
-    fragments = ops.rasterize(_mesh(generator).detach(), FACES, (70, 66))
+    fragments = ops.rasterize(_mesh(generator).detach(), FACES, SIZE)
     barycentric = fragments.barycentric.requires_grad_()
     attributes = torch.rand(1, SIDE**2, 4, generator=generator, requires_grad=True)
     values = ops.interpolate(attributes, FACES, fragments._replace(barycentric=barycentric))
@@ -57,7 +58,14 @@ def _interpolate(generator: torch.Generator) -> tuple[torch.Tensor, ...]:
 
 def _render(generator: torch.Generator) -> tuple[torch.Tensor, ...]:
     inputs = (_mesh(generator), torch.rand(1, SIDE**2, 3, generator=generator, requires_grad=True))
-    return _results(ops.render(*inputs, FACES, (70, 66), perspective_correct=True), inputs)
+    return _results(ops.render(*inputs, FACES, SIZE, perspective_correct=True), inputs)
+
+
+def _antialias(generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+    vertices, image = _mesh(generator), torch.rand(2, 3, *SIZE, generator=generator, requires_grad=True)
+    faces = FACES[::2]  # with holes, and so with outlines all over
+    face_index = ops.rasterize(vertices.detach(), faces, SIZE).face_index
+    return _results((ops.antialias(image, vertices, faces, face_index),), (image, vertices))
 
 
 def _vertex_normals(generator: torch.Generator) -> tuple[torch.Tensor, ...]:
@@ -82,6 +90,7 @@ OPERATORS: dict[str, Callable[[torch.Generator], tuple[torch.Tensor, ...]]] = {
     "rasterize": _rasterize,
     "interpolate": _interpolate,
     "render": _render,
+    "antialias": _antialias,
     "vertex_normals": _vertex_normals,
     "sh_shading": _sh_shading,
     "neighbor_min": _of_images(lambda *images: ops.neighbor_min(*images, window=5)),
@@ -89,6 +98,7 @@ OPERATORS: dict[str, Callable[[torch.Generator], tuple[torch.Tensor, ...]]] = {
     "masked_photometric_loss": _of_images(ops.masked_photometric_loss),
     "outlier_robust_loss": _of_images(lambda *images: ops.outlier_robust_loss(*images, sigma=0.3)[0]),
 }
+assert set(OPERATORS) == {name for name in ops.__all__ if name[0].islower()} - {"reference"}
 every_operator = pytest.mark.parametrize("name", OPERATORS)
 
 

@@ -4,6 +4,7 @@
 
 #include "antialias/antialias_math.h"
 #include "common/parallel.h"
+#include "common/vertex_parts.h"
 
 namespace focus {
 
@@ -137,25 +138,34 @@ void antialias_backward_cpu(AntialiasBackwardParameters<T> const& p, int threads
                            [&](int64_t b, int x, int y) { antialias_image_gradient(p, b, x, y); });
     }
     if (!p.grad_screen_vertices) return;
-    // An image is one task, its pairs in the order of memory.
-    int64_t const vertex_count = p.screen_vertices.size[1];
-    parallel_for(batch, threads, [&](int64_t b) {
-        std::vector<double> sums(2 * vertex_count, 0.0);
+    int64_t const vertex_count = p.screen_vertices.size[1], pairs = 2 * height * width;
+    auto const face_at = [&](int64_t b, int64_t i) -> int32_t const* {
+        int32_t const edge = p.edges.data[b * pairs + i];
+        return edge < 0 ? nullptr : p.faces.data + int64_t(3) * (edge / 3);
+    };
+    VertexParts const parts(batch, pairs, vertex_count, threads, face_at);
+    parallel_for(parts.count(), threads, [&](int64_t task) {
+        int64_t const b = parts.image(task);
+        VertexPart const part = parts.part(task);
+        std::vector<double> sums(2 * part.size(), 0.0);
         for (int64_t row = 0; row < 2 * height; ++row) {
             int32_t const* const edges = p.edges.data + (2 * height * b + row) * width;
             for (int x = 0; x < width; ++x) {
                 if (edges[x] < 0) continue;
+                int32_t const* const face = p.faces.data + int64_t(3) * (edges[x] / 3);
+                if (!part.has_corner_of(face)) continue;
                 double grad[6] = {};
                 add_crossing_gradient(p, b, edges[x], x, static_cast<int>(row / 2), static_cast<int>(row % 2), grad);
                 for (int k = 0; k < 3; ++k) {
-                    int64_t const v = p.faces.data[int64_t(3) * (edges[x] / 3) + k];
+                    if (!part.has(face[k])) continue;
+                    int64_t const v = face[k] - part.begin;
                     sums[2 * v] += grad[2 * k];
                     sums[2 * v + 1] += grad[2 * k + 1];
                 }
             }
         }
-        T* const grad_vertices = p.grad_screen_vertices.data + b * 3 * vertex_count;
-        for (int64_t v = 0; v < vertex_count; ++v) {
+        T* const grad_vertices = p.grad_screen_vertices.data + 3 * (b * vertex_count + part.begin);
+        for (int64_t v = 0; v < part.size(); ++v) {
             grad_vertices[3 * v] = static_cast<T>(sums[2 * v]);
             grad_vertices[3 * v + 1] = static_cast<T>(sums[2 * v + 1]);
             grad_vertices[3 * v + 2] = T(0);

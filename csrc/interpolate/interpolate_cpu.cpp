@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "common/parallel.h"
+#include "common/vertex_parts.h"
 #include "interpolate/interpolate_math.h"
 
 namespace focus {
@@ -31,20 +32,24 @@ void interpolate_backward_cpu(InterpolateBackwardParameters<T> const& p, int thr
     int64_t const area = p.grad_values.size[2] * p.grad_values.size[3];
     bool const shared = p.attributes.size[0] == 1;
     int64_t const per_item = p.attributes.stride();
-    // An image is one task, its pixels in row-major order; images that share attributes are added in batch order afterwards.
+    // Images that share attributes are added in batch order afterwards.
     std::vector<double> sums(p.grad_attributes ? batch * per_item : 0, 0.0);
-    parallel_for(batch, threads, [&](int64_t b) {
+    VertexParts const parts = parts_of_shown_vertices(p, p.attributes.size[1], threads);
+    parallel_for(parts.count(), threads, [&](int64_t task) {
+        int64_t const b = parts.image(task);
+        VertexPart const part = parts.part(task);
         T const* const attributes = p.attributes.data + (shared ? 0 : b) * per_item;
         for (int64_t i = 0; i < area; ++i) {
             int64_t const pixel = b * area + i;
             int32_t const f = p.face_index.data[pixel];
             if (f < 0) {
-                if (p.grad_barycentric) std::fill_n(p.grad_barycentric.data + 3 * pixel, 3, T(0));
+                if (p.grad_barycentric && part.first) std::fill_n(p.grad_barycentric.data + 3 * pixel, 3, T(0));
                 continue;
             }
             int32_t const* const face = p.faces.data + int64_t(3) * f;
+            if (!part.has_corner_of(face)) continue;
             T const* const grad_values = p.grad_values.data + b * channels * area + i;
-            if (p.grad_barycentric) {
+            if (p.grad_barycentric && part.has(face[0])) {
                 for (int k = 0; k < 3; ++k) {
                     p.grad_barycentric.data[3 * pixel + k] = barycentric_gradient(attributes, channels, face[k], grad_values, area);
                 }
@@ -53,7 +58,9 @@ void interpolate_backward_cpu(InterpolateBackwardParameters<T> const& p, int thr
             for (int64_t c = 0; c < channels; ++c) {
                 double grad[3] = {};
                 add_attribute_gradient(grad_values[c * area], p.barycentric.data + 3 * pixel, grad);
-                for (int k = 0; k < 3; ++k) sums[b * per_item + face[k] * channels + c] += grad[k];
+                for (int k = 0; k < 3; ++k) {
+                    if (part.has(face[k])) sums[b * per_item + face[k] * channels + c] += grad[k];
+                }
             }
         }
     });

@@ -5,6 +5,7 @@
 
 #include "common/parallel.h"
 #include "common/simd.h"
+#include "common/vertex_parts.h"
 #include "rasterize/rasterize_math.h"
 
 namespace focus {
@@ -310,26 +311,31 @@ void rasterize_cpu(RasterizeParameters<T> const& p, int threads) {
 
 template <typename T>
 void rasterize_backward_cpu(RasterizeBackwardParameters<T> const& p, int threads) {
-    int64_t const batch = p.face_index.size[0], height = p.face_index.size[1], width = p.face_index.size[2];
+    int64_t const height = p.face_index.size[1], width = p.face_index.size[2];
     int64_t const vertex_count = p.screen_vertices.size[1];
-    // An image is one task: its pixels are added in row-major order, the same on every run and for every thread count.
-    parallel_for(batch, threads, [&](int64_t b) {
+    VertexParts const parts = parts_of_shown_vertices(p, vertex_count, threads);
+    parallel_for(parts.count(), threads, [&](int64_t task) {
+        int64_t const b = parts.image(task);
+        VertexPart const part = parts.part(task);
         T const* const vertices = p.screen_vertices.data + b * p.screen_vertices.stride();
-        std::vector<double> sum(3 * vertex_count, 0.0);
+        std::vector<double> sum(3 * part.size(), 0.0);
         for (int64_t y = 0; y < height && width > 0; ++y) {
             for (int64_t x = 0; x < width; ++x) {
                 int64_t const pixel = (b * height + y) * width + x;
                 int32_t const f = p.face_index.data[pixel];
                 if (f < 0) continue;
                 int32_t const* const face = p.faces.data + int64_t(3) * f;
+                if (!part.has_corner_of(face)) continue;
                 double grad[9] = {};
                 add_rasterize_gradient(vertices, face, int(x), int(y), p.perspective_correct,
                                        p.grad_barycentric ? p.grad_barycentric.data + 3 * pixel : nullptr,
                                        p.grad_depth ? p.grad_depth.data + pixel : nullptr, grad);
-                for (int i = 0; i < 9; ++i) sum[int64_t(3) * face[i / 3] + i % 3] += grad[i];
+                for (int i = 0; i < 9; ++i) {
+                    if (part.has(face[i / 3])) sum[3 * (face[i / 3] - part.begin) + i % 3] += grad[i];
+                }
             }
         }
-        std::copy(sum.begin(), sum.end(), p.grad_screen_vertices.data + b * p.grad_screen_vertices.stride());
+        std::copy(sum.begin(), sum.end(), p.grad_screen_vertices.data + b * p.grad_screen_vertices.stride() + 3 * part.begin);
     });
 }
 

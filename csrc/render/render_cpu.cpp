@@ -4,16 +4,17 @@
 
 #include "common/parallel.h"
 #include "common/simd.h"
+#include "common/vertex_parts.h"
 #include "render/render_math.h"
 
 namespace focus {
 
 namespace {
 
-// Adds the pixels of image b, in row-major order, to the positions and attributes of their vertices: `sums` is [V, 3 + channels].
+// Adds the pixels of image b, in row-major order, to the positions and attributes of the vertices of a part: `sums` is [V, 3 + channels].
 // kChannels = 0 stands for any number of them.
 template <int kChannels, typename T>
-FOCUS_HD void add_image(RenderBackwardParameters<T> const& p, int64_t b, double* sums) {
+FOCUS_HD void add_image(RenderBackwardParameters<T> const& p, int64_t b, VertexPart const& part, double* sums) {
     int64_t const channels = kChannels ? kChannels : p.attributes.size[2], numbers = 3 + channels;
     int64_t const height = p.face_index.size[1], width = p.face_index.size[2], area = p.face_index.stride();
     T const* const vertices = p.screen_vertices.data + b * p.screen_vertices.stride();
@@ -26,6 +27,7 @@ FOCUS_HD void add_image(RenderBackwardParameters<T> const& p, int64_t b, double*
             int64_t const pixel = y * width + x;
             if (face_index[pixel] < 0) continue;
             int32_t const* const face = p.faces.data + int64_t(3) * face_index[pixel];
+            if (!part.has_corner_of(face)) continue;
             Corners const at(vertices, face);
             Location const location = at.locate(int(x), int(y), perspective_correct);
             double grad[9] = {};
@@ -37,7 +39,8 @@ FOCUS_HD void add_image(RenderBackwardParameters<T> const& p, int64_t b, double*
                 location.add_gradient(at.x, at.y, at.z, perspective_correct, grad_barycentric, static_cast<double const*>(nullptr), grad);
             }
             for (int k = 0; k < 3; ++k) {
-                double* const sum = sums + face[k] * numbers;
+                if (!part.has(face[k])) continue;
+                double* const sum = sums + (face[k] - part.begin) * numbers;
                 for (int i = 0; i < 3; ++i) sum[i] += grad[3 * k + i];
                 for (int64_t c = 0; c < channels; ++c) sum[3 + c] += location.barycentric[k] * double(grad_image[c * area + pixel]);
             }
@@ -99,23 +102,25 @@ void render_cpu(RenderParameters<T> const& p, int threads) {
 
 template <typename T>
 void render_backward_cpu(RenderBackwardParameters<T> const& p, int threads) {
-    int64_t const batch = p.grad_image.size[0], channels = p.grad_image.size[1], vertex_count = p.screen_vertices.size[1];
-    int64_t const numbers = 3 + channels, per_image = vertex_count * numbers;
+    int64_t const batch = p.grad_image.size[0], channels = p.grad_image.size[1], vertex_count = p.screen_vertices.size[1],
+                  numbers = 3 + channels;
     bool const shared = p.grad_attributes && p.attributes.size[0] == 1;
-    // An image is one task: its pixels are added in row-major order, the same on every run and for every thread count. Images that share
-    // attributes are added in batch order afterwards.
+    // Images that share attributes are added in batch order afterwards.
     std::vector<double> shared_sums(shared ? batch * vertex_count * channels : 0);
-    parallel_for(batch, threads, [&](int64_t b) {
-        std::vector<double> sums(per_image, 0.0);
+    VertexParts const parts = parts_of_shown_vertices(p, vertex_count, threads);
+    parallel_for(parts.count(), threads, [&](int64_t task) {
+        int64_t const b = parts.image(task);
+        VertexPart const part = parts.part(task);
+        std::vector<double> sums(part.size() * numbers, 0.0);
         vectorized([&]() FOCUS_INLINE {
             if (channels == 3) {
-                add_image<3>(p, b, sums.data());
+                add_image<3>(p, b, part, sums.data());
             } else {
-                add_image<0>(p, b, sums.data());
+                add_image<0>(p, b, part, sums.data());
             }
         });
-        for (int64_t v = 0; v < vertex_count; ++v) {
-            double const* const sum = sums.data() + v * numbers;
+        for (int64_t v = part.begin; v < part.end; ++v) {
+            double const* const sum = sums.data() + (v - part.begin) * numbers;
             int64_t const row = b * vertex_count + v;
             if (p.grad_screen_vertices) std::copy_n(sum, 3, p.grad_screen_vertices.data + 3 * row);
             if (shared) std::copy_n(sum + 3, channels, shared_sums.data() + row * channels);
