@@ -54,8 +54,8 @@ std::map<std::string, char const*> const kSignatures = {
     {"sh_shading_tangent", "T B V 3,T B V 3,T B 3 9,t B V 3,t B V 3,t B 3 9,T B V 3,."},
     {"neighbor_min", "T B C H W,T B C H W,t B 1 H W,w,p,b,U B H W,t B H W,t 1,D B TY TX,."},
     {"neighbor_min_backward", "T B C H W,T B C H W,t B 1 H W,w,p,b,U B H W,t B H W,t 1,t B C H W,t B C H W,t B 1 H W,."},
-    {"masked_photometric", "T B C H W,T B C H W,T B 1 H W,T 1,T 1,D 2 B P,."},
-    {"masked_photometric_backward", "T B C H W,T B C H W,T B 1 H W,T 1,T 1,T 1,t B C H W,t B C H W,t B 1 H W,."},
+    {"masked_photometric", "T B C H W,T B C H W,T B 1 H W,T 1,T 2,D 2 B P,."},
+    {"masked_photometric_backward", "T B C H W,T B C H W,T B 1 H W,T 2,T 1,t B C H W,t B C H W,t B 1 H W,."},
     {"outlier_robust", "T B C H W,T B C H W,T B 1 H W,s,s,T 1,T B 1 H W,D B P,."},
     {"outlier_robust_backward", "T B C H W,T B C H W,T B 1 H W,s,s,T 1,t B C H W,t B C H W,t B 1 H W,."},
 };

@@ -122,6 +122,27 @@ def test_tensors_without_memory_have_results_without_memory(name: str) -> None:
         call(inputs[0].to("meta"), *inputs[1:])
 
 
+def test_meshes_without_memory_have_results_without_memory() -> None:
+    faces, vertices, image = ops.Topology(FACES, 4).to("meta"), VERTICES.to("meta"), IMAGES[0].to("meta")
+    fragments = ops.rasterize(vertices, faces, (8, 8))
+    for result in (
+        fragments.depth,
+        ops.interpolate(vertices, faces, fragments),
+        ops.render(vertices, vertices, faces, (8, 8))[0],
+        ops.antialias(image, vertices, faces, fragments.face_index),
+        ops.vertex_normals(vertices, faces),
+    ):
+        assert result.is_meta
+
+
+@every_argument
+def test_zeros_that_exist_in_name_only(name: str, position: int) -> None:
+    """Torch's own for gradients that nobody has asked for."""
+    shape = CALLS[name][1][position].shape
+    expected = _with(name, position, torch.zeros(shape))
+    assert torch.equal(_with(name, position, torch._efficientzerotensor(shape)), expected)
+
+
 SIZES: list[tuple[Any, type[Exception], str]] = [
     ((True, 8), TypeError, "expected two integers"),
     ((8.0, 8), TypeError, "expected two integers"),

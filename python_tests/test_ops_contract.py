@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from focus import ops
-from focus.ops import reference
+from focus.ops import _native, reference
 
 Tensors = tuple[torch.Tensor, ...]
 
@@ -325,6 +326,47 @@ def test_edits_of_saved_tensors_are_noticed(case: Case) -> None:
 
 
 @every_case
+def test_outputs_are_the_callers_to_change(case: Case) -> None:
+    inputs = case.at(CPU, torch.float32, requires_grad=True)
+    changed = tuple(output.mul_(0.25) for output in case.call(ops, *inputs))
+    for a, b in zip(torch.autograd.grad(_loss(changed), inputs), _gradients(case, ops, inputs), strict=True):
+        assert torch.equal(a, 0.25 * b)
+
+
+@every_case
+def test_gradients_for_several_weights_at_once(case: Case) -> None:
+    inputs = case.at(CPU, torch.float32, requires_grad=True)
+    output = case.call(ops, *inputs)[0]
+    weights = _random(2, *output.shape, seed=11).float()
+    several = torch.autograd.grad(output, inputs, weights, is_grads_batched=True, retain_graph=True)
+    for i, one in enumerate(weights):
+        gradients = torch.autograd.grad(output, inputs, one, retain_graph=True)
+        assert all(torch.equal(a[i], b) for a, b in zip(several, gradients, strict=True))
+
+
+@every_case
+def test_plain_calls_do_without_the_dispatcher(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward and backward: from the public function, or torch's engine, to the compiled module."""
+    through: list[set[str]] = []
+
+    def call(name: str, *arguments: Any, run: Callable[..., None] = _native.call) -> None:
+        frame, names = inspect.currentframe(), set()
+        while frame is not None:
+            names.add(frame.f_code.co_name)
+            frame = frame.f_back
+        through.append(names)
+        run(name, *arguments)
+
+    monkeypatch.setattr(_native, "call", call)
+    case.call(ops, *case.at(CPU, torch.float32))
+    _gradients(case, ops, case.at(CPU, torch.float32, requires_grad=True))
+    assert len(through) >= 3
+    for names in through:
+        assert "direct" in names
+        assert not names & {"dispatched", "compute"}
+
+
+@every_case
 def test_empty_batch(case: Case, kernel_device: torch.device) -> None:
     inputs = tuple(t[:0].detach().requires_grad_() for t in case.at(kernel_device, torch.float32))
     outputs = case.call(ops, *inputs)
@@ -426,7 +468,7 @@ def _raw_calls(device: torch.device) -> dict[str, tuple[Any, ...]]:
         "neighbor_min_loss": (*images[:2], None, 3, 2, True),
         "neighbor_min_backward": (*images, 3, 1, False, nearest, images[2][:, 0], [True, True, True]),
         "masked_photometric": images,
-        "masked_photometric_backward": (*images, loss, loss, loss, [True, False, True]),
+        "masked_photometric_backward": (*images, torch.ones(2), loss, [True, False, True]),
         "outlier_robust": (*images, 0.1, 3.0),
         "outlier_robust_backward": (*images, 0.1, 3.0, loss, [False, True, True]),
     }

@@ -59,7 +59,7 @@ def test_who_is_called_without_the_dispatcher(
 ) -> None:
     tensor = make()
     with around():
-        assert _native._are_plain((tensor, 3, None)) == plain
+        assert _native._look_at((tensor, 3, None)) == (plain, plain and tensor.requires_grad)
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script")  # of torch itself, in its first jvp
@@ -67,7 +67,7 @@ def test_transforms_keep_the_dispatcher() -> None:
     seen = []
 
     def look(x: torch.Tensor) -> torch.Tensor:
-        seen.append(_native._are_plain((x,)))
+        seen.append(_native._look_at((x,))[0])
         return x.sum()
 
     torch.func.vmap(look)(NORMALS)
@@ -99,6 +99,18 @@ def test_second_derivatives_are_refused_either_way() -> None:
         gradient.sum().backward()
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # of torch itself
+def test_compiled_autograd() -> None:
+    gradients = []
+    for compiled in (False, True):
+        leaf = NORMALS.clone().requires_grad_()
+        colors = ops.sh_shading(leaf, NORMALS, LIGHT)
+        with torch._dynamo.config.patch(compiled_autograd=compiled):
+            torch.compile(lambda colors: colors.square().sum().backward(), backend="eager")(colors)
+        gradients.append(leaf.grad)
+    assert torch.equal(*gradients)
+
+
 class _Functions(TorchFunctionMode):
     """Another kind of mode."""
 
@@ -108,7 +120,7 @@ class _Functions(TorchFunctionMode):
 
 def test_modes_of_functions_are_told() -> None:
     with _Functions():
-        assert not _native._are_plain((NORMALS,))
+        assert not _native._look_at((NORMALS,))[0]
 
 
 def test_one_graph_serves_many_threads() -> None:

@@ -9,6 +9,7 @@
 #include <array>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <type_traits>
 
@@ -50,7 +51,7 @@ class Arguments {
 
     Target const& target() const { return target_; }
 
-    // A required tensor. `expected` holds a size per axis or kAny; the sizes found are in the view.
+    // A required tensor. `expected` holds a size per axis or kAny; the sizes found are in the view. A single number may come without axes.
     template <typename T, int Rank>
     TensorView<T, Rank> view(char const* name, py::handle object, std::array<int64_t, Rank> const& expected) {
         dlpack::Tensor const& tensor = unpack(name, object);
@@ -59,10 +60,11 @@ class Arguments {
         if (tensor.type.code != code || tensor.type.bits != sizeof(Scalar) * 8 || tensor.type.lanes != 1) {
             fail_type(name, "expected " + type_text(code, sizeof(Scalar) * 8) + ", got " + type_text(tensor.type.code, tensor.type.bits));
         }
-        bool matches = tensor.rank == Rank;
-        for (int i = 0; matches && i < Rank; ++i) {
-            matches = tensor.shape[i] >= 0 && (expected[i] == kAny || tensor.shape[i] == expected[i]);
-        }
+        constexpr int64_t kOne[] = {1};
+        bool const is_scalar = Rank == 1 && expected[0] == 1 && tensor.rank == 0;
+        int64_t const* const shape = is_scalar ? kOne : tensor.shape;
+        bool matches = is_scalar || tensor.rank == Rank;
+        for (int i = 0; matches && i < Rank; ++i) matches = shape[i] >= 0 && (expected[i] == kAny || shape[i] == expected[i]);
         if (!matches) {
             fail(name, "expected shape " + shape_text(expected.data(), Rank) + ", got " + shape_text(tensor.shape, tensor.rank));
         }
@@ -70,9 +72,9 @@ class Arguments {
         int64_t stride = 1, bytes = 0;
         bool contiguous = true;
         for (int i = Rank - 1; i >= 0; --i) {
-            result.size[i] = tensor.shape[i];
-            contiguous &= !tensor.strides || tensor.shape[i] == 1 || tensor.strides[i] == stride;
-            if (__builtin_mul_overflow(stride, tensor.shape[i] ? tensor.shape[i] : 1, &stride) ||
+            result.size[i] = shape[i];
+            contiguous &= !tensor.strides || shape[i] == 1 || tensor.strides[i] == stride;
+            if (__builtin_mul_overflow(stride, shape[i] ? shape[i] : 1, &stride) ||
                 __builtin_mul_overflow(stride, static_cast<int64_t>(sizeof(T)), &bytes)) {
                 fail(name, "has more bytes than a 64-bit count holds");
             }
@@ -104,6 +106,18 @@ class Arguments {
         return view<Element, Rank>(name, object, expected);
     }
 
+    // Sums that a kernel makes on its way to a loss: in torch's memory on CUDA, in this call's own on the CPU, where None is given.
+    // After the tensors of element type T.
+    template <typename T, int Rank>
+    TensorView<double, Rank> partial_sums(py::handle object, std::array<int64_t, Rank> const& sizes) {
+        if (runs_on_cuda<T>()) return view<double, Rank>("partial_sums", object, sizes);
+        TensorView<double, Rank> result;
+        std::copy(sizes.begin(), sizes.end(), result.size);
+        sums_.reset(new double[result.count()]);
+        result.data = sums_.get();
+        return result;
+    }
+
     // Which kernels a call takes. The emulated build sends the float32 of the CPU to the CUDA kernels.
     template <typename T>
     bool runs_on_cuda() const {
@@ -120,7 +134,7 @@ class Arguments {
         return type.code == dlpack::kFloat && type.bits == 64;
     }
 
-    // Every entry in [low, high]; read on the CPU only: on CUDA it would cost a synchronisation, and the kernels guard themselves.
+    // Every entry in [low, high]; read on the CPU only: on CUDA it would cost a synchronisation (docs/architecture.md).
     template <int Rank>
     void check_range(char const* name, TensorView<int32_t const, Rank> const& view, int64_t low, int64_t high) const {
         int64_t const count = view.count();
@@ -199,6 +213,7 @@ class Arguments {
     std::string op_;
     Target target_;
     bool bound_ = false;
+    std::unique_ptr<double[]> sums_;
 };
 
 // The scratch of gradients that are added up over the pixels of each face, `sums` numbers at a time.
@@ -207,7 +222,8 @@ FaceScratch view_face_scratch(Arguments& arguments, py::handle boxes, py::handle
                               int64_t face_count, int64_t sums) {
     FaceScratch scratch;
     int64_t const faces = batch * face_count;
-    auto const memory = arguments.scratch<T, int32_t, 1>("boxes", boxes, {5 * faces + 1});  // boxes, then the list of those shown
+    if (faces > INT32_MAX) arguments.fail("faces", "times the images are more than 2^31 - 1");  // as the list of those shown counts them
+    auto const memory = arguments.scratch<T, int32_t, 1>("boxes", boxes, {5 * faces + 1});      // boxes, then the list of those shown
     if (memory) {
         scratch.boxes = {memory.data, {batch, face_count, 4}};
         scratch.shown = {memory.data + 4 * faces, {1 + faces}};

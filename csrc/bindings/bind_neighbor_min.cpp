@@ -30,7 +30,7 @@ void forward(Arguments& arguments, py::object target, py::object reconstruction,
     if (p.loss) {
         int64_t const tile_rows = (height + kNeighborTileHeight - 1) / kNeighborTileHeight;
         int64_t const tile_columns = (width + kNeighborTileWidth - 1) / kNeighborTileWidth;
-        p.partial_sums = arguments.view<double, 3>("partial_sums", partial_sums, {batch, tile_rows, tile_columns});
+        p.partial_sums = arguments.partial_sums<T, 3>(partial_sums, {batch, tile_rows, tile_columns});
     }
     dispatch<T>(arguments, [&](int threads) { neighbor_min_cpu(p, threads); }, FOCUS_ON_CUDA(neighbor_min_cuda(p, stream)));
 }

@@ -25,7 +25,7 @@ void forward(Arguments& arguments, py::object target, py::object reconstruction,
     p.cutoff = positive(arguments, "cutoff", cutoff);
     p.loss = arguments.view<T, 1>("loss", loss, {1});
     p.inlier = arguments.view<T, 4>("inlier", inlier, {shape[0], 1, shape[2], shape[3]});
-    p.partial_sums = arguments.view<double, 2>("partial_sums", partial_sums, {shape[0], PixelChunks(shape[0], p.mask.stride()).per_image});
+    p.partial_sums = arguments.partial_sums<T, 2>(partial_sums, {shape[0], PixelChunks(shape[0], p.mask.stride()).per_image});
     dispatch<T>(arguments, [&](int threads) { outlier_robust_cpu(p, threads); }, FOCUS_ON_CUDA(outlier_robust_cuda(p, stream)));
 }
 

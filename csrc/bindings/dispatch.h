@@ -35,7 +35,9 @@ class DeviceGuard {
 
   private:
     static void check(cudaError_t error) {
-        if (error != cudaSuccess) throw std::runtime_error("focus: CUDA: " + explain_cuda_error(error));
+        if (error == cudaSuccess) return;
+        cudaGetLastError();  // else the next launch of this thread would report it
+        throw std::runtime_error("focus: CUDA: " + explain_cuda_error(error));
     }
     int previous_ = 0;
     bool changed_ = false;

@@ -12,7 +12,7 @@ struct MaskedPhotometricParameters {
     TensorView<T const, 4> reconstruction;  // [B, C, H, W]
     TensorView<T const, 4> mask;            // [B, 1, H, W]
     TensorView<T, 1> loss;                  // [1] out
-    TensorView<T, 1> mask_sum;              // [1] out
+    TensorView<T, 1> sums;                  // [2] out: the loss once more, since whoever gets it may change it, and sum m
     TensorView<double, 3> partial_sums;     // [2, B, ceil(H W / kPixelChunk)] scratch
 };
 
@@ -21,8 +21,7 @@ struct MaskedPhotometricBackwardParameters {
     TensorView<T const, 4> target;          // [B, C, H, W]
     TensorView<T const, 4> reconstruction;  // [B, C, H, W]
     TensorView<T const, 4> mask;            // [B, 1, H, W]
-    TensorView<T const, 1> loss;            // [1]
-    TensorView<T const, 1> mask_sum;        // [1]
+    TensorView<T const, 1> sums;            // [2]
     TensorView<T const, 1> grad_loss;       // [1]
     TensorView<T, 4> grad_target;           // [B, C, H, W] out, optional
     TensorView<T, 4> grad_reconstruction;   // [B, C, H, W] out, optional

@@ -28,8 +28,7 @@ void masked_photometric_cpu(MaskedPhotometricParameters<T> const& p, int threads
             mask_sums[chunk] = lane_sum(mask + begin, count);
         });
     });
-    p.mask_sum.data[0] = static_cast<T>(ordered_sum(mask_sums, chunks.count));
-    p.loss.data[0] = static_cast<T>(ordered_sum(distance_sums, chunks.count) / photometric_denominator(p.mask_sum.data[0]));
+    store_photometric_loss(p, ordered_sum(distance_sums, chunks.count), static_cast<T>(ordered_sum(mask_sums, chunks.count)));
 }
 
 template <typename T>

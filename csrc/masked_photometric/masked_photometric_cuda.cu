@@ -31,13 +31,10 @@ __global__ void masked_photometric_kernel(MaskedPhotometricParameters<float> p, 
     }
 }
 
-__global__ void masked_photometric_sum_kernel(MaskedPhotometricParameters<float> p, int64_t count) {
+__global__ void __launch_bounds__(kSumBlockSize) masked_photometric_sum_kernel(MaskedPhotometricParameters<float> p, int64_t count) {
     double const distance_sum = sum_of_chunks(p.partial_sums.data, count);
     float const mask_sum = static_cast<float>(sum_of_chunks(p.partial_sums.data + count, count));
-    if (threadIdx.x == 0) {
-        p.mask_sum.data[0] = mask_sum;
-        p.loss.data[0] = static_cast<float>(distance_sum / photometric_denominator(mask_sum));
-    }
+    if (threadIdx.x == 0) store_photometric_loss(p, distance_sum, mask_sum);
 }
 
 template <int Channels, bool kWide>

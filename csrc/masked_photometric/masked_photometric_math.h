@@ -32,13 +32,21 @@ FOCUS_HD T photometric_mask_gradient(T mask, T squared, T grad, T grad_sum) {
     return grad * sign * T(sqrt(squared)) + grad_sum;
 }
 
+// Of a sum of distances and of the mask.
+template <typename T>
+FOCUS_HD void store_photometric_loss(MaskedPhotometricParameters<T> const& p, double distance_sum, T mask_sum) {
+    T const loss = static_cast<T>(distance_sum / photometric_denominator(mask_sum));
+    p.loss.data[0] = p.sums.data[0] = loss;
+    p.sums.data[1] = mask_sum;
+}
+
 // What all pixels share in the backward pass.
 template <typename T>
 struct PhotometricGradients {
     FOCUS_HD explicit PhotometricGradients(MaskedPhotometricBackwardParameters<T> const& p) {
-        T const mask_sum = p.mask_sum.data[0];
+        T const loss = p.sums.data[0], mask_sum = p.sums.data[1];
         distance = p.grad_loss.data[0] / photometric_denominator(mask_sum);
-        sum = mask_sum < T(1) ? T(0) : -distance * p.loss.data[0];
+        sum = mask_sum < T(1) ? T(0) : -distance * loss;
     }
     T distance;  // dL / d distance of any pixel
     T sum;       // dL / d sum m

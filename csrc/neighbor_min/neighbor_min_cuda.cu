@@ -152,7 +152,7 @@ __global__ void __launch_bounds__(kTogetherBlockSize) neighbor_min_3x3_kernel(Ne
     }
 }
 
-__global__ void neighbor_min_sum_kernel(NeighborMinParameters<float> p, int64_t count) {
+__global__ void __launch_bounds__(kSumBlockSize) neighbor_min_sum_kernel(NeighborMinParameters<float> p, int64_t count) {
     double const total = sum_of_chunks(p.partial_sums.data, count);
     int64_t const pixels = p.argmin.count();
     if (threadIdx.x == 0) p.loss.data[0] = static_cast<float>(p.mean && pixels ? total / pixels : total);

@@ -29,7 +29,7 @@ __global__ void outlier_robust_kernel(OutlierRobustParameters<float> p, PixelChu
     }
 }
 
-__global__ void outlier_robust_sum_kernel(OutlierRobustParameters<float> p, int64_t count) {
+__global__ void __launch_bounds__(kSumBlockSize) outlier_robust_sum_kernel(OutlierRobustParameters<float> p, int64_t count) {
     double const total = sum_of_chunks(p.partial_sums.data, count);
     if (threadIdx.x == 0) p.loss.data[0] = static_cast<float>(count ? -total / p.mask.count() : 0.0);
 }

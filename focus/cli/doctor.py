@@ -163,11 +163,13 @@ def operator_differences(device: Any) -> dict[str, float]:
     mask = torch.rand(1, 1, *size, generator=generator).to(device)
     near = image + 0.05 * (target - image)  # within the noise of the robust loss
     fragments = ops.rasterize(screen, faces, size)
+    drawn, _, shown = ops.render(screen, albedo, faces, size)
     normals = ops.vertex_normals(placed, faces)
     calls: dict[str, Callable[[Any], Any]] = {
         "rasterize": lambda o: o.rasterize(screen, faces, size).barycentric,
         "interpolate": lambda o: o.interpolate(albedo, faces, fragments),
         "render": lambda o: o.render(screen, albedo, faces, size)[0],
+        "antialias": lambda o: o.antialias(drawn, screen, faces, shown),
         "vertex_normals": lambda o: o.vertex_normals(placed, faces),
         "sh_shading": lambda o: o.sh_shading(normals, albedo, light),
         "neighbor_min": lambda o: o.neighbor_min(target, image, mask),

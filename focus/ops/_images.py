@@ -53,7 +53,11 @@ def needed(needs: Sequence[bool], gradients: Sequence[torch.Tensor]) -> tuple[to
     return tuple([gradient if need else None for need, gradient in zip(needs, gradients, strict=True)])
 
 
-def chunk_count(image: torch.Tensor) -> int:
-    """Chunks of pixels whose terms are summed together, for each image of `[B, C, H, W]`."""
-    chunk: int = _native.module.PIXEL_CHUNK
-    return -(-image.shape[2] * image.shape[3] // chunk)
+def partial_sums(image: torch.Tensor, *leading: int) -> torch.Tensor | None:
+    """What only CUDA kernels need: memory, ``[*leading, B, chunks]``, for a sum over each chunk of pixels of each image
+    of `[B, C, H, W]`."""
+    if not _native.uses_cuda_kernels(image):
+        return None
+    batch, _, height, width = image.shape
+    chunks = -(-height * width // _native.module.PIXEL_CHUNK)
+    return image.new_empty(*leading, batch, chunks, dtype=torch.float64)

@@ -92,6 +92,12 @@ def define(
     return direct
 
 
+class _Function(_SingleLevelFunction):
+    """A function for one level, for compiled autograd, too."""
+
+    _compiled_autograd_key: Any = staticmethod(torch.autograd.Function._compiled_autograd_key)
+
+
 def _with_derivatives(
     overload: Any, kernel: Kernel, backward: Kernel | None, setup_context: Kernel | None, tangent: Kernel | None
 ) -> tuple[Kernel, Kernel]:
@@ -115,7 +121,7 @@ def _with_derivatives(
         with torch._C._AutoDispatchBelowAutograd():
             return overload.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
 
-    class Recorded(_SingleLevelFunction):
+    class Recorded(_Function):
         @staticmethod
         def forward(*arguments: Any) -> Any:
             *inputs, (keyset, _) = arguments
@@ -153,7 +159,7 @@ def _with_derivatives(
     # The name of a class is what graphs and the anomaly mode of torch show.
     kind: Any = type(Recorded)
     record: Kernel = kind(name, (Recorded,), {}).apply
-    record_directly: Kernel = kind(name, (_SingleLevelFunction,), {k: staticmethod(f) for k, f in own.items()}).apply
+    record_directly: Kernel = kind(name, (_Function,), {k: staticmethod(f) for k, f in own.items()}).apply
 
     def dispatched(keyset: Any, *arguments: Any) -> Any:
         transformed = torch._C._are_functorch_transforms_active()
@@ -169,17 +175,23 @@ def _with_derivatives(
             return record(*arguments, (keyset, has_tangents))
 
     def direct(*arguments: Any) -> Any:
-        if not _are_plain(arguments):
+        plain, learns = _look_at(arguments)
+        if not plain:
             return overload(*arguments)
-        if torch.is_grad_enabled() and _any_requires_grad(*arguments):
-            return record_directly(*arguments)
-        return kernel(*arguments)
+        try:
+            if learns and torch.is_grad_enabled():
+                return record_directly(*arguments)
+            return kernel(*arguments)
+        except (RuntimeError, ValueError, BufferError):
+            if all(map(_is_only_memory, arguments)):
+                raise
+            return overload(*arguments)
 
     return dispatched, direct
 
 
-def _are_plain(arguments: tuple[Any, ...]) -> bool:
-    """Whether nobody but the kernel has to be told of a call."""
+def _look_at(arguments: tuple[Any, ...]) -> tuple[bool, bool]:
+    """Whether nobody but the kernel has to be told of a call, and, if so, whether a gradient may be wanted."""
     if (
         torch.compiler.is_compiling()
         or forward_ad._current_level >= 0
@@ -189,19 +201,27 @@ def _are_plain(arguments: tuple[Any, ...]) -> bool:
         or _tracing_state() is not None
         or _profiler_enabled()
     ):
-        return False
+        return False, False
+    learns = False
     for argument in arguments:
         kind = type(argument)
         if kind in _TENSORS:
-            if (
-                not (argument.is_cpu or argument.is_cuda)
-                or argument.is_neg()
-                or _is_wrapped(argument)  # by a transform, also where that is not at work
-            ):
-                return False
+            if not (argument.is_cpu or argument.is_cuda) or argument.is_neg():
+                return False, False
+            learns = learns or argument.requires_grad
         elif kind not in _NO_TENSORS:  # somebody else's tensor, or a number of a trace
-            return False
-    return True
+            return False, False
+    return True, learns
+
+
+def _is_only_memory(argument: Any) -> bool:
+    """False for zeros, batches (``is_grads_batched``), what a transform has wrapped and the like, which the dispatcher
+    makes numbers of. They cannot be borrowed, which is soon enough: to ask beforehand would cost each call as much as
+    all of `_look_at`."""
+    if not isinstance(argument, torch.Tensor):
+        return True
+    usual = torch.empty(0, dtype=argument.dtype, device=argument.device)
+    return bool(torch._C._dispatch_keys(argument).raw_repr() == torch._C._dispatch_keys(usual).raw_repr())
 
 
 _TENSORS = frozenset({torch.Tensor, torch.nn.Parameter})
@@ -210,7 +230,6 @@ _transforms_active: Callable[[], bool] = torch._C._are_functorch_transforms_acti
 _dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
 _function_modes: Callable[[], int] = torch._C._len_torch_function_stack
 _tracing_state: Callable[[], Any] = torch._C._get_tracing_state
-_is_wrapped: Callable[[torch.Tensor], bool] = torch._C._functorch.is_functorch_wrapped_tensor
 
 
 def _find_requires_grad(*arguments: Any) -> bool:
@@ -311,9 +330,14 @@ def or_nothing(output: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
     return like.new_empty(0) if output is None else output
 
 
+def uses_cuda_kernels(tensor: torch.Tensor) -> bool:
+    """Whether a call may run these: on CUDA, and on the CPU where tests have them emulated."""
+    return tensor.is_cuda or module is not _C
+
+
 def scratch(like: torch.Tensor, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor | None:
     """Working memory that only the CUDA kernels use; None on the CPU."""
-    return like.new_empty(shape, dtype=dtype) if like.is_cuda or module is not _C else None
+    return like.new_empty(shape, dtype=dtype) if uses_cuda_kernels(like) else None
 
 
 def face_scratch(
@@ -321,7 +345,7 @@ def face_scratch(
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
     """What CUDA kernels need to add up `sums` numbers over the pixels of each face, as csrc/common/face_scratch.h says;
     Nones on the CPU."""
-    if not like.is_cuda and module is _C:
+    if not uses_cuda_kernels(like):
         return None, None, None
     return (
         scratch(like, 5 * batch * face_count + 1, dtype=torch.int32),

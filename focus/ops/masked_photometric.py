@@ -12,32 +12,29 @@ from focus.ops import _images, _native
 def _forward(
     target: torch.Tensor, reconstruction: torch.Tensor, mask: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    loss, mask_sum = _forward_fake(target, reconstruction, mask)
-    partial_sums = target.new_empty(2, target.shape[0], _images.chunk_count(target), dtype=torch.float64)
+    loss, sums = _forward_fake(target, reconstruction, mask)
     images = target.contiguous(), reconstruction.contiguous(), mask.contiguous()
-    _native.call("masked_photometric", *images, loss.view(1), mask_sum.view(1), partial_sums)
-    return loss, mask_sum
+    _native.call("masked_photometric", *images, loss, sums, _images.partial_sums(target, 2))
+    return loss, sums
 
 
 def _forward_fake(
     target: torch.Tensor, reconstruction: torch.Tensor, mask: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return target.new_empty(()), target.new_empty(())
+    return target.new_empty(()), target.new_empty(2)  # of which the second is saved: the loss is the caller's to change
 
 
 def _backward_kernel(
     target: torch.Tensor,
     reconstruction: torch.Tensor,
     mask: torch.Tensor,
-    loss: torch.Tensor,
-    mask_sum: torch.Tensor,
+    sums: torch.Tensor,
     grad_loss: torch.Tensor,
     needs: list[bool],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     gradients = _images.empty_gradients(needs, target, mask)
     images = target.contiguous(), reconstruction.contiguous(), mask.contiguous()
-    scalars = loss.view(1), mask_sum.view(1), grad_loss.view(1)
-    _native.call("masked_photometric_backward", *images, *scalars, *_images.needed(needs, gradients))
+    _native.call("masked_photometric_backward", *images, sums, grad_loss, *_images.needed(needs, gradients))
     return gradients
 
 
@@ -45,8 +42,7 @@ def _backward_fake(
     target: torch.Tensor,
     reconstruction: torch.Tensor,
     mask: torch.Tensor,
-    loss: torch.Tensor,
-    mask_sum: torch.Tensor,
+    sums: torch.Tensor,
     grad_loss: torch.Tensor,
     needs: list[bool],
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -54,7 +50,7 @@ def _backward_fake(
 
 
 _masked_photometric_backward = _native.define(
-    "masked_photometric_backward(Tensor target, Tensor reconstruction, Tensor mask, Tensor loss, Tensor mask_sum, "
+    "masked_photometric_backward(Tensor target, Tensor reconstruction, Tensor mask, Tensor sums, "
     "Tensor grad_loss, bool[] needs) -> (Tensor, Tensor, Tensor)",
     _backward_kernel,
     _backward_fake,
@@ -62,7 +58,7 @@ _masked_photometric_backward = _native.define(
 
 
 def _setup_context(ctx: Any, inputs: tuple[torch.Tensor, ...], output: tuple[torch.Tensor, torch.Tensor]) -> None:
-    ctx.save_for_backward(*inputs, *output)
+    ctx.save_for_backward(*inputs, output[1])
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
@@ -77,7 +73,7 @@ def _backward(ctx: Any, grad_loss: torch.Tensor | None, _: None) -> tuple[torch.
 @_native.loss_tangent
 def _tangent(inputs: tuple[Any, ...], outputs: Any, needs: list[bool]) -> tuple[torch.Tensor, ...]:
     gradients: tuple[torch.Tensor, ...] = _masked_photometric_backward(
-        *inputs, *outputs, torch.ones_like(outputs[0]), needs
+        *inputs, outputs[1], torch.ones_like(outputs[0]), needs
     )
     return gradients
 

@@ -32,12 +32,18 @@ def _loss_forward(
     target: torch.Tensor, reconstruction: torch.Tensor, mask: torch.Tensor | None, window: int, power: int, mean: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     loss, argmin = _loss_forward_fake(target, reconstruction, mask, window, power, mean)
+    images = target.contiguous(), reconstruction.contiguous(), None if mask is None else mask.contiguous()
+    _native.call("neighbor_min", *images, window, power, mean, argmin, None, loss, _partial_sums(loss, argmin))
+    return loss, argmin
+
+
+def _partial_sums(loss: torch.Tensor, argmin: torch.Tensor) -> torch.Tensor | None:
+    """What only CUDA kernels need: memory for the sum over each tile."""
+    if not _native.uses_cuda_kernels(loss):
+        return None
     batch, height, width = argmin.shape
     tile_height, tile_width = _native.module.NEIGHBOR_TILE
-    partial_sums = target.new_empty(batch, -(-height // tile_height), -(-width // tile_width), dtype=torch.float64)
-    images = target.contiguous(), reconstruction.contiguous(), None if mask is None else mask.contiguous()
-    _native.call("neighbor_min", *images, window, power, mean, argmin, None, loss.view(1), partial_sums)
-    return loss, argmin
+    return loss.new_empty(batch, -(-height // tile_height), -(-width // tile_width), dtype=torch.float64)
 
 
 def _loss_forward_fake(
@@ -70,7 +76,7 @@ def _backward_kernel(
         mean,
         argmin.contiguous(),
         None if is_loss else grad.contiguous(),
-        grad.view(1) if is_loss else None,
+        grad if is_loss else None,
         *_images.needed(needs, gradients),
     )
     return gradients

@@ -13,9 +13,8 @@ def _forward(
     target: torch.Tensor, reconstruction: torch.Tensor, mask: torch.Tensor, sigma: float, cutoff: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     loss, inlier = _forward_fake(target, reconstruction, mask, sigma, cutoff)
-    partial_sums = target.new_empty(target.shape[0], _images.chunk_count(target), dtype=torch.float64)
     images = target.contiguous(), reconstruction.contiguous(), mask.contiguous()
-    _native.call("outlier_robust", *images, sigma, cutoff, loss.view(1), inlier, partial_sums)
+    _native.call("outlier_robust", *images, sigma, cutoff, loss, inlier, _images.partial_sums(target))
     return loss, inlier
 
 
@@ -36,9 +35,7 @@ def _backward_kernel(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     gradients = _images.empty_gradients(needs, target, mask)
     images = target.contiguous(), reconstruction.contiguous(), mask.contiguous()
-    _native.call(
-        "outlier_robust_backward", *images, sigma, cutoff, grad_loss.view(1), *_images.needed(needs, gradients)
-    )
+    _native.call("outlier_robust_backward", *images, sigma, cutoff, grad_loss, *_images.needed(needs, gradients))
     return gradients
 
 

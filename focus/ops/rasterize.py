@@ -28,6 +28,16 @@ class Fragments(NamedTuple):
     depth: torch.Tensor
 
 
+def visibility_scratch(
+    vertices: torch.Tensor, shape: tuple[int, int, int]
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """What CUDA kernels need to find the nearest faces of the pixels ``[B, H, W]``; Nones on the CPU."""
+    if not _native.uses_cuda_kernels(vertices):
+        return None, None
+    pieces = _native.scratch(vertices, _native.module.PIECE_LIST_SIZE, dtype=torch.int64)
+    return _native.scratch(vertices, *shape, dtype=torch.int64), pieces
+
+
 def _forward(
     screen_vertices: torch.Tensor,
     faces: torch.Tensor,
@@ -42,11 +52,8 @@ def _forward(
     shape = (vertices.shape[0], height, width)
     barycentric, depth = vertices.new_empty(*shape, 3), vertices.new_empty(*shape)
     face_index = vertices.new_empty(*shape, dtype=torch.int32)
-    nearest = _native.scratch(vertices, *shape, dtype=torch.int64)
-    pieces = _native.scratch(vertices, _native.module.PIECE_LIST_SIZE, dtype=torch.int64)
-    _native.call(
-        "rasterize", vertices, faces, cull, perspective_correct, barycentric, depth, face_index, nearest, pieces
-    )
+    scratch = visibility_scratch(vertices, shape)
+    _native.call("rasterize", vertices, faces, cull, perspective_correct, barycentric, depth, face_index, *scratch)
     return barycentric, depth, face_index
 
 
@@ -182,6 +189,13 @@ _rasterize = _native.define(
 )
 
 
+def check_options(op: str, cull: object, perspective_correct: object) -> None:
+    """Raises `ValueError` where one of them is none of operator `op`."""
+    if not (type(cull) is str and cull in CULL and type(perspective_correct) is bool):
+        _check.choice(op, "cull", cull, CULL)
+        _check.choice(op, "perspective_correct", perspective_correct, (False, True))
+
+
 def image_sides(op: str, image_size: tuple[int, int]) -> tuple[int, int]:
     """Height and width, checked for operator `op`."""
     given = image_size if isinstance(image_size, (tuple, list)) and len(image_size) == 2 else (None, None)
@@ -234,8 +248,7 @@ def rasterize(
     _check.floating("rasterize", "screen_vertices", screen_vertices, ("B", "V", 3))
     screen_vertices = _native.widen(screen_vertices)
     topology = topology_of("rasterize", faces, screen_vertices.shape[1], screen_vertices.device)
-    _check.choice("rasterize", "cull", cull, CULL)
-    _check.choice("rasterize", "perspective_correct", perspective_correct, (False, True))
+    check_options("rasterize", cull, perspective_correct)
     height, width = image_sides("rasterize", image_size)
     _check.image_fits("rasterize", screen_vertices.shape[0], 5, (height, width), screen_vertices)
     barycentric, depth, face_index = _rasterize(

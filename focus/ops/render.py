@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from focus.ops import _check, _native
-from focus.ops.rasterize import CULL, Cull, image_sides
+from focus.ops.rasterize import CULL, Cull, check_options, image_sides, visibility_scratch
 from focus.ops.topology import Topology, topology_of
 
 
@@ -37,8 +37,7 @@ def _forward(
         image,
         mask,
         face_index,
-        _native.scratch(vertices, batch, height, width, dtype=torch.int64),
-        _native.scratch(vertices, _native.module.PIECE_LIST_SIZE, dtype=torch.int64),
+        *visibility_scratch(vertices, (batch, height, width)),
     )
     return image, mask, face_index
 
@@ -256,8 +255,7 @@ def render(
             f"got {attributes.shape[0]}"
         )
     topology = topology_of(op, faces, vertex_count, screen_vertices.device)
-    _check.choice(op, "cull", cull, CULL)
-    _check.choice(op, "perspective_correct", perspective_correct, (False, True))
+    check_options(op, cull, perspective_correct)
     height, width = image_sides(op, image_size)
     _check.image_fits(op, batch, attributes.shape[2] + 2, (height, width), screen_vertices)
     image, mask, face_index = _render(

@@ -101,9 +101,10 @@ class Topology:
         corners: `[3 F]` int32; ``3 * face + corner``, ascending for each vertex.
         neighbors: `[3 F]` int32; for each corner ``3 * face + corner``, and the edge that it lies opposite of, the next
             corner that lies so, in a circle: itself at a border of the mesh. Found when first asked for.
-        seams: `[S, 3]` int32, or None on CUDA and where none can be kept (in a compiled function): the edges that
-            `antialias` looks at, each as the corner opposite of it, the face beyond it (-1 where there is none or more
-            than one), and -1 where both faces run along it the same way, else 1. Found when first asked for.
+        seams: `[S, 3]` int32, or None where the mesh is not on the CPU or they cannot be kept (in a compiled function):
+            the edges that `antialias` looks at, each as the corner opposite of it, the face beyond it (-1 where there
+            is none or more than one), and -1 where both faces run along it the same way, else 1. Found when first asked
+            for.
 
     >>> topology = ops.Topology(torch.tensor([[0, 1, 2], [2, 1, 3]]), vertex_count=4)
     >>> topology
@@ -115,6 +116,10 @@ class Topology:
         TypeError: faces are not an int32 or int64 tensor.
         ValueError: faces are not `[F, 3]`, or an index lies outside [0, V).
     """
+
+    # Of the class: not all that were ever saved have them.
+    _neighbors: torch.Tensor | None = None
+    _seams: torch.Tensor | None = None
 
     def __init__(self, faces: torch.Tensor, vertex_count: int) -> None:
         faces = _check.tensor_of("Topology", "faces", faces, ("F", 3))
@@ -128,8 +133,6 @@ class Topology:
         if faces.dtype == torch.int64:
             faces = faces.clamp(-(2**31), 2**31 - 1)  # so that an index beyond int32 stays out of range below
         self.vertex_count = count
-        self._neighbors: torch.Tensor | None = None
-        self._seams: torch.Tensor | None = None
         if torch.compiler.is_compiling():
             self._list(faces)
         else:
@@ -155,7 +158,7 @@ class Topology:
 
     @property
     def seams(self) -> torch.Tensor | None:
-        if self._seams is not None or self.faces.is_cuda or not can_be_kept(self.faces):
+        if self._seams is not None or not (self.faces.is_cpu and can_be_kept(self.faces)):
             return self._seams
         with _lasting():
             lists = self.faces, self.neighbors, self.faces.new_empty(self.faces.numel(), 3)
@@ -166,16 +169,14 @@ class Topology:
 
     def to(self, device: torch.device | str) -> Topology:
         """This topology on another device; itself where it is there already."""
-        if self.faces.device == torch.device(device):
-            return self
-        moved = Topology.__new__(Topology)
-        moved.vertex_count = self.vertex_count
         with _lasting():
-            moved.faces, moved.offsets, moved.corners = (
-                lists.to(device) for lists in (self.faces, self.offsets, self.corners)
-            )
+            faces = self.faces.to(device)
+            if faces is self.faces:
+                return self
+            moved = Topology.__new__(Topology)
+            moved.vertex_count, moved.faces = self.vertex_count, faces
+            moved.offsets, moved.corners = self.offsets.to(device), self.corners.to(device)
             moved._neighbors = None if self._neighbors is None else self._neighbors.to(device)
-            moved._seams = None  # found there, if they are of use there
         return moved
 
     def __repr__(self) -> str:
