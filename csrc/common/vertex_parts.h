@@ -27,7 +27,7 @@ class VertexParts {
     // face_at(b, i) points to the vertices of the face that pixel i < pixels of image b shows; nullptr where there is none.
     template <typename FaceAt>
     VertexParts(int64_t batch, int64_t pixels, int64_t vertex_count, int threads, FaceAt const& face_at) {
-        constexpr int64_t kMostParts = 16, kSampled = 13;  // every so manieth pixel, not one below the other
+        constexpr int64_t kMostParts = 16, kSampled = 61;  // every so manieth pixel, not one below the other
         constexpr double kNanoseconds = 10.0;              // for a pixel, roughly
         bool const shared_out = batch > 0 && batch < worthwhile_threads(threads, kNanoseconds * static_cast<double>(pixels));
         per_image_ = shared_out ? std::min<int64_t>(kMostParts, (threads + batch - 1) / batch) : 1;
