@@ -23,8 +23,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 last=465  # a stage that does not end when it is told to is killed 5 s later, and the rest takes seconds on a busy machine
 failed=()
-cuda=ON emulation=OFF device=cuda
-[ "${CPU:-0}" = 1 ] && cuda=OFF emulation=ON device=cpu
+cuda=ON emulation=OFF device=cuda tests=120
+[ "${CPU:-0}" = 1 ] && cuda=OFF emulation=ON device=cpu tests=240  # which build the emulated kernels for themselves
 
 # stage NAME SECONDS FILE COMMAND...: what it prints goes to the end of FILE. Returns its status; no stage begins after the time is over.
 stage() {
@@ -71,7 +71,7 @@ fi
 
 on_card about 30 about.jsonl
 on_card check 80 check.jsonl
-stage tests 120 tests.txt env FOCUS_REQUIRE_CUDA=$([ $device = cuda ] && echo 1 || echo 0) "$python" -m pytest -q -c "$root/pyproject.toml" --rootdir "$root" \
+stage tests $tests tests.txt env FOCUS_REQUIRE_CUDA=$([ $device = cuda ] && echo 1 || echo 0) "$python" -m pytest -q -c "$root/pyproject.toml" --rootdir "$root" \
     -p no:cacheprovider --device $([ $device = cuda ] && echo cuda || echo emulated) "$root"/python_tests/test_ops_*.py
 on_card times 90 times.jsonl
 
