@@ -95,7 +95,9 @@ def define(
 class _Function(_SingleLevelFunction):
     """A function for one level, for compiled autograd, too."""
 
-    _compiled_autograd_key: Any = staticmethod(torch.autograd.Function._compiled_autograd_key)
+    @staticmethod
+    def _compiled_autograd_key(ctx: Any) -> tuple[int, ...]:
+        return (ctx._autograd_function_id,)
 
 
 def _with_derivatives(
