@@ -207,3 +207,20 @@ def test_bad_settings_are_refused() -> None:
         EncoderSettings(widths=(64, 0, 64, 64))
     with pytest.raises(ValueError, match="input_deviation"):
         EncoderSettings(input_deviation=(1.0, 0.0, 1.0))
+
+
+@pytest.mark.parametrize(("stem_width", "width", "last"), [(4, 8, False), (8, 4, False), (8, 8, True)])
+def test_narrow_networks_keep_off_the_layout_whose_gradients_write_past_their_memory(
+    stem_width: int, width: int, last: bool
+) -> None:
+    """A fault of oneDNN on processors with AVX2 alone: `test_train_reliability.py` crashed there."""
+    torch.manual_seed(0)
+    network = ResNet(block="basic", blocks=(1,), widths=(width,), strides=(2,), stem_width=stem_width, outputs=3)
+    layouts = []
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.stride == (2, 2) and module.kernel_size == (1, 1):
+            module.register_forward_hook(
+                lambda _, inputs, __: layouts.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+            )
+    network(torch.rand(2, 3, 32, 32)).sum().backward()
+    assert layouts == [last]

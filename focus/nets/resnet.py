@@ -149,6 +149,10 @@ class ResNet(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(pool_size)
         self.fc = nn.Linear(channels * pool_size**2, outputs)
         self.frozen_normalisation = frozen_normalisation
+        # 10-25% faster than contiguous on the CPU, and what tensor cores want. With fewer than eight channels, oneDNN
+        # on processors with AVX2 alone writes past its memory in the gradient of a shortcut with a stride (torch 2.13).
+        narrow = min(stem_width, *widths) < 8
+        self.memory_format = torch.contiguous_format if narrow else torch.channels_last
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -158,8 +162,7 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """``[B, 3, H, W]``, normalised as the weights expect -> ``[B, outputs]``."""
-        # 10-25% faster than contiguous on the CPU, and what tensor cores want.
-        x = images.contiguous(memory_format=torch.channels_last)
+        x = images.contiguous(memory_format=self.memory_format)
         x = self.maxpool(F.relu(self.bn1(self.conv1(x))))
         for stage in self.stages:
             x = getattr(self, stage)(x)
