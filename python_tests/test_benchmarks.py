@@ -257,3 +257,15 @@ def test_ratios_are_taken_round_by_round(run: ModuleType) -> None:
     spent = turns.take_turns([lambda: order.append("a"), lambda: order.append("b")], turns.Plan(0.0, 0.0, 3))
     assert [len(found) for found in spent] == [3, 3]
     assert order[2:] == list("abbaab")  # after one call of each to warm up
+
+
+def test_training_is_timed_for_each_kind_of_iteration(run: ModuleType, tmp_path: Path) -> None:
+    training = importlib.import_module("bench_training")
+    training.main(["--quick", "--json", str(tmp_path / "training.json")])
+    rows = json.loads((tmp_path / "training.json").read_text())["rows"]
+    (source,) = (row for row in rows if "source" in row)
+    assert source["faces_a_second"] > 0
+    kinds = {(row["iteration"], row["measure"]) for row in rows if "measure" in row}
+    assert {measure for _, measure in kinds} >= {"channels_last", "fused optimiser", "all of the defaults"}
+    assert len({iteration for iteration, _ in kinds}) == 4
+    assert all(row["without_ms"] > 0 and row["with_ms"] > 0 for row in rows if "measure" in row)

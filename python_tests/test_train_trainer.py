@@ -277,7 +277,7 @@ def test_methods_differ_only_in_their_mask(
     given: dict[str, Any] = {}
     original = losses.reconstruction_loss
     monkeypatch.setattr(losses, "reconstruction_loss", lambda **values: (given.update(values), original(**values))[1])
-    trainer.objectives._trusting_loss(batch, 0)
+    trainer.objectives._trusting_loss(batch, batch.image)
     seen = trainer.networks.segmentation
     face, render = given["rendering"].mask, given["rendering"].image.detach()
     inliers = losses.robust(batch.image, render, face)[1]
@@ -307,8 +307,10 @@ def test_methods_differ_only_in_their_mask(
 def test_some_methods_need_true_masks(make: Callable[..., Trainer], batches: list[FaceBatch], method: Any) -> None:
     blind = replace(batches[0], visible_mask=None)
     trainer = make(replace(SETTINGS, method=method))
+    turn = next(turn for turn in trainer.plan if turn.stage == "joint")
+    trainer._begin(turn)
     with pytest.raises(FocusError, match="true masks"):
-        trainer._iterate(next(turn for turn in trainer.plan if turn.stage == "joint"), blind)
+        trainer._iterate(turn, blind)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -356,7 +358,7 @@ def test_patches_hide_parts_from_the_network_alone(
     batch = batches[0]
     clean = batch.image.clone()
     for number in (3, 3, 4):
-        trainer.objectives._trusting_loss(batch, number)
+        trainer.objectives._trusting_loss(batch, trainer.objectives._patched(batch.image, number))
     assert torch.equal(batch.image, clean)
     assert all(torch.equal(target, clean) for target in targets)
     assert torch.equal(given[0], given[1])  # what follows from a number can be done again
@@ -375,7 +377,7 @@ def test_area_reaches_the_encoder_through_the_mask(make: Callable[..., Trainer],
         trainer._begin(
             next(turn for turn in trainer.plan if turn.stage == "joint" and turn.network == "reconstruction")
         )
-        loss, _ = trainer.objectives._trusting_loss(batches[0], 0)
+        loss, _ = trainer.objectives._trusting_loss(batches[0], batches[0].image)
         if loss.requires_grad:
             loss.backward()
         found = trainer.networks.reconstruction.trunk.fc.weight.grad

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -18,7 +18,7 @@ from focus.lock import only_one
 from focus.train import Settings, export, load_checkpoint, plan, shipped_checkpoint
 from focus.train.config import Preset
 from focus.train.lessons import FOLDER as LESSONS
-from focus.train.run import train_to_end
+from focus.train.run import profile, train_to_end
 from focus.train.trainer import LAST
 
 _PRESETS: tuple[Preset, ...] = get_args(Preset)
@@ -50,6 +50,9 @@ class Train(Command):
     """Go on with the run in the folder."""
     accept_changed_data: tyro.conf.FlagCreatePairsOff[bool] = False
     """With --resume: go on although photos, landmarks or weights that the run reads are others than before."""
+    profile: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Train nothing: run a few iterations of each kind, print where their time goes, and write it, with traces for the
+    profiler of torch, into the folder profile of the run."""
     export: Path | None = None
     """At the end also write the networks that learnt alone, in half precision, to this file."""
     finding: Annotated[Finding, tyro.conf.arg(name="")] = field(default_factory=Finding)
@@ -66,6 +69,8 @@ class Train(Command):
         if not turns:
             raise FocusError("focus train: all stages have 0 iterations (--stages.*): there is nothing to do")
         say(f"preset {self.preset}, method {settings.method}, {turns[-1].end} iterations in {len(turns)} turns")
+        if self.profile:
+            return self._profile(settings)
         changes = self.accept_changed_data
         ending = train_to_end(settings, self.out, resume=self.resume, accept_changed_data=changes)
         written = sorted(
@@ -90,6 +95,16 @@ class Train(Command):
             code=128 + ending.number if ending else None,
             error=ending.text if ending else None,
             told=True,
+        )
+
+    def _profile(self, settings: Settings) -> Outcome:
+        tables, written = profile(settings, self.out)
+        for table in tables:
+            say(f"\n{table.text}")
+        return Outcome(
+            read=["synthetic faces" if settings.data.photos is None else str(settings.data.photos)],
+            written=written,
+            details={"profile": [asdict(table) for table in tables], "settings": settings.to_dict()},
         )
 
     def _found(self, photos: Path | None, landmarks: Path | None, table: str, found: Detections) -> Path | None:

@@ -13,6 +13,7 @@ from focus import ops
 from focus.face.camera import Camera
 from focus.face.model import MorphableModel
 from focus.face.parameters import FaceParameters
+from focus.phases import marked, phase
 
 _LEAST_SHARE = 1 / 256
 """Of a pixel that the face covers less of, the colour fades to black: it would be rounding, much enlarged."""
@@ -139,10 +140,15 @@ class Renderer(torch.nn.Module):
             vertices: ``[B, V, 3]`` mm, model space, in place of the model's shape.
             albedo: ``[B, V, 3]`` RGB, in place of the model's albedo.
         """
-        if vertices is None:
-            vertices = self.model.shape(parameters.identity, parameters.expression)
-        if albedo is None:
-            albedo = self.model.albedo(parameters.albedo)
+        with phase("decoding"):
+            if vertices is None:
+                vertices = self.model.shape(parameters.identity, parameters.expression)
+            if albedo is None:
+                albedo = self.model.albedo(parameters.albedo)
+        with phase("rendering"):
+            return self._draw(parameters, marked(vertices, "decoding, backward"), albedo)
+
+    def _draw(self, parameters: FaceParameters, vertices: Tensor, albedo: Tensor) -> Rendering:
         topology = self.model.topology
         camera_vertices = self.camera.transform(vertices, parameters.rotation, parameters.translation)
         screen_vertices = self.camera.project(camera_vertices)
@@ -153,5 +159,6 @@ class Renderer(torch.nn.Module):
             both = ops.antialias(torch.cat([image, mask], 1), screen_vertices, topology, face_index)
             image, mask = both[:, :3], both[:, 3:]
             image = image / torch.where(mask < _LEAST_SHARE, _LEAST_SHARE, mask)  # clamp, but for ties in its gradient
+        image = marked(image, "rendering, backward")
         landmarks = screen_vertices[:, self.model.landmarks68, :2]
         return Rendering(image, mask, vertices, screen_vertices, normals, colors, landmarks, face_index)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from focus.face.lighting import AMBIENT_COEFFICIENT, HARMONIC_COUNT
 from focus.face.parameters import FaceParameters
 from focus.nets.resnet import ResNet
 from focus.nets.settings import EncoderSettings, NetworkSettings
+from focus.phases import marked, phase
 
 if TYPE_CHECKING:
     from focus.face.model import MorphableModel
@@ -101,9 +102,24 @@ class ReconstructionNetwork(nn.Module):
                 "ReconstructionNetwork: images: expected floating point [B, 3, H, W], got "
                 f"{images.dtype} {list(images.shape)}"
             )
-        with torch.autocast(images.device.type, torch.bfloat16) if self.in_bfloat16 else contextlib.nullcontext():
+        half = torch.autocast(images.device.type, torch.bfloat16) if self.in_bfloat16 else contextlib.nullcontext()
+        with phase("encoder"), half:
             raw = self.trunk((images - self.input_mean) / self.input_deviation)
-        return self.decode(raw.to(torch.promote_types(raw.dtype, torch.float32)))
+            raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
+        return self.decode(marked(raw, "encoder, backward"))
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether it computes in this layout; see `ResNet`."""
+        return self.trunk.channels_last
+
+    @channels_last.setter
+    def channels_last(self, value: bool) -> None:
+        self.trunk.channels_last = value
+
+    def compile_layers(self, **options: Any) -> None:
+        """From now on the trunk is compiled, with options of `torch.compile`; copies are not."""
+        self.trunk.compile(**options)
 
     def decode(self, raw: Tensor) -> FaceParameters:
         """Cuts and scales the outputs ``[B, outputs]`` of the trunk."""

@@ -149,10 +149,10 @@ class ResNet(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(pool_size)
         self.fc = nn.Linear(channels * pool_size**2, outputs)
         self.frozen_normalisation = frozen_normalisation
-        # 10-25% faster than contiguous on the CPU, and what tensor cores want. With fewer than eight channels, oneDNN
-        # on processors with AVX2 alone writes past its memory in the gradient of a shortcut with a stride (torch 2.13).
-        narrow = min(stem_width, *widths) < 8
-        self.memory_format = torch.contiguous_format if narrow else torch.channels_last
+        # With fewer than eight channels, oneDNN on processors with AVX2 alone writes past its memory in this layout, in
+        # the gradient of a shortcut with a stride (torch 2.13).
+        self.channels_last = min(stem_width, *widths) >= 8
+        """Computes in this layout: 10-25% faster than contiguous on the CPU, and what tensor cores want."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -162,7 +162,7 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """``[B, 3, H, W]``, normalised as the weights expect -> ``[B, outputs]``."""
-        x = images.contiguous(memory_format=self.memory_format)
+        x = images.contiguous(memory_format=torch.channels_last) if self.channels_last else images.contiguous()
         x = self.maxpool(F.relu(self.bn1(self.conv1(x))))
         for stage in self.stages:
             x = getattr(self, stage)(x)

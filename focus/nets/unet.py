@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 
 from focus.nets.resnet import Normalisation, normalisation_layer
 from focus.nets.settings import NetworkSettings, SegmentationSettings
+from focus.phases import marked, phase
 
 
 def _convolution(inputs: int, outputs: int, kind: Normalisation) -> list[nn.Module]:
@@ -35,6 +38,9 @@ class SegmentationNetwork(nn.Module):
 
     in_bfloat16 = False
     """Whether it computes in bfloat16, as under autocast; weights and results stay as they are."""
+    channels_last = True
+    """Whether it computes in this layout; see `ResNet`."""
+    _compiled: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def __init__(self, settings: SegmentationSettings) -> None:
         super().__init__()
@@ -84,15 +90,26 @@ class SegmentationNetwork(nn.Module):
                     f"SegmentationNetwork: face: settings.paste needs the rendered face's mask [B, 1, H, W], got {got}"
                 )
             rendered = face * rendered + (1 - face) * target
-        with torch.autocast(target.device.type, torch.bfloat16) if self.in_bfloat16 else contextlib.nullcontext():
-            logits = self._logits(rendered, target)
-        return self.settings.gain * logits.to(torch.promote_types(logits.dtype, torch.float32))
+        rendered = marked(rendered, "losses, backward")
+        half = torch.autocast(target.device.type, torch.bfloat16) if self.in_bfloat16 else contextlib.nullcontext()
+        with phase("segmentation network"), half:
+            logits = (self._compiled or self._logits)(rendered, target)
+            logits = self.settings.gain * logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return marked(logits, "segmentation network, backward")
+
+    def compile_layers(self, **options: Any) -> None:
+        """From now on the layers are compiled, with options of `torch.compile`; copies are not."""
+        self._compiled = torch.compile(self._logits, **options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
+        return {name: value for name, value in state.items() if name != "_compiled"}
 
     def _logits(self, rendered: Tensor, target: Tensor) -> Tensor:
         height, width = rendered.shape[2:]
         x = torch.cat((rendered, target), dim=1)
         x = F.pad(x, (0, -width % self.multiple, 0, -height % self.multiple), mode="replicate")
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=torch.channels_last) if self.channels_last else x.contiguous()
         skips: list[Tensor] = []
         for level, block in enumerate(self.down):
             x = block(F.max_pool2d(x, 2) if level else x)

@@ -200,6 +200,22 @@ class OptimiserSettings:
 
 
 @dataclass(frozen=True)
+class MeasureSettings:
+    """What makes training fast, or small. It changes results by rounding alone: a run may go on with other measures."""
+
+    channels_last: bool = True
+    """Networks compute with the channels of a pixel side by side."""
+    fused: bool = True
+    """A few calls for all weights in the optimiser, in place of several for each."""
+    compile: bool = False
+    """Networks are compiled (`torch.compile`), once for training and once for use: minutes before the first iteration.
+    Needs a C++ compiler on the CPU."""
+    parts: int = 1
+    """Parts of a batch that are gone through one after the other, for less memory: the gradient is that of the whole.
+    BatchNorm sees each part alone."""
+
+
+@dataclass(frozen=True)
 class GuardSettings:
     """When a run is stopped because its masks say nothing any more."""
 
@@ -294,6 +310,8 @@ class Settings:
     """Blend the outline of the face in L_R, which then has a gradient with respect to its place."""
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     """How the networks learn."""
+    measures: MeasureSettings = field(default_factory=MeasureSettings)
+    """What makes training fast."""
     guard: GuardSettings = field(default_factory=GuardSettings)
     """When a run is stopped."""
     log: LogSettings = field(default_factory=LogSettings)

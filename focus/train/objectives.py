@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ from focus.train.methods import METHODS, Method, mask_rule, require_true_masks
 from focus.train.monitor import empty_images
 from focus.train.schedule import Turn, robust_sigma
 from focus.train.scores import Prediction, share
+
+Some = TypeVar("Some", FaceBatch, Tensor)
 
 
 def disturbed(face: FaceParameters, strength: float, expression_prior: str = "normal") -> FaceParameters:
@@ -69,6 +72,19 @@ _BANDS = (0.0, 0.08, 0.08, 0.08, 0.03, 0.03, 0.03, 0.03, 0.03)
 """Of each harmonic, relative to the first."""
 
 
+@dataclass(frozen=True)
+class Part:
+    """One of several parts of a batch that are of one size."""
+
+    index: int
+    parts: int
+
+    def of(self, batch: Some) -> Some:
+        """Its faces."""
+        size = len(batch) // self.parts
+        return batch if self.parts == 1 else batch[self.index * size : (self.index + 1) * size]
+
+
 class Objectives:
     """The losses of a run, and its masks.
 
@@ -88,8 +104,18 @@ class Objectives:
         # For L_R only: masks, scores and pictures are those of pixel centres, as without antialiasing.
         self._learning_renderer = Renderer(model, settings.image_size, antialias=settings.antialias)
 
-    def of_turn(self, turn: Turn, step: int, batch: FaceBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of iteration `step` of a turn, and its terms by name."""
+    def of_turn(
+        self, turn: Turn, step: int, batch: FaceBatch, part: Part | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of iteration `step` of a turn, and its terms by name.
+
+        Args:
+            turn: which network learns what.
+            step: number of the iteration.
+            batch: all of its faces.
+            part: of which the loss is; None: of all.
+        """
+        whole, batch = batch, batch if part is None else part.of(batch)
         settings, iteration = self.settings, turn.iteration(step)
         taught = settings.teacher != "none"
         anchored = taught and turn.stage == "joint" and settings.anchor > 0
@@ -102,7 +128,16 @@ class Objectives:
         if turn.network == "segmentation":
             ramp = settings.binary_ramp if turn.stage == "joint" else 0
             return self._segmentation_loss(batch, min(1.0, iteration / ramp) if ramp else 1.0, anchored=anchored)
-        return self._trusting_loss(batch, turn.batch(step), anchored=anchored)
+        image = self._patched(whole.image, turn.batch(step))
+        return self._trusting_loss(batch, image if part is None else part.of(image), anchored=anchored)
+
+    def _patched(self, image: Tensor, number: int) -> Tensor:
+        """What the reconstruction network sees of batch `number`, from which patches follow."""
+        kind, settings = self._traits.patches, self.settings
+        if kind is None:
+            return image
+        first = number * settings.batch_size + place()[0] * len(image)
+        return patched(image, kind, seed=settings.seed, first_index=first, settings=settings.data.patches)
 
     def _initialisation_loss(self, batch: FaceBatch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """First stage: L_R with the outlier-robust likelihood, after a warm-up without it."""
@@ -200,22 +235,16 @@ class Objectives:
         return loss, {**terms, "mask": share(mask, rendering.mask), "empty": empty_images(mask, rendering.mask)}
 
     def _trusting_loss(
-        self, batch: FaceBatch, number: int, *, anchored: bool = False
+        self, batch: FaceBatch, image: Tensor, *, anchored: bool = False
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Third stage, second part of a cycle: L_R over the pixels that the method trusts, its one difference.
 
         Args:
             batch: the faces.
-            number: of the batch, from which patches follow.
+            image: what the reconstruction network sees of them.
             anchored: add the faces of the teacher.
         """
         settings, traits = self.settings, self._traits
-        image = batch.image
-        if traits.patches is not None:
-            first = number * settings.batch_size + place()[0] * len(batch)
-            image = patched(
-                image, traits.patches, seed=settings.seed, first_index=first, settings=settings.data.patches
-            )
         parameters = self.networks.reconstruction(image)
         rendering = self._learning_renderer(parameters)
         if traits.mask == "whole":

@@ -129,6 +129,7 @@ _GROUPS: Mapping[str, Mapping[str, Range]] = {
         f"optimiser.{name}": _RATE
         for name in ("initialise", "segmentation", "again", "joint_reconstruction", "joint_segmentation")
     },
+    "measures": {"parts": Range(1, 65_536)},
     "guard": {"window": _EVERY, "lowest": _FRACTION, "highest": _FRACTION},
     "log": {
         **dict.fromkeys(("every", "checkpoint_every", "validate_every"), _EVERY),

@@ -23,7 +23,7 @@ from focus.files import read_input, write_files
 from focus.sealed import DamagedError, open_json, seal_json
 from focus.train.checkpoint import Checkpoint
 from focus.train.config import Settings
-from focus.train.distributed import place
+from focus.train.distributed import place, uses_bfloat16
 
 _VALIDATION_SHARE = 0.2
 _SHOWN = 5
@@ -31,8 +31,8 @@ _WITHOUT_RECORD = (
     "Without this record nobody knows which photos were held out for validation, and the run cannot go on, not even "
     "with --accept-changed-data. Put the file back from a copy, or start a new run in another folder"
 )
-_WHERE_AND_WHAT_FOR = ("log", "guard", "device", "threads", "workers", "start")
-"""Settings that change nothing about what a run computes."""
+_WHERE_AND_WHAT_FOR = ("log", "guard", "device", "threads", "workers", "start", "measures")
+"""Settings that change nothing about what a run computes, but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -265,22 +265,27 @@ def differences(before: Sequence[Photo], photos: Sequence[Photo], unusable: set[
     )
 
 
-def machine(device: torch.device) -> dict[str, str]:
+def machine(settings: Settings, device: torch.device) -> dict[str, str]:
     """What may change the last bits of results, and nothing else about them."""
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     threads = {} if device.type == "cuda" else {"threads": str(torch.get_num_threads())}
     version = torch.__version__.split("+")[0]
-    return {**threads, "processes": str(place()[1]), "device": kind, "torch": version}
+    measures = [name for name, value in asdict(settings.measures).items() if value is True]
+    measures += [f"{settings.measures.parts} parts"] if settings.measures.parts > 1 else []
+    bfloat16 = uses_bfloat16(settings.precision, device)
+    how = {"precision": "bfloat16" if bfloat16 else "float32", "measures": " ".join(measures) or "none"}
+    return {**how, **threads, "processes": str(place()[1]), "device": kind, "torch": version}
 
 
 def notes_on(checkpoint: Checkpoint, settings: Settings, device: torch.device) -> list[str]:
     """Lines for people about a run that goes on under other conditions, or whose data nobody can compare."""
     notes = []
-    before, now = checkpoint.header.machine, machine(device)
+    before, now = checkpoint.header.machine, machine(settings, device)
+    unknown = () if "measures" in before else ("measures", "precision")  # a file of before
     changes = [
         f"{name} {before.get(name, 'none')} before, {now.get(name, 'none')} now"
         for name in sorted(before | now)
-        if before and before.get(name) != now.get(name)
+        if before and name not in unknown and before.get(name) != now.get(name)
     ]
     if changes:
         notes.append(f"{'; '.join(changes)}: the bits will differ from those of a run without a break")
@@ -296,14 +301,17 @@ def notes_on(checkpoint: Checkpoint, settings: Settings, device: torch.device) -
 
 def what_it_computes(settings: Settings) -> dict[str, Any]:
     """The settings that decide what a run computes."""
-    return {name: value for name, value in settings.to_dict().items() if name not in _WHERE_AND_WHAT_FOR}
+    found = {name: value for name, value in settings.to_dict().items() if name not in _WHERE_AND_WHAT_FOR}
+    parts = settings.measures.parts if settings.network.sees_batches else 1
+    return found if parts == 1 else {**found, "measures.parts": parts}
 
 
 def changed_settings(before: Settings, now: Settings) -> list[str]:
-    """Names of the settings that differ and decide what a run computes. Paths are compared by what lies there, which
-    `Inputs` does.
+    """Names of the settings that differ and make another run of it. Paths are compared by what lies there, which
+    `Inputs` does; the precision of the networks is noise beside that of the faces, and `notes_on` tells of it.
     """
-    return sorted(_differences(_without_paths(what_it_computes(before)), _without_paths(what_it_computes(now))))
+    first, second = (_without_paths(what_it_computes(settings)) for settings in (before, now))
+    return sorted(_differences({**first, "precision": ""}, {**second, "precision": ""}))
 
 
 def require_same_run(checkpoint: Checkpoint, settings: Settings) -> None:

@@ -12,21 +12,24 @@ import torch
 from torch import nn
 
 from focus import limits
+from focus._version import __version__
 from focus.data.batches import FaceBatch
 from focus.data.photos import PhotoFolder
 from focus.data.synthetic import SyntheticFaces, SyntheticPool
 from focus.errors import FocusError
 from focus.face import MorphableModel
-from focus.files import check_input
+from focus.files import check_input, write_files
 from focus.isolation import own_state
 from focus.lock import only_one
 from focus.nets import ArcFaceFeatures, FeatureExtractor, FilterBank
+from focus.phases import heard_by
 from focus.train.checkpoint import Checkpoint, Networks, load_checkpoint
 from focus.train.config import LogSettings, Settings, Stage
 from focus.train.distributed import pick_device, place, process_group
 from focus.train.log import Logger, RunLogger, SilentLogger
 from focus.train.monitor import Ending
-from focus.train.record import Inputs, notes_on, require_same_run
+from focus.train.profile import PhaseTimer, Table, shortened, to_json
+from focus.train.record import Inputs, machine, notes_on, require_same_run
 from focus.train.schedule import Turn
 from focus.train.sources import DataSource, PhotoSource, SyntheticSource, out_of_memory
 from focus.train.taught import TaughtFolder
@@ -109,6 +112,46 @@ def train_to_end(
             if not out_of_memory(error):
                 raise
             raise FocusError(f"not enough memory ({str(error).splitlines()[0]})") from error
+
+
+def profile(settings: Settings, folder: Path, *, iterations: int = 20) -> tuple[list[Table], list[Path]]:
+    """Runs a few iterations of each kind that a run has, and says where their time goes. No checkpoint is written.
+
+    Args:
+        settings: the run.
+        folder: of the run; what is written goes to ``profile`` in it, what a teacher needs to where training has it.
+        iterations: of each kind that are counted; a few more come before them.
+
+    Returns:
+        A table for each kind of iteration, and what was written: ``profile.txt``, ``profile.json`` and traces for
+        https://ui.perfetto.dev or chrome://tracing.
+
+    Raises:
+        FocusError: as `train`; several processes.
+    """
+    settings, results = shortened(settings, iterations), folder / "profile"
+    with own_state(grad=True), contextlib.ExitStack() as stack:
+        device = pick_device(settings.device)
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise FocusError("a profile is of one process: run it without torchrun")
+        stack.enter_context(only_one(folder, "training"))
+        results.mkdir(parents=True, exist_ok=True)
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        logger = stack.enter_context(RunLogger(results, settings.log))
+        trainer = _build(settings, folder, None, False, logger, device, None)
+        trainer.folder = None
+        timer = PhaseTimer(device, results)
+        stack.enter_context(heard_by(timer))
+        trainer.run()
+        about = {"version": __version__, **machine(settings, device), "settings": settings.to_dict()}
+    tables = timer.tables()
+    texts = {"profile.txt": "\n\n".join(table.text for table in tables) + "\n", "profile.json": to_json(tables, about)}
+    try:
+        write_files({results / name: text.encode() for name, text in texts.items()})
+    except OSError as error:
+        raise FocusError(f"{results}: cannot be written: {error.strerror or error}") from error
+    return tables, [*(results / name for name in texts), *timer.traces]
 
 
 def _run_logger(folder: Path, settings: LogSettings, step: int) -> RunLogger:

@@ -11,20 +11,23 @@ from typing import NoReturn
 import torch
 from torch import Tensor, nn
 
+from focus import phases
 from focus.data.batches import FaceBatch
 from focus.errors import FocusError
 from focus.face import MorphableModel
 from focus.nets import FeatureExtractor
+from focus.phases import phase
 from focus.report.panels import reconstruction_sheet
 from focus.train.checkpoint import Checkpoint, Header, Networks, load_checkpoint, save_checkpoint
 from focus.train.config import Settings
-from focus.train.distributed import average_gradients, place, total, uses_bfloat16
+from focus.train.distributed import place, total
+from focus.train.learner import Learner
 from focus.train.log import Logger, SilentLogger
 from focus.train.methods import METHODS, Method
 from focus.train.monitor import Ending, MaskGuard, Stop, Window, empty_images, stop_on_signals
 from focus.train.objectives import Objectives
 from focus.train.record import machine, require_same_run
-from focus.train.schedule import Network, Turn, plan, rate_of
+from focus.train.schedule import Network, Turn, plan
 from focus.train.scores import Prediction, share, true_scores
 from focus.train.sources import Batches, DataSource, WorkersLostError, out_of_memory
 from focus.train.state import optimiser_state, restore_optimisers
@@ -102,15 +105,10 @@ class Trainer:
         """Iterations done."""
         self.ending: Ending | None = None
         self.validated: dict[str, dict[str, float]] = {}
-        self.optimisers: dict[Network, torch.optim.Optimizer] = {}
-        self._bfloat16 = uses_bfloat16(settings.precision, self.device)
+        self.learner = Learner(settings, self.networks, self.objectives, self.device)
         self._fingerprint = model.fingerprint()
         self._data_digests = dict(data_digests or {})
         self._stage = ""
-        self._whole = True
-        """Whether the weights are those of a number of whole iterations; False while an optimiser is at work."""
-        self._undo: list[tuple[Tensor, Tensor]] = []
-        """Buffers (statistics of BatchNorm) and their values before the iteration that is under way."""
         self._window = Window()
         self._began: dict[str, Tensor] = {}
         if settings.keep and began and any(turn.network == "segmentation" for turn in self.plan):
@@ -195,11 +193,18 @@ class Trainer:
                 while self.step < turn.end:
                     with self._saved_if_it_fails(turn):
                         self._window.start()
-                        self._iterate(turn, next(batches).to(self.device))
-                        finished, stopping = self.step == turn.end, self._agree(stopped.is_set())
-                        saving = finished or stopping or self.step % log.checkpoint_every == 0
-                        if saving or self.step % log.every == 0:
-                            self._report(turn)  # Before saving: it ends the run where the numbers make no sense.
+                        with phases.iteration(f"{turn.stage}, {turn.network} network"):
+                            with phase("waiting for data", whole=True):
+                                batch = next(batches)
+                            with phase("moving data"):
+                                batch = batch.to(self.device)
+                            self._iterate(turn, batch)
+                            finished, stopping = self.step == turn.end, self._agree(stopped.is_set())
+                            saving = finished or stopping or self.step % log.checkpoint_every == 0
+                            if saving or self.step % log.every == 0:
+                                # Before saving: it ends the run where the numbers make no sense.
+                                with phase("logging"):
+                                    self._report(turn)
                         if finished or self.step % log.validate_every == 0:
                             self._validate(turn)
                         if saving:
@@ -286,9 +291,8 @@ class Trainer:
     def _rescue(self, turn: Turn) -> str:
         """Saves what is done, if it is whole, and says what is kept."""
         with contextlib.suppress(FocusError, RuntimeError, MemoryError):  # as well as it goes
-            if self._whole and self.step:
-                for buffer, before in self._undo:
-                    buffer.copy_(before)
+            if self.learner.whole and self.step:
+                self.learner.undo()
                 self._save(turn)
         return self._kept()
 
@@ -296,22 +300,16 @@ class Trainer:
         """The network of this turn learns, the other one is frozen."""
         if turn.stage != self._stage:
             self._stage = turn.stage
-            self.networks.reconstruction.in_bfloat16 = self.networks.segmentation.in_bfloat16 = self._bfloat16
-            self.optimisers = {
-                name: self._optimiser(network)
-                for name, network in self.networks.items()
-                if any((other.stage, other.network) == (turn.stage, name) for other in self.plan)
-            }
+            learning = {other.network for other in self.plan if other.stage == turn.stage}
+            self.learner.begin_stage([name for name, _ in self.networks.items() if name in learning])
             highest = turn.stage in ("joint", "adapt") and METHODS[self.settings.method].unsupervised_masks
             self._guard = MaskGuard(self.settings.guard, highest=highest) if turn.stage != "initialise" else None
-        for name, network in self.networks.items():
-            network.train(name == turn.network)
-            network.requires_grad_(name == turn.network)
+        self.learner.begin(turn.network)
 
-    def _optimiser(self, network: nn.Module) -> torch.optim.Optimizer:
-        if self.settings.optimiser.name == "adam":
-            return torch.optim.Adam(network.parameters())
-        return torch.optim.Adadelta(network.parameters())
+    @property
+    def optimisers(self) -> dict[Network, torch.optim.Optimizer]:
+        """Of the networks that learn in this stage."""
+        return self.learner.optimisers
 
     def _order(self, turns: tuple[Turn, ...]) -> Iterator[tuple[int, int]]:
         """(number of the source, number of the batch) for what is left of some turns."""
@@ -323,28 +321,12 @@ class Trainer:
         )
 
     def _iterate(self, turn: Turn, batch: FaceBatch) -> None:
-        settings, iteration = self.settings, turn.iteration(self.step)
-        # Random numbers (dropout) follow from the iteration: no state of a generator to keep.
-        torch.manual_seed((settings.seed << 32) + self.step * self.processes + self.process)
-        self._undo = [(buffer, buffer.clone()) for buffer in self.networks.of(turn.network).buffers()]
-        loss, terms = self.objectives.of_turn(turn, self.step, batch)
-        optimiser = self.optimisers[turn.network]
-        rate = rate_of(settings.optimiser, turn).at(iteration, turn.total)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        optimiser.zero_grad()
-        torch.autograd.backward(loss)
-        parameters = optimiser.param_groups[0]["params"]
-        average_gradients(parameters)
-        if settings.optimiser.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(parameters, settings.optimiser.gradient_clip)
-        self._whole = False
-        optimiser.step()
-        self._whole, self._undo = True, []
+        terms = self.learner.learn(turn, self.step, batch)
         self.step += 1
-        self._window.add({"loss": loss.detach(), **terms})
-        if self._guard is not None and "mask" in terms:
-            self._guard.add(terms["mask"], terms.get("empty"))
+        with phase("logging"):
+            self._window.add(terms)
+            if self._guard is not None and "mask" in terms:
+                self._guard.add(terms["mask"], terms.get("empty"))
 
     def predict(self, batch: FaceBatch, method: Method | None = None) -> Prediction:
         """Reconstructions of a batch that is on the trainer's device, and their masks by the rule of a method."""
@@ -459,7 +441,7 @@ class Trainer:
             optimiser=numbers,
             validation=self.validated,
             data=self._data_digests,
-            machine=machine(self.device),
+            machine=machine(self.settings, self.device),
         )
         return header, tensors
 

@@ -1,0 +1,157 @@
+"""One iteration: the gradient of a batch, and the step that an optimiser makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from focus import losses
+from focus.data.batches import FaceBatch
+from focus.errors import FocusError
+from focus.phases import phase
+from focus.train.checkpoint import Networks
+from focus.train.config import OptimiserSettings, Settings
+from focus.train.distributed import average_gradients, place, uses_bfloat16
+from focus.train.objectives import Objectives, Part
+from focus.train.schedule import Network, Turn, rate_of
+
+
+def make_optimiser(
+    settings: OptimiserSettings, parameters: Iterable[nn.Parameter], *, fused: bool
+) -> torch.optim.Optimizer:
+    """The optimiser of the settings, with torch's default constants.
+
+    Args:
+        settings: which.
+        parameters: all on one device, which decides what can be fused.
+        fused: a few calls for all parameters, in place of several for each: the same numbers but for rounding.
+    """
+    parameters = list(parameters)
+    if settings.name == "adam":
+        return torch.optim.Adam(parameters, fused=fused)
+    return torch.optim.Adadelta(parameters, foreach=fused)
+
+
+class Learner:
+    """Changes the networks, one at a time.
+
+    Args:
+        settings: of the run.
+        networks: on their device.
+        objectives: what they minimise.
+    """
+
+    def __init__(self, settings: Settings, networks: Networks, objectives: Objectives, device: torch.device) -> None:
+        self.settings, self.networks, self.objectives = settings, networks, objectives
+        self.optimisers: dict[Network, torch.optim.Optimizer] = {}
+        self.whole = True
+        """Whether the weights are those of a number of whole iterations; False while an optimiser is at work."""
+        self._undo: list[tuple[Tensor, Tensor]] = []
+        """Buffers (statistics of BatchNorm) and their values before the iteration that is under way."""
+        measures = settings.measures
+        bfloat16 = uses_bfloat16(settings.precision, device)
+        for network in (networks.reconstruction, networks.segmentation):
+            network.in_bfloat16 = bfloat16
+            if not measures.channels_last:
+                network.channels_last = False
+            if measures.compile:
+                network.compile_layers(dynamic=False)
+        self._compiled_before = 0
+        self._compiled_before = self.compiled_graphs
+        size = place()[1]
+        if settings.batch_size % (size * measures.parts):
+            raise FocusError(
+                f"settings: measures.parts: expected a divisor of the {settings.batch_size // size} faces of a batch "
+                f"that each process has, got {measures.parts}"
+            )
+
+    @property
+    def compiled_graphs(self) -> int:
+        """How many graphs torch has compiled for the networks, 0 without `MeasureSettings.compile`."""
+        if not self.settings.measures.compile:
+            return 0
+        from torch._dynamo.utils import counters
+
+        return int(counters["stats"]["unique_graphs"]) - self._compiled_before
+
+    def begin_stage(self, names: Iterable[Network]) -> None:
+        """Optimisers without a memory for the networks that learn in a stage."""
+        settings = self.settings
+        self.optimisers = {
+            name: make_optimiser(settings.optimiser, self.networks.of(name).parameters(), fused=settings.measures.fused)
+            for name in names
+        }
+
+    def begin(self, learns: Network) -> None:
+        """One network learns, the other one is frozen."""
+        for name, network in self.networks.items():
+            network.train(name == learns)
+            network.requires_grad_(name == learns)
+
+    def learn(self, turn: Turn, step: int, batch: FaceBatch) -> dict[str, Tensor]:
+        """Iteration `step` of the run.
+
+        Returns:
+            The loss and its terms, detached, where they were computed: nothing here waits for the device.
+        """
+        settings = self.settings
+        self._undo = [(buffer, buffer.clone()) for buffer in self.networks.of(turn.network).buffers()]
+        optimiser = self.optimisers[turn.network]
+        rate = rate_of(settings.optimiser, turn).at(turn.iteration(step), turn.total)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        optimiser.zero_grad()
+        found = self._gradients(turn, step, batch)
+        parameters = optimiser.param_groups[0]["params"]
+        with phase("exchange of gradients"):
+            average_gradients(parameters)
+        with phase("optimizer"):
+            if settings.optimiser.gradient_clip is not None:
+                nn.utils.clip_grad_norm_(parameters, settings.optimiser.gradient_clip)
+            self.whole = False
+            optimiser.step()
+            self.whole, self._undo = True, []
+        return found
+
+    def _gradients(self, turn: Turn, step: int, batch: FaceBatch) -> dict[str, Tensor]:
+        """Adds the gradient of the loss of a batch to that of the parameters, part by part."""
+        count = self.settings.measures.parts
+        parts = [Part(number, count) for number in range(count)]
+        if count == 1:
+            self._seed(step, parts[0])
+            return self._gradient(turn, step, batch, parts[0])
+        joined = losses.JoinedPixels(count)
+        for part in parts:
+            with torch.no_grad(), joined.counted():
+                self._seed(step, part)
+                self.objectives.of_turn(turn, step, batch, part)
+            if not joined.sums:
+                break  # this loss has no L_pixel
+        joined.exchange()
+        self.undo()
+        terms: dict[str, Tensor] = {}
+        for part in parts:
+            with joined.learnt():
+                self._seed(step, part)
+                for name, value in self._gradient(turn, step, batch, part).items():
+                    terms[name] = terms.get(name, 0) + value / count
+        return terms
+
+    def _gradient(self, turn: Turn, step: int, batch: FaceBatch, part: Part) -> dict[str, Tensor]:
+        loss, terms = self.objectives.of_turn(turn, step, batch, part)
+        with phase("losses, backward"):
+            torch.autograd.backward(loss / part.parts if part.parts > 1 else loss)
+        return {"loss": loss.detach(), **terms}
+
+    def _seed(self, step: int, part: Part) -> None:
+        """Random numbers (dropout) follow from the iteration: no state of a generator to keep."""
+        process, processes = place()
+        number = (step * processes + process) * part.parts + part.index
+        torch.manual_seed((self.settings.seed << 32) + number)
+
+    def undo(self) -> None:
+        """Puts the statistics back that an iteration changed which was not finished."""
+        for buffer, before in self._undo:
+            buffer.copy_(before)

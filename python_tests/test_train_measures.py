@@ -1,0 +1,341 @@
+"""What makes training fast, or small, changes nothing but rounding."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from focus.cli import main
+from focus.data.batches import FaceBatch
+from focus.data.synthetic import SyntheticFaces
+from focus.errors import FocusError
+from focus.face import MorphableModel
+from focus.losses import ReconstructionWeights
+from focus.nets import EncoderSettings, FilterBank, NetworkSettings, SegmentationSettings
+from focus.train import Networks, Settings, Trainer, load_checkpoint
+from focus.train.config import (
+    DataSettings,
+    FaceSettings,
+    LogSettings,
+    MeasureSettings,
+    OptimiserSettings,
+    Rate,
+    RobustSettings,
+    StageSettings,
+)
+from focus.train.profile import TRACED, WARM_UP, PhaseTimer
+from focus.train.run import profile
+from focus.train.schedule import Turn
+
+SETTINGS = Settings(
+    seed=5,
+    image_size=32,
+    batch_size=6,
+    face=FaceSettings(detail="small", identity=4, expression=2, albedo=3),
+    network=NetworkSettings(
+        EncoderSettings(
+            block="basic",
+            blocks=(1, 1),
+            widths=(8, 16),
+            strides=(2, 2),
+            stem_width=8,
+            stem_kernel=3,
+            output_width=None,
+            normalisation="group",
+        ),
+        SegmentationSettings(filters=(8, 8), dropout=0.0, normalisation="group"),
+    ),
+    data=DataSettings(validation=0),
+    stages=StageSettings(initialise=4, segmentation=2, joint=4, cycle=4, segmentation_in_cycle=2),
+    robust=RobustSettings(plain=0.5),
+    reconstruction_weights=ReconstructionWeights(area=0.5),
+    mask_gradient=True,
+    optimiser=OptimiserSettings(name="adam"),
+    log=LogSettings(every=2, tensorboard="off", pictures=0),
+    device="cpu",
+    threads=1,
+)
+BATCH_NORM = replace(
+    SETTINGS,
+    network=NetworkSettings(
+        replace(SETTINGS.network.encoder, normalisation="batch"),
+        replace(SETTINGS.network.segmentation, normalisation="batch"),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> MorphableModel:
+    return SETTINGS.face.build()
+
+
+@pytest.fixture(scope="module")
+def batch(model: MorphableModel) -> FaceBatch:
+    return SyntheticFaces(model, SETTINGS.image_size, seed=1).batch(0, SETTINGS.batch_size)
+
+
+@pytest.fixture
+def make(model: MorphableModel, batch: FaceBatch) -> Callable[..., Trainer]:
+    class Data:
+        def batch(self, step: int) -> FaceBatch:
+            return batch
+
+    def trainer(settings: Settings = SETTINGS, **parts: Any) -> Trainer:
+        torch.manual_seed(settings.seed)
+        networks = Networks.build(settings, model)
+        return Trainer(settings, model, networks, Data(), FilterBank(), **parts)
+
+    return trainer
+
+
+def turns_of(trainer: Trainer) -> list[tuple[Turn, int]]:
+    """Each kind of turn; of the first stage an iteration with L_pixel and one with the robust likelihood."""
+    return [(trainer.plan[0], 0), *((turn, turn.end - 1) for turn in trainer.plan)]
+
+
+def gradient(trainer: Trainer, turn: Turn, step: int, batch: FaceBatch) -> Tensor:
+    trainer._begin(turn)
+    network = trainer.networks.of(turn.network)
+    network.zero_grad()
+    trainer.learner._gradients(turn, step, batch)
+    return torch.cat([p.grad.flatten().clone() for p in network.parameters() if p.grad is not None])
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_parts_have_the_gradient_of_the_whole(make: Callable[..., Trainer], batch: FaceBatch, parts: int) -> None:
+    """Visible pixels are spread unevenly over the parts: a mean of their losses would be another loss."""
+    whole = make()
+    divided = make(replace(SETTINGS, measures=MeasureSettings(parts=parts)))
+    for turn, step in turns_of(whole):
+        expected = gradient(whole, turn, step, batch)
+        assert relative(gradient(divided, turn, step, batch), expected) < 1e-5, turn
+    turn = next(turn for turn in whole.plan if (turn.stage, turn.network) == ("joint", "reconstruction"))
+    naive = torch.stack([gradient(whole, turn, turn.start, batch[i::parts]) for i in range(parts)]).mean(dim=0)
+    assert relative(naive, gradient(whole, turn, turn.start, batch)) > 1e-4
+
+
+def test_parts_report_the_loss_of_the_whole(make: Callable[..., Trainer], batch: FaceBatch) -> None:
+    whole, divided = make(), make(replace(SETTINGS, measures=MeasureSettings(parts=3)))
+    for turn, step in turns_of(whole):
+        for trainer in (whole, divided):
+            trainer._begin(turn)
+        one, other = (trainer.learner._gradients(turn, step, batch) for trainer in (whole, divided))
+        assert one.keys() == other.keys()
+        assert float(other["loss"]) == pytest.approx(float(one["loss"]), rel=1e-5)
+
+
+def test_statistics_see_each_part_once(make: Callable[..., Trainer], batch: FaceBatch) -> None:
+    trainer = make(replace(BATCH_NORM, measures=MeasureSettings(parts=3)))
+    turn = trainer.plan[0]
+    trainer._begin(turn)
+    trainer._iterate(turn, batch)
+    seen = [b for n, b in trainer.networks.reconstruction.named_buffers() if n.endswith("num_batches_tracked")]
+    assert seen
+    assert all(int(count) == 3 for count in seen)
+
+
+def test_parts_divide_the_batch(make: Callable[..., Trainer]) -> None:
+    with pytest.raises(FocusError, match=r"measures.parts: expected a divisor of the 6 faces of a batch .*, got 4"):
+        make(replace(SETTINGS, measures=MeasureSettings(parts=4)))
+
+
+@pytest.mark.parametrize("method", ["cutmix", "cutout"])
+def test_parts_have_the_patches_of_the_whole(make: Callable[..., Trainer], batch: FaceBatch, method: Any) -> None:
+    settings = replace(SETTINGS, method=method)
+    whole, divided = make(settings), make(replace(settings, measures=MeasureSettings(parts=2)))
+    turn = whole.plan[-1]
+    expected = gradient(whole, turn, turn.start, batch)
+    assert relative(gradient(divided, turn, turn.start, batch), expected) < 1e-5
+
+
+def weights_after(trainer: Trainer) -> Tensor:
+    assert trainer.run()
+    return torch.cat([p.detach().flatten() for _, network in trainer.networks.items() for p in network.parameters()])
+
+
+@pytest.mark.parametrize("name", ["adam", "adadelta"])
+def test_fused_optimisers_change_rounding_alone(make: Callable[..., Trainer], name: Any) -> None:
+    rates = {f"joint_{network}": Rate(1e-3) for network in ("reconstruction", "segmentation")}
+    settings = replace(
+        SETTINGS, optimiser=OptimiserSettings(name=name, initialise=Rate(1e-3), segmentation=Rate(1e-3), **rates)
+    )
+    start = torch.cat([p.detach().flatten() for _, n in make().networks.items() for p in n.parameters()])
+    after, expected = (
+        weights_after(make(replace(settings, measures=MeasureSettings(fused=fused)))) for fused in (True, False)
+    )
+    assert (after - expected).norm() < 1e-3 * (expected - start).norm()
+
+
+def test_the_layout_changes_rounding_alone(make: Callable[..., Trainer], batch: FaceBatch) -> None:
+    usual, other = make(), make(replace(SETTINGS, measures=MeasureSettings(channels_last=False)))
+    layouts = []
+    for trainer in (usual, other):
+        trainer.networks.segmentation.down[0][0].register_forward_hook(
+            lambda _, inputs, __: layouts.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+        )
+    for turn, step in turns_of(usual):
+        assert relative(gradient(other, turn, step, batch), gradient(usual, turn, step, batch)) < 1e-4, turn
+    assert set(layouts[::2]) == {False}
+    assert set(layouts[1::2]) == {True}
+
+
+def test_bfloat16_has_nearly_the_same_gradient(make: Callable[..., Trainer], batch: FaceBatch) -> None:
+    single, half = make(), make(replace(SETTINGS, precision="bfloat16"))
+    for turn, step in turns_of(single):
+        one, other = gradient(single, turn, step, batch), gradient(half, turn, step, batch)
+        assert other.dtype == torch.float32
+        assert float(torch.cosine_similarity(one, other, dim=0)) > 0.98, turn
+        assert 0.9 < float(other.norm() / one.norm()) < 1.1, turn
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # an error here, where torch itself overlooks it
+def test_compiled_networks_learn_the_same(
+    make: Callable[..., Trainer], batch: FaceBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The compiler of torch itself takes a minute; what is put in place is its front end."""
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **options: compile_(f, **{**options, "backend": "aot_eager"}))
+    monkeypatch.setattr(
+        torch.nn.Module,
+        "compile",
+        lambda self, **options: setattr(
+            self, "_compiled_call_impl", compile_(self._call_impl, **{**options, "backend": "aot_eager"})
+        ),
+    )
+    torch._dynamo.reset()
+    plain, compiled = make(), make(replace(SETTINGS, measures=MeasureSettings(compile=True)))
+    for turn, step in turns_of(plain):
+        assert relative(gradient(compiled, turn, step, batch), gradient(plain, turn, step, batch)) < 1e-4, turn
+    assert compiled.learner.compiled_graphs > 0
+
+
+def test_nothing_is_recorded_where_nothing_is_learnt(
+    make: Callable[..., Trainer], batch: FaceBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(SETTINGS, reconstruction_weights=ReconstructionWeights(area=0.0), mask_gradient=False)
+    trainer = make(settings)
+    recorded: dict[str, bool] = {}
+    networks = trainer.networks
+    networks.reconstruction.register_forward_hook(
+        lambda _, __, face: recorded.update(reconstruction=face.rotation.requires_grad)
+    )
+    networks.segmentation.up[0].register_forward_hook(
+        lambda _, __, values: recorded.update(segmentation=values.requires_grad)
+    )
+    for turn in trainer.plan:
+        trainer._begin(turn)
+        recorded.clear()
+        trainer.learner._gradients(turn, turn.start, batch)
+        assert {name for name, is_recorded in recorded.items() if is_recorded} == {turn.network}, turn
+
+
+def test_a_run_may_go_on_with_other_measures(make: Callable[..., Trainer], tmp_path: Path) -> None:
+    make(BATCH_NORM, folder=tmp_path).run()
+    checkpoint = load_checkpoint(tmp_path / "last.safetensors")
+    assert checkpoint.header.machine["precision"] == "float32"
+    assert checkpoint.header.machine["measures"] == "channels_last fused"
+    other = MeasureSettings(channels_last=False, fused=False)
+    make(replace(BATCH_NORM, measures=other, precision="bfloat16")).resume(checkpoint)
+    with pytest.raises(FocusError, match=r"other settings \(measures.parts\)"):
+        make(replace(BATCH_NORM, measures=MeasureSettings(parts=2))).resume(checkpoint)
+
+
+def test_a_resumed_run_says_which_measures_are_new(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--stages.initialise", "2", "--stages.segmentation", "0", "--stages.joint", "0", "--data.validation", "0"]
+    small = ["--batch-size", "2", "--image-size", "32", "--precision", "float32", *few]
+    assert main(["train", "--out", str(tmp_path), *small]) == 0
+    again = [*small, "--resume", "--precision", "bfloat16", "--measures.no-fused"]
+    assert main(["train", "--out", str(tmp_path), *again]) == 0
+    told = capsys.readouterr().err
+    assert "measures channels_last fused before, channels_last now" in told
+    assert "precision float32 before, bfloat16 now" in told
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_time_is_that_of_the_innermost_phase(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("time.perf_counter", clock)
+    timer = PhaseTimer(torch.device("cpu"))
+
+    def passes(seconds: float) -> None:
+        clock.now += seconds
+
+    for _ in range(WARM_UP + 2):
+        with timer.iteration("kind"):
+            passes(1)
+            with timer.phase("outer"):
+                passes(2)
+                with timer.phase("inner"):
+                    passes(4)
+                    timer.switch("other")
+                    passes(8)
+                passes(16)
+            timer.switch("nothing is under way")
+            with timer.phase("data", whole=True), timer.phase("inner"):
+                timer.switch("other")
+                passes(32)
+    (table,) = timer.tables()
+    assert table.iterations == 2
+    assert table.milliseconds == pytest.approx(63_000)
+    times = {row.phase: row.milliseconds for row in table.rows}
+    assert times == pytest.approx(
+        {"outer": 18_000, "inner": 4_000, "other": 8_000, "data": 32_000, "everything else": 1_000}
+    )
+    assert sum(row.share for row in table.rows) == pytest.approx(1)
+
+
+def test_a_profile_says_where_the_time_goes(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, stages=replace(SETTINGS.stages, initialise=1000, joint=1000))
+    tables, written = profile(settings, tmp_path, iterations=2)
+    assert {table.kind for table in tables} == {
+        "initialise, reconstruction network",
+        "segmentation, segmentation network",
+        "joint, segmentation network",
+        "joint, reconstruction network",
+    }
+    common = {"waiting for data", "moving data", "encoder", "decoding", "rendering", "optimizer", "logging"}
+    for table in tables:
+        phases = {row.phase for row in table.rows}
+        assert common < phases
+        assert table.iterations == 2
+        learner = "encoder" if "reconstruction network" in table.kind else "segmentation network"
+        assert f"{learner}, backward" in phases
+        assert all(math.isfinite(row.milliseconds) and row.milliseconds >= 0 for row in table.rows)
+    (joint,) = (table for table in tables if table.kind == "joint, segmentation network")
+    wanted = {f"loss: {name}" for name in ("neighbor", "distance", "area", "preserve", "binary")}
+    assert wanted | {"recognition features", "recognition features, backward"} < {row.phase for row in joint.rows}
+    assert "encoder, backward" not in {row.phase for row in joint.rows}
+    names = sorted(path.name for path in written)
+    assert names[:2] == ["profile.json", "profile.txt"]
+    assert len(names) == 2 + 4
+    assert json.loads((tmp_path / "profile" / "profile.json").read_text())["kinds"][0]["iterations"] == 2
+    assert not (tmp_path / "last.safetensors").exists()
+
+
+def test_the_command_profiles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--stages.initialise", "1", "--stages.segmentation", "0", "--stages.joint", "0", "--data.validation", "0"]
+    assert main(["train", "--out", str(tmp_path), "--profile", "--batch-size", "2", "--image-size", "32", *few]) == 0
+    told = capsys.readouterr()
+    assert "initialise, reconstruction network:" in told.err + told.out
+    assert (tmp_path / "profile" / "trace_initialise_reconstruction_network.json.gz").stat().st_size > 0
+    assert TRACED > 0
