@@ -125,6 +125,14 @@ def _locator(world: World) -> Any:
     return locator.ends, locator.fractions, locator(vertices, world.parameters.rotation)
 
 
+def _joined_pixels(world: World) -> Any:
+    joined = losses.JoinedPixels(1)
+    with joined.counted():
+        losses.pixel(world.target, world.image, world.mask)
+    with joined.learnt():
+        return losses.pixel(world.target, world.image, world.mask)
+
+
 ENTRIES: dict[str, Callable[[World], Any]] = {
     **{f"ops.{name}": call for name, call in _operators(ops).items()},
     **{f"ops.reference.{name}": call for name, call in _operators(ops.reference).items()},
@@ -160,6 +168,7 @@ ENTRIES: dict[str, Callable[[World], Any]] = {
     ),
     "focus.Reconstructor": _reconstructed,
     "losses.pixel": lambda w: losses.pixel(w.target, w.image, w.mask),
+    "losses.JoinedPixels": _joined_pixels,
     "losses.robust": lambda w: losses.robust(w.target, w.image, w.mask),
     "losses.annealed_sigma": lambda w: losses.annealed_sigma(0.3),
     "losses.perceptual": lambda w: losses.perceptual(w.values[0], w.unit[0]),
@@ -250,7 +259,7 @@ ELSEWHERE = {
         _MODULES,
     ),
     **dict.fromkeys(["focus.FocusError", "focus.__version__", "focus.Reconstruction"], _VALUES),
-    **dict.fromkeys(["losses.ReconstructionWeights", "losses.SegmentationWeights", "losses.TeachingWeights"], _VALUES),
+    **dict.fromkeys([f"losses.{name}Weights" for name in ("Reconstruction", "Segmentation", "Teaching")], _VALUES),
     "face.MorphableModel.extra_repr": _VALUES,
     "face.MorphableModel.has_changed": _VALUES,
     "face.MorphableModel.valid_recipe": _VALUES,
@@ -268,10 +277,10 @@ def _public() -> Iterator[str]:
     yield from (
         f"{'fit' if name.startswith('fit_photo') else 'focus'}.{name}" for name in focus.__all__ if name != "ops"
     )
-    for prefix, module in (("ops.reference", ops.reference), ("losses", losses)):
-        for name, value in vars(module).items():
-            if not name.startswith("_") and getattr(value, "__module__", "") == module.__name__ and callable(value):
-                yield f"{prefix}.{name}"
+    yield from (f"losses.{name}" for name in losses.__all__ if callable(getattr(losses, name)))
+    for name, value in vars(ops.reference).items():
+        if not name.startswith("_") and getattr(value, "__module__", "") == ops.reference.__name__ and callable(value):
+            yield f"ops.reference.{name}"
     own = {name for name in vars(MorphableModel) if not name.startswith("_")} - set(MorphableModel.__annotations__)
     yield from (f"face.MorphableModel.{name}" for name in own)
 

@@ -235,6 +235,9 @@ class LogSettings:
     """Line of losses in `log.jsonl`."""
     checkpoint_every: int = 1_000
     """Checkpoint; one more at the end of each turn of a network."""
+    checkpoints: int = 0
+    """Checkpoints that stay, by the number of their iteration, beside the last, the best by validation loss, and those
+    of the ends of stages."""
     validate_every: int = 1_000
     """Validation losses and picture; once more at the end of each turn of a network."""
     pictures: int = 6

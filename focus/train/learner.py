@@ -108,8 +108,11 @@ class Learner:
         with phase("exchange of gradients"):
             average_gradients(parameters)
         with phase("optimizer"):
-            if settings.optimiser.gradient_clip is not None:
-                nn.utils.clip_grad_norm_(parameters, settings.optimiser.gradient_clip)
+            limit = settings.optimiser.gradient_clip
+            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            found["gradient_norm"] = norm = nn.utils.get_total_norm(gradients)
+            if limit is not None:
+                nn.utils.clip_grads_with_norm_(parameters, limit, norm)
             self.whole = False
             optimiser.step()
             self.whole, self._undo = True, []

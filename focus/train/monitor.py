@@ -26,6 +26,15 @@ class Window:
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._started = 0.0
+        self.waited = 0.0
+        """Seconds."""
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Inside, nothing is computed."""
+        begin = time.perf_counter()
+        yield
+        self.waited += time.perf_counter() - begin
 
     def start(self) -> None:
         """Called before each iteration; the first call starts the clock."""

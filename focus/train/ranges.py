@@ -134,6 +134,7 @@ _GROUPS: Mapping[str, Mapping[str, Range]] = {
     "log": {
         **dict.fromkeys(("every", "checkpoint_every", "validate_every"), _EVERY),
         "pictures": Range(0, 10_000),
+        "checkpoints": _COUNT,
         "seconds_per_line": Range(0, 1e9),
     },
 }

@@ -18,6 +18,7 @@ from focus.face import MorphableModel
 from focus.nets import FeatureExtractor
 from focus.phases import phase
 from focus.report.panels import reconstruction_sheet
+from focus.train.advice import Adviser
 from focus.train.checkpoint import Checkpoint, Header, Networks, load_checkpoint, save_checkpoint
 from focus.train.config import Settings
 from focus.train.distributed import place, total
@@ -27,6 +28,7 @@ from focus.train.methods import METHODS, Method
 from focus.train.monitor import Ending, MaskGuard, Stop, Window, empty_images, stop_on_signals
 from focus.train.objectives import Objectives
 from focus.train.record import machine, require_same_run
+from focus.train.retention import retain
 from focus.train.schedule import Network, Turn, plan
 from focus.train.scores import Prediction, share, true_scores
 from focus.train.sources import Batches, DataSource, WorkersLostError, out_of_memory
@@ -110,6 +112,7 @@ class Trainer:
         self._data_digests = dict(data_digests or {})
         self._stage = ""
         self._window = Window()
+        self._adviser = Adviser(settings.workers)
         self._began: dict[str, Tensor] = {}
         if settings.keep and began and any(turn.network == "segmentation" for turn in self.plan):
             self._began = {name: value.clone() for name, value in began.items()}
@@ -194,7 +197,7 @@ class Trainer:
                     with self._saved_if_it_fails(turn):
                         self._window.start()
                         with phases.iteration(f"{turn.stage}, {turn.network} network"):
-                            with phase("waiting for data", whole=True):
+                            with phase("waiting for data", whole=True), self._window.waiting():
                                 batch = next(batches)
                             with phase("moving data"):
                                 batch = batch.to(self.device)
@@ -207,7 +210,7 @@ class Trainer:
                                     self._report(turn)
                         if finished or self.step % log.validate_every == 0:
                             self._validate(turn)
-                        if saving:
+                        if saving or self._is_best:
                             self._save(turn)
                     if stopping and not finished:
                         break
@@ -336,6 +339,7 @@ class Trainer:
         """Means since the last report go to the log. Ends the run where they make no sense."""
         window, self._window = self._window, Window()
         means, seconds = window.means(), window.seconds()
+        waiting = window.waited / max(window.count, 1)
         wrong = [name for name, value in means.items() if not math.isfinite(value)]
         if wrong:
             self._stop(
@@ -345,7 +349,10 @@ class Trainer:
             )
         rate = self.optimisers[turn.network].param_groups[0]["lr"]
         kind = f"{turn.stage}/{turn.network}"
-        self.logger.scalars(self.step, kind, {**means, "rate": rate, "iterations_per_second": round(1 / seconds, 3)})
+        pace = {"iterations_per_second": round(1 / seconds, 3), "waiting": round(waiting / seconds, 4)}
+        self.logger.scalars(self.step, kind, {**means, "rate": rate, **pace})
+        for advice in self._adviser.hear(turn.stage, turn.network, seconds, waiting, means):
+            self.logger.message(advice)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in means.items())
         self._pace[turn.stage, turn.network] = seconds
         self.logger.progress(self.step, self.total, f"{turn.stage} {turn.network}  {shown}", self._seconds_left())
@@ -407,9 +414,15 @@ class Trainer:
         try:
             if not any(other.stage == turn.stage and other.end > self.step for other in self.plan):
                 save_checkpoint(self._stage_file(turn), header, tensors)
-            save_checkpoint(self.folder / LAST, header, tensors)
+            last, count = save_checkpoint(self.folder / LAST, header, tensors), self.settings.log.checkpoints
+            retain(last, step=self.step, best=self._is_best, count=count)
         except FocusError as error:
             raise NotSavedError(str(error)) from error
+
+    @property
+    def _is_best(self) -> bool:
+        """Whether this iteration has the least validation loss so far."""
+        return self.validated.get("best", {}).get("step") == self.step
 
     def _stage_file(self, turn: Turn) -> Path:
         return (self.folder or Path()) / f"{turn.stage}.safetensors"
