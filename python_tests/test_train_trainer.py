@@ -165,7 +165,7 @@ def test_every_stage_runs_and_says_so(make: Callable[..., Trainer], batches: lis
     assert all(left > 0 for left in logger.seconds_left[:-1])
     assert len(logger.pictures) == 8
     assert {file.name for file in tmp_path.iterdir()} == {
-        f"{name}.safetensors" for name in ("last", "initialise", "segmentation", "joint", "adapt")
+        f"{name}.safetensors" for name in ("last", "initialise", "segmentation", "joint", "adapt", "best")
     }
     assert [load_checkpoint(tmp_path / f"{name}.safetensors").header.step for name in ("initialise", "joint")] == [
         6,
