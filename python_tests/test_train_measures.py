@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from focus.cli import main
 from focus.data.batches import FaceBatch
@@ -21,6 +24,8 @@ from focus.face import MorphableModel
 from focus.losses import ReconstructionWeights
 from focus.nets import EncoderSettings, FilterBank, NetworkSettings, SegmentationSettings
 from focus.train import Networks, Settings, Trainer, load_checkpoint
+from focus.train.capture import WARM_UP as CAPTURE_WARM_UP
+from focus.train.capture import Graphs
 from focus.train.config import (
     DataSettings,
     FaceSettings,
@@ -70,6 +75,7 @@ BATCH_NORM = replace(
         replace(SETTINGS.network.segmentation, normalisation="batch"),
     ),
 )
+DROPOUT = replace(BATCH_NORM.network.segmentation, dropout=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +94,10 @@ def make(model: MorphableModel, batch: FaceBatch) -> Callable[..., Trainer]:
         def batch(self, step: int) -> FaceBatch:
             return batch
 
-    def trainer(settings: Settings = SETTINGS, **parts: Any) -> Trainer:
+    def trainer(settings: Settings = SETTINGS, *, own: bool = False, **parts: Any) -> Trainer:
         torch.manual_seed(settings.seed)
         networks = Networks.build(settings, model)
-        return Trainer(settings, model, networks, Data(), FilterBank(), **parts)
+        return Trainer(settings, copy.deepcopy(model) if own else model, networks, Data(), FilterBank(), **parts)
 
     return trainer
 
@@ -261,6 +267,131 @@ def test_a_resumed_run_says_which_measures_are_new(tmp_path: Path, capsys: pytes
     told = capsys.readouterr().err
     assert "measures channels_last fused before, channels_last now" in told
     assert "precision float32 before, bfloat16 now" in told
+
+
+FORBIDDEN = ("_local_scalar_dense", "nonzero", "lift_fresh", "lift_fresh_copy", "is_nonzero", "equal")
+"""Reading, and constants made into tensors, which are copies from the memory of the processor."""
+
+
+class Watch(TorchDispatchMode):
+    """Which operations are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.found.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def without_numbers(trainer: Trainer, mode: FakeTensorMode) -> None:
+    """Puts tensors that have shapes alone in place of all that an iteration uses."""
+    modules = [trainer.model, trainer.objectives.features, *(network for _, network in trainer.networks.items())]
+    for module in [one for whole in modules for one in whole.modules()]:  # type: ignore[union-attr]
+        for name, value in module._parameters.items():
+            if value is not None:
+                module._parameters[name] = torch.nn.Parameter(mode.from_tensor(value.detach()))
+        for name, value in module._buffers.items():
+            if value is not None:
+                module._buffers[name] = mode.from_tensor(value)
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "adadelta"])
+@pytest.mark.parametrize("method", ["focus", "oracle", "pretrained", "supervised"])
+def test_no_iteration_reads_from_the_device(
+    make: Callable[..., Trainer], batch: FaceBatch, method: Any, optimiser: Any
+) -> None:
+    """So it can be captured in a CUDA graph. Tensors without numbers fail where somebody reads one: `item`, `tolist`, a
+    condition, `nonzero` and the like."""
+    settings = replace(SETTINGS, method=method, optimiser=OptimiserSettings(name=optimiser, gradient_clip=1.0))
+    # On the CPU, where the count of iterations is no tensor of the device, torch's Adadelta for all weights makes one.
+    settings = replace(settings, measures=MeasureSettings(fused=optimiser == "adam"))
+    trainer = make(replace(settings, network=replace(BATCH_NORM.network, segmentation=DROPOUT)), own=True)
+    assert trainer.model.topology is not None  # built once, before
+    seen: set[str] = set()
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, Watch() as watch:
+        without_numbers(trainer, mode)
+        fake = batch.map(mode.from_tensor)
+        for turn in trainer.plan:
+            trainer._begin(turn)
+            trainer.learner.learn(turn, turn.start, fake)  # the first one finds memory for the optimiser
+            watch.found.clear()
+            assert trainer.objectives.constants(turn, turn.end - 1) is not None
+            terms = trainer.learner.learn(turn, turn.end - 1, fake)
+            assert all(type(value).__name__ == "FakeTensor" for value in terms.values())
+            seen |= watch.found
+    assert "convolution_backward" in seen  # backward passes are seen, too
+    assert seen & set(FORBIDDEN) == set()
+
+
+def test_what_reads_is_found(batch: FaceBatch) -> None:
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, Watch() as watch:
+        image = mode.from_tensor(batch.image)
+        image.new_tensor(2.0)
+        assert "lift_fresh" in watch.found
+        for read in (lambda: float(image.sum()), lambda: image.nonzero().tolist(), lambda: bool(image.any())):
+            with pytest.raises(Exception, match="aten"):
+                read()
+
+
+class Replayed:
+    """In place of a graph."""
+
+    def __init__(self, batch: FaceBatch, work: Any, device: torch.device) -> None:
+        if device.index == 1:
+            raise RuntimeError("operation not permitted when stream is capturing\nmore")
+        self.count = len(batch)
+
+    def fits(self, batch: FaceBatch) -> bool:
+        return len(batch) == self.count
+
+    def replay(self, batch: FaceBatch) -> dict[str, Tensor]:
+        return {"replayed": torch.ones(())}
+
+
+def test_iterations_alike_are_replayed(batch: FaceBatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("focus.train.capture._Graph", Replayed)
+    told: list[str] = []
+    graphs = Graphs(torch.device("cuda", 0), told.append)
+
+    def replayed(key: str, left: int = 100, faces: FaceBatch = batch, graphs: Graphs = graphs) -> bool:
+        return "replayed" in graphs.run(key, faces, lambda _: {"run": torch.ones(())}, left=left)
+
+    assert [replayed("a") for _ in range(CAPTURE_WARM_UP + 2)] == [False] * CAPTURE_WARM_UP + [True] * 2
+    assert not replayed("a", faces=batch[:2], left=1)  # another shape
+    assert replayed("a")
+    assert [replayed("b", left=1) for _ in range(9)] == [False] * 9  # not worth it
+    assert replayed("a")
+    graphs.forget()
+    assert not replayed("a")
+    refusing = Graphs(torch.device("cuda", 1), told.append)
+    assert not any(replayed("a", graphs=refusing) for _ in range(9))
+    assert told == [
+        "measures.graph: an iteration cannot be captured (operation not permitted when stream is capturing); training "
+        "goes on without graphs"
+    ]
+
+
+def test_constants_say_when_iterations_are_alike(make: Callable[..., Trainer]) -> None:
+    settings = replace(SETTINGS, robust=RobustSettings(plain=0.25, anneal=0.5), binary_ramp=2)
+    trainer = make(
+        replace(settings, stages=replace(settings.stages, initialise=8, joint=8, cycle=8, segmentation_in_cycle=6))
+    )
+    initialise, segmentation, masks, faces = trainer.plan
+
+    def constants(turn: Turn) -> list[Any]:
+        return [trainer.objectives.constants(turn, step) for step in range(turn.start, turn.end)]
+
+    sigmas = constants(initialise)
+    assert sigmas[0] == sigmas[1] == (None,)  # L_pixel
+    assert len(set(sigmas[1:7])) == 6
+    assert sigmas[6] == sigmas[7] == (pytest.approx(0.043),)
+    assert len(set(constants(segmentation))) == 1
+    assert constants(masks) == [(0.0,), (0.5,), *[(1.0,)] * 4]
+    assert constants(faces) == [(), ()]
+    patched = make(replace(settings, method="cutmix"))
+    assert patched.objectives.constants(patched.plan[-1], patched.plan[-1].start) is None
 
 
 class Clock:

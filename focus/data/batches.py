@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from focus.data.lessons import Lessons
 from focus.face import FaceParameters
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -43,6 +46,14 @@ class FaceBatch:
 
     def __len__(self) -> int:
         return self.image.shape[0]
+
+    def tensors(self) -> list[Tensor]:
+        """All of them, in one order."""
+        return _tensors(self)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> FaceBatch:
+        """The batch with other tensors in place of each."""
+        return _mapped(self, function)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> FaceBatch:
         """The batch on another device."""
@@ -90,3 +101,21 @@ class FaceBatch:
             occluder=[kind for batch in batches for kind in batch.occluder] if all(b.occluder for b in batches) else [],
             names=[name for batch in batches for name in batch.names] if all(b.names for b in batches) else [],
         )
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """All tensors in a dataclass, and in those within it, in the order of the fields."""
+    if isinstance(value, Tensor):
+        return [value]
+    if not is_dataclass(value):
+        return []
+    return [tensor for item in fields(value) for tensor in _tensors(getattr(value, item.name))]
+
+
+def _mapped(value: T, function: Callable[[Tensor], Tensor]) -> T:
+    """A copy of a dataclass with other tensors."""
+    if isinstance(value, Tensor):
+        return function(value)  # type: ignore[return-value]
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    return replace(value, **{item.name: _mapped(getattr(value, item.name), function) for item in fields(value)})

@@ -91,7 +91,7 @@ def landmark(target: Tensor, reconstruction: Tensor, *, image_size: int, confide
     """
     weight = torch.ones(target.shape[1], dtype=target.dtype, device=target.device)
     for points in _HEAVY_LANDMARKS:
-        weight[points] = _HEAVY_LANDMARK_WEIGHT
+        weight[points].fill_(_HEAVY_LANDMARK_WEIGHT)  # no number that is copied to a card
     squared_weight = (weight * (PAPER_IMAGE_SIZE / image_size)).square().expand(target.shape[:2])
     if confidence is not None:
         squared_weight = squared_weight * confidence
@@ -177,7 +177,7 @@ def mask_cross_entropy(
         weight: ``[B]``, w; None: 1.
         seen: s.
     """
-    odds = None if seen == 1 else logits.new_tensor(seen)
+    odds = None if seen == 1 else logits.new_full((), seen)
     entropy = F.binary_cross_entropy_with_logits(logits, expected, pos_weight=odds, reduction="none")
     each = (face * entropy).sum(dim=(1, 2, 3)) / at_least_one(face.sum(dim=(1, 2, 3)))
     return each.mean() if weight is None else (weight * each).mean()

@@ -210,6 +210,9 @@ class MeasureSettings:
     compile: bool = False
     """Networks are compiled (`torch.compile`), once for training and once for use: minutes before the first iteration.
     Needs a C++ compiler on the CPU."""
+    graph: bool = False
+    """On a card iterations are captured in CUDA graphs, where one process trains and nothing in them depends on values
+    of the card: not while masks are learnt with `relight`, and not with patches. Off, since no card has run it yet."""
     parts: int = 1
     """Parts of a batch that are gone through one after the other, for less memory: the gradient is that of the whole.
     BatchNorm sees each part alone."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from focus import losses
 from focus.data.batches import FaceBatch
 from focus.errors import FocusError
 from focus.phases import phase
+from focus.train.capture import Graphs
 from focus.train.checkpoint import Networks
 from focus.train.config import OptimiserSettings, Settings
 from focus.train.distributed import average_gradients, place, uses_bfloat16
@@ -19,7 +21,7 @@ from focus.train.schedule import Network, Turn, rate_of
 
 
 def make_optimiser(
-    settings: OptimiserSettings, parameters: Iterable[nn.Parameter], *, fused: bool
+    settings: OptimiserSettings, parameters: Iterable[nn.Parameter], *, fused: bool, captured: bool = False
 ) -> torch.optim.Optimizer:
     """The optimiser of the settings, with torch's default constants.
 
@@ -27,11 +29,13 @@ def make_optimiser(
         settings: which.
         parameters: all on one device, which decides what can be fused.
         fused: a few calls for all parameters, in place of several for each: the same numbers but for rounding.
+        captured: its steps are captured in CUDA graphs: learning rate and counts are tensors of the card.
     """
     parameters = list(parameters)
+    rate: Any = torch.zeros((), device=parameters[0].device) if captured else 0.0
     if settings.name == "adam":
-        return torch.optim.Adam(parameters, fused=fused)
-    return torch.optim.Adadelta(parameters, foreach=fused)
+        return torch.optim.Adam(parameters, lr=rate, fused=fused, capturable=captured)
+    return torch.optim.Adadelta(parameters, lr=rate, foreach=fused, capturable=captured)
 
 
 class Learner:
@@ -41,9 +45,18 @@ class Learner:
         settings: of the run.
         networks: on their device.
         objectives: what they minimise.
+        device: where all of this is.
+        told: called with one line for people.
     """
 
-    def __init__(self, settings: Settings, networks: Networks, objectives: Objectives, device: torch.device) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        networks: Networks,
+        objectives: Objectives,
+        device: torch.device,
+        told: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self.settings, self.networks, self.objectives = settings, networks, objectives
         self.optimisers: dict[Network, torch.optim.Optimizer] = {}
         self.whole = True
@@ -58,6 +71,8 @@ class Learner:
                 network.channels_last = False
             if measures.compile:
                 network.compile_layers(dynamic=False)
+        one = place()[1] == 1 and measures.parts == 1
+        self._graphs = Graphs(device, told) if device.type == "cuda" and measures.graph and one else None
         self._compiled_before = 0
         self._compiled_before = self.compiled_graphs
         size = place()[1]
@@ -86,6 +101,8 @@ class Learner:
 
     def begin(self, learns: Network) -> None:
         """One network learns, the other one is frozen."""
+        if self._graphs is not None:
+            self._graphs.forget()
         for name, network in self.networks.items():
             network.train(name == learns)
             network.requires_grad_(name == learns)
@@ -96,12 +113,30 @@ class Learner:
         Returns:
             The loss and its terms, detached, where they were computed: nothing here waits for the device.
         """
-        settings = self.settings
         self._undo = [(buffer, buffer.clone()) for buffer in self.networks.of(turn.network).buffers()]
-        optimiser = self.optimisers[turn.network]
-        rate = rate_of(settings.optimiser, turn).at(turn.iteration(step), turn.total)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
+        rate = rate_of(self.settings.optimiser, turn).at(turn.iteration(step), turn.total)
+        for group in self.optimisers[turn.network].param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+        def work(batch: FaceBatch) -> dict[str, Tensor]:
+            return self._step(turn, step, batch)
+
+        self._seed(step, Part(0, 1))
+        constants = self.objectives.constants(turn, step) if self._graphs is not None else None
+        if self._graphs is None or constants is None:
+            return work(batch)
+        key = (turn.stage, turn.network, turn.start, constants)
+        # A sigma or a ramp that still changes: no iteration but this one has its value.
+        left = turn.end - step if constants == self.objectives.constants(turn, step + 1) else 1
+        found = self._graphs.run(key, batch, work, left=left)
+        self.whole, self._undo = True, []
+        return found
+
+    def _step(self, turn: Turn, step: int, batch: FaceBatch) -> dict[str, Tensor]:
+        settings, optimiser = self.settings, self.optimisers[turn.network]
         optimiser.zero_grad()
         found = self._gradients(turn, step, batch)
         parameters = optimiser.param_groups[0]["params"]
@@ -123,7 +158,6 @@ class Learner:
         count = self.settings.measures.parts
         parts = [Part(number, count) for number in range(count)]
         if count == 1:
-            self._seed(step, parts[0])
             return self._gradient(turn, step, batch, parts[0])
         joined = losses.JoinedPixels(count)
         for part in parts:

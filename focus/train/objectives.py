@@ -104,6 +104,22 @@ class Objectives:
         # For L_R only: masks, scores and pictures are those of pixel centres, as without antialiasing.
         self._learning_renderer = Renderer(model, settings.image_size, antialias=settings.antialias)
 
+    def constants(self, turn: Turn, step: int) -> tuple[float | None, ...] | None:
+        """The numbers by which the losses of two iterations of one turn differ; None where there is more."""
+        settings, taught = self.settings, self.settings.teacher != "none"
+        if turn.network == "segmentation" and taught and (settings.relight or settings.disturbance):
+            return None  # light is solved for on the processor, face by face; disturbances have constants to be copied
+        if turn.stage == "initialise":
+            return (None if taught else robust_sigma(settings.robust, turn.iteration(step) / turn.total),)
+        if turn.network == "reconstruction":
+            return None if self._traits.patches or self._traits.mask == "skin" else ()
+        return (self._ramp(turn, step),)
+
+    def _ramp(self, turn: Turn, step: int) -> float:
+        """The factor on the weight of L_binary."""
+        ramp = self.settings.binary_ramp if turn.stage == "joint" else 0
+        return min(1.0, turn.iteration(step) / ramp) if ramp else 1.0
+
     def of_turn(
         self, turn: Turn, step: int, batch: FaceBatch, part: Part | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -126,8 +142,7 @@ class Objectives:
         if turn.stage == "segmentation" or (turn.network == "segmentation" and self._traits.true_masks):
             return self._supervised_loss(batch)
         if turn.network == "segmentation":
-            ramp = settings.binary_ramp if turn.stage == "joint" else 0
-            return self._segmentation_loss(batch, min(1.0, iteration / ramp) if ramp else 1.0, anchored=anchored)
+            return self._segmentation_loss(batch, self._ramp(turn, step), anchored=anchored)
         image = self._patched(whole.image, turn.batch(step))
         return self._trusting_loss(batch, image if part is None else part.of(image), anchored=anchored)
 

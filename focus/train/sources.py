@@ -248,6 +248,32 @@ class Batches:
             self._on_child = None
 
 
+class Mover:
+    """Brings batches to a device; to a card by pinned memory and a stream of its own, while the card still computes.
+
+    Args:
+        device: where to.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+    def __call__(self, batch: FaceBatch) -> FaceBatch:
+        """The batch on the device; what is asked of the device later waits for it."""
+        if self._stream is None:
+            return batch.to(self._device)
+        pinned = batch.map(torch.Tensor.pin_memory)
+        with torch.cuda.stream(self._stream):
+            moved = pinned.to(self._device, non_blocking=True)
+        current = torch.cuda.current_stream(self._device)
+        current.wait_stream(self._stream)
+        # Its memory is that of the other stream: it must not be used anew before this one is done with it.
+        for tensor in moved.tensors():
+            tensor.record_stream(current)
+        return moved
+
+
 _OF_GROUPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FEWEST_BETWEEN_RESTARTS = 100
 """Batches. Workers that die more often than this find no memory, or have another lasting reason."""

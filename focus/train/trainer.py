@@ -31,7 +31,7 @@ from focus.train.record import machine, require_same_run
 from focus.train.retention import retain
 from focus.train.schedule import Network, Turn, plan
 from focus.train.scores import Prediction, share, true_scores
-from focus.train.sources import Batches, DataSource, WorkersLostError, out_of_memory
+from focus.train.sources import Batches, DataSource, Mover, WorkersLostError, out_of_memory
 from focus.train.state import optimiser_state, restore_optimisers
 
 MASK_SCORE = "taught_mean_iou"
@@ -93,13 +93,14 @@ class Trainer:
         data_digests: Mapping[str, str] | None = None,
     ) -> None:
         self.settings, self.data, self.adaptation = settings, data, adaptation or data
+        self.logger = logger or SilentLogger()
         self._teach_again = teach_again
         self.device = torch.device(device)
         self.model, self.networks = model.to(self.device), networks.to(self.device)
         features = features.to(self.device) if isinstance(features, nn.Module) else features
         self.objectives = Objectives(settings, self.model, self.networks, features)
         self.validation, self.adaptation_validation = validation, adaptation_validation or validation
-        self.folder, self.logger, self.after_turn = folder, logger or SilentLogger(), after_turn
+        self.folder, self.after_turn = folder, after_turn
         self.plan = plan(settings.stages, settings.method)
         self.total = self.plan[-1].end if self.plan else 0
         self.process, self.processes = place()
@@ -107,7 +108,8 @@ class Trainer:
         """Iterations done."""
         self.ending: Ending | None = None
         self.validated: dict[str, dict[str, float]] = {}
-        self.learner = Learner(settings, self.networks, self.objectives, self.device)
+        self.learner = Learner(settings, self.networks, self.objectives, self.device, self.logger.message)
+        self._mover = Mover(self.device)
         self._fingerprint = model.fingerprint()
         self._data_digests = dict(data_digests or {})
         self._stage = ""
@@ -200,7 +202,7 @@ class Trainer:
                             with phase("waiting for data", whole=True), self._window.waiting():
                                 batch = next(batches)
                             with phase("moving data"):
-                                batch = batch.to(self.device)
+                                batch = self._mover(batch)
                             self._iterate(turn, batch)
                             finished, stopping = self.step == turn.end, self._agree(stopped.is_set())
                             saving = finished or stopping or self.step % log.checkpoint_every == 0
@@ -347,7 +349,7 @@ class Trainer:
                 f"({turn.stage}, {turn.network}). Lower its learning rate (optimiser), limit the gradient "
                 "(optimiser.gradient_clip), or look at the faces of these iterations."
             )
-        rate = self.optimisers[turn.network].param_groups[0]["lr"]
+        rate = float(self.optimisers[turn.network].param_groups[0]["lr"])
         kind = f"{turn.stage}/{turn.network}"
         pace = {"iterations_per_second": round(1 / seconds, 3), "waiting": round(waiting / seconds, 4)}
         self.logger.scalars(self.step, kind, {**means, "rate": rate, **pace})
