@@ -4,9 +4,10 @@ python benchmarks/bench_training.py --preset small --json training.json
 python benchmarks/bench_training.py --preset paper --batch 2 --seconds 60
 python benchmarks/bench_training.py --photos FOLDER --landmarks FILE --device cuda
 
-The two sides of a measure take turns (A B A B) on the same batch, in one process; ratios are those of the first row
-over the second: above 1 the measure pays. Nothing of the data is in these times: they stand in rows of their own, as
-faces a second that one process makes. `focus train --profile` says where the time of a whole run goes.
+The two sides of a measure take turns (A B A B) on the same batch, in one process, when both have come to the same loss
+in a few iterations; ratios are those of the first over the second: above 1 the measure pays. Nothing of the data is in
+these times: they stand in rows of their own, as faces a second that one process makes. `focus train --profile` says
+where the time of a whole run goes.
 """
 
 from __future__ import annotations
@@ -55,13 +56,16 @@ def measures(settings: Settings, device: torch.device, compiled: bool) -> dict[s
         found["compile"] = (usual, replace(usual, measures=replace(usual.measures, compile=True)))
     if uses_bfloat16("auto", device):
         found["bfloat16"] = (usual, replace(usual, precision="bfloat16"))
+    if device.type == "cuda":
+        half = replace(usual, precision="auto")
+        found["graph"] = (half, replace(half, measures=replace(half.measures, graph=True)))
     best = replace(usual, precision="auto")
     return {**found, "all of the defaults": (replace(single, measures=PLAIN), best)}
 
 
 def iteration(
     settings: Settings, model: MorphableModel, turn: Turn, batch: FaceBatch, device: torch.device
-) -> Callable[[], object]:
+) -> Callable[[], torch.Tensor]:
     """One iteration of a kind, on one batch, again and again; with optimisers and networks of its own."""
 
     class Nothing:
@@ -70,7 +74,7 @@ def iteration(
 
     trainer = Trainer(settings, model, build_networks(settings, model), Nothing(), FilterBank(), device=device)
     trainer._begin(turn)
-    return lambda: (trainer._begin(turn), trainer.learner.learn(turn, turn.start, batch))
+    return lambda: trainer.learner.learn(turn, turn.start, batch)["loss"]
 
 
 def kinds(settings: Settings, model: MorphableModel) -> list[Turn]:
@@ -79,7 +83,19 @@ def kinds(settings: Settings, model: MorphableModel) -> list[Turn]:
     found: dict[tuple[str, str], Turn] = {}
     for turn in trainer.plan:
         found.setdefault((turn.stage, turn.network), turn)
-    return [replace(turn, start=turn.end - 1, length=1, before=turn.length - 1) for turn in found.values()]
+    # Long enough for a graph to pay.
+    return [replace(turn, start=turn.end - 1, length=1 << 20, before=turn.length - 1) for turn in found.values()]
+
+
+def require_same(name: str, works: list[Callable[[], torch.Tensor]], count: int) -> None:
+    """Ends the program where two ways of an iteration do not come to the same loss."""
+    first, second = ([float(work()) for _ in range(count)][-1] for work in works)
+    if not abs(second - first) <= _TOLERANCES.get(name, 0.01) * abs(first):
+        raise SystemExit(f"{name}: a loss of {second:.5g} where {first:.5g} was expected; nothing more was timed")
+
+
+_TOLERANCES = {"two parts": 0.2, "bfloat16": 0.1, "all of the defaults": 0.1, "graph": 0.05}
+"""Relative. Parts have other random numbers, and BatchNorm sees each alone."""
 
 
 def faces_a_second(draw: Callable[[int], FaceBatch], seconds: float) -> float:
@@ -135,6 +151,7 @@ def main(arguments: list[str] | None = None) -> None:
         for turn in kinds(settings, model):
             for name, pair in measures(settings, options.device, options.compile).items():
                 works = [iteration(one, model, turn, batch, options.device) for one in pair]
+                require_same(name, works, 2 if options.quick else 6)
                 spent = _turns.take_turns(works, plan, wait)
                 times = [[one.wall if on_cuda else one.processor for one in side] for side in spent]
                 ratio = _turns.ratio(times[1], times[0])

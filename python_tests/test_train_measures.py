@@ -166,6 +166,42 @@ def test_parts_have_the_patches_of_the_whole(make: Callable[..., Trainer], batch
     assert relative(gradient(divided, turn, turn.start, batch), expected) < 1e-5
 
 
+@pytest.mark.parametrize("parts", [1, 3])
+def test_two_processes_have_the_gradient_of_one(
+    make: Callable[..., Trainer],
+    batch: FaceBatch,
+    tmp_path: Path,
+    run_in_two_processes: Callable[..., None],
+    parts: int,
+) -> None:
+    """Under torchrun's environment, with half of the batch each, in parts or not."""
+    program = f"""
+        import sys
+        import torch
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import test_train_measures as here
+        from dataclasses import replace
+        from focus.train.distributed import place, process_group
+
+        torch.set_num_threads(1)
+        with process_group(torch.device("cpu")):
+            rank, size = place()
+            batch = here.SyntheticFaces(here.SETTINGS.face.build(), 32, seed=1).batch(0, 6)[rank * 3 : rank * 3 + 3]
+            settings = replace(here.SETTINGS, measures=here.MeasureSettings(parts={parts}))
+            torch.manual_seed(settings.seed)
+            model = settings.face.build()
+            networks = here.Networks.build(settings, model)
+            trainer = here.Trainer(settings, model, networks, None, here.FilterBank())
+            found = [here.gradient(trainer, *turn, batch) for turn in here.turns_of(trainer)]
+            if rank == 0:
+                torch.save(found, "gradients.pt")
+    """
+    run_in_two_processes(program, cwd=tmp_path)
+    whole = make()
+    for (turn, step), found in zip(turns_of(whole), torch.load(tmp_path / "gradients.pt"), strict=True):
+        assert relative(found, gradient(whole, turn, step, batch)) < 1e-5, turn
+
+
 def weights_after(trainer: Trainer) -> Tensor:
     assert trainer.run()
     return torch.cat([p.detach().flatten() for _, network in trainer.networks.items() for p in network.parameters()])

@@ -229,6 +229,54 @@ def test_two_processes_learn_what_one_does(
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-3)
 
 
+@pytest.mark.parametrize("gone", [0, 1])
+def test_a_process_that_dies_ends_the_run_and_loses_nothing(
+    tmp_path: Path, run_in_two_processes: Callable[..., None], gone: int
+) -> None:
+    """In the middle of an iteration; the other one says so at once, and the iterations before are kept."""
+    run = tmp_path / "run"
+    (tmp_path / "run.json").write_text(json.dumps(replace(SETTINGS, threads=1).to_dict()))
+    program = """
+        import json, os, sys
+        from pathlib import Path
+        from focus.errors import FocusError
+        from focus.train import Settings, Trainer, train
+        from focus.train.learner import Learner
+
+        rank, gone = int(os.environ["RANK"]), int(sys.argv[3])
+        learn = Learner.learn
+
+        def last(self, turn, step, batch):
+            if step == 4 and rank == gone:
+                os._exit(0)
+            return learn(self, turn, step, batch)
+
+        Learner.learn = last
+        try:
+            train(Settings.from_dict(json.loads(Path(sys.argv[1]).read_text())), Path(sys.argv[2]))
+        except FocusError as error:
+            Path(f"said-{rank}").write_text(str(error))
+            os._exit(0)  # gloo's threads may wait for the one that is gone
+    """
+    run_in_two_processes(program, str(tmp_path / "run.json"), str(run), str(gone), cwd=tmp_path)
+    said = (tmp_path / f"said-{1 - gone}").read_text()
+    assert "another process of the run is gone" in said
+    kept = load_checkpoint(run / "last.safetensors").header.step
+    assert kept == 4 if gone == 1 else kept <= 4
+    if gone == 1:
+        assert f"The last good checkpoint is {run / 'last.safetensors'}" in said
+
+
+def test_a_restart_by_torchrun_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchrun --max-restarts starts the same command again, which names no checkpoint."""
+    settings = replace(SETTINGS, stages=replace(SETTINGS.stages, segmentation=0, joint=0))
+    assert train(settings, tmp_path)
+    with pytest.raises(FocusError, match="already holds a run"):
+        train(settings, tmp_path)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert train(settings, tmp_path)
+
+
 def test_others_wait_for_the_first_process_as_long_as_it_takes(
     tmp_path: Path, run_in_two_processes: Callable[..., None]
 ) -> None:

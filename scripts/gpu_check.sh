@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Everything that needs a card, in one command of at most 480 seconds:
 #
-#     bash scripts/gpu_check.sh          # results in ${OUT:-out}/gpu_check: at most eight files
+#     bash scripts/gpu_check.sh          # results in ${OUT:-out}/gpu_check: at most ten files
 #
 # Each stage has its own limit, writes as it goes, and a failure ends no other stage; what is left of the time is shared by the last ones. Results first:
 # the tests of the operators on the card, the card's bits beside those of the CPU kernels, again, in unclean memory, on a second stream, in a captured graph,
-# compiled; the kernels alone under compute-sanitizer. Then times (benchmarks/on_card.py).
+# compiled; the kernels alone under compute-sanitizer. Then times (benchmarks/on_card.py), and iterations of training (benchmarks/bench_training.py).
 #
 # Needs no network: python3 with torch, pybind11, scikit-build-core, cmake, ninja, pytest and hypothesis, and nvcc; opcheck needs expecttest for some versions
 # of torch. To save time there:
@@ -95,6 +95,11 @@ if [ -n "${NVDIFFRAST:-}" ] && [ -n "${architecture:-}" ]; then
         --no-index --target "$work/site" "$NVDIFFRAST"
 fi
 on_card rivals 60 rivals.jsonl
+# Iterations of training, their graphs among them; it needs what pip installs with FOCUS (Pillow, safetensors, rich, tyro).
+if "$python" -c "import PIL, safetensors, rich, tyro" 2>>"$out/log.txt"; then
+    stage training 100 training.txt "$python" "$root/benchmarks/bench_training.py" --device $device --seconds 2 --json "$out/training.json" \
+        $([ $device = cuda ] && [ -z "${QUICK:-}" ] && echo --preset paper || echo --quick)
+fi
 
 echo
 cat "$out"/times.jsonl "$out"/rivals.jsonl 2>/dev/null | cut -c1-220

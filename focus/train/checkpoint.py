@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from focus import limits
 from focus._version import __version__
 from focus.errors import FocusError
-from focus.face import MorphableModel
+from focus.face import FaceParameters, MorphableModel
 from focus.files import read_input, write_files
 from focus.isolation import own_state
 from focus.nets import (
@@ -53,6 +53,22 @@ class Networks:
     def build(cls, settings: Settings, model: MorphableModel) -> Networks:
         """Untrained networks, from torch's random numbers."""
         return cls(build_reconstruction_network(settings.network, model), build_segmentation_network(settings.network))
+
+    through: dict[Network, Callable[..., Any]] = field(default_factory=dict)
+    """In place of the network that learns: what calls it and exchanges its gradients with other processes."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "through": {}}
+
+    def encode(self, images: Tensor) -> FaceParameters:
+        """The faces of photos ``[B, 3, S, S]``."""
+        found: FaceParameters = self.through.get("reconstruction", self.reconstruction)(images)
+        return found
+
+    def logits(self, rendered: Tensor, target: Tensor, face: Tensor) -> Tensor:
+        """See `SegmentationNetwork.logits`."""
+        found: Tensor = self.through.get("segmentation", self.segmentation.logits)(rendered, target, face)
+        return found
 
     def items(self) -> tuple[tuple[Network, nn.Module], ...]:
         """(name, network), in the order of their names."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar, cast
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from focus.errors import FocusError
 
@@ -85,15 +87,55 @@ def by_the_first(work: Callable[[], T]) -> T:
     return cast(T, made[0])
 
 
-def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replaces the gradients by their mean over the processes, with one exchange."""
-    size = place()[1]
-    if size == 1:
-        return
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    joined = total(torch.cat([gradient.flatten() for gradient in gradients])) / size
-    for gradient, mean in zip(gradients, torch.split(joined, [g.numel() for g in gradients]), strict=True):
-        gradient.copy_(mean.view_as(gradient))
+class _Called(nn.Module):
+    """A network as `DistributedDataParallel` wants it: with all that learns in `forward`."""
+
+    def __init__(self, network: nn.Module, name: str) -> None:
+        super().__init__()
+        self.network, self._name = network, name
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return getattr(self.network, self._name)(*inputs)
+
+
+def shared(network: nn.Module, name: str, device: torch.device) -> DistributedDataParallel | None:
+    """A network whose gradients are means over the processes, exchanged in buckets while the backward pass goes on.
+
+    BatchNorm's statistics are not exchanged here: on cards `SyncBatchNorm` does it.
+
+    Args:
+        network: all of whose parameters learn.
+        name: of the method that is called.
+        device: of the network.
+
+    Returns:
+        What to call in place of the method; None where there is one process.
+    """
+    if place()[1] == 1:
+        return None
+    return DistributedDataParallel(
+        _Called(network, name),
+        device_ids=[device] if device.type == "cuda" else None,
+        broadcast_buffers=False,
+        gradient_as_bucket_view=True,
+    )
+
+
+def was_left(error: BaseException) -> bool:
+    """Whether an error of an exchange says that another process of the run is gone, or does not answer."""
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS_OF_A_LOST_PROCESS)
+
+
+_SIGNS_OF_A_LOST_PROCESS = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Connection refused",
+    "Broken pipe",
+    "Timed out waiting",
+    "Socket Timeout",
+    "NCCL",
+    "ncclRemoteError",
+)
 
 
 @contextlib.contextmanager
@@ -111,7 +153,10 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
     # An exchange that waits for minutes is a fault, and ends the run, unless the first process fits photos meanwhile.
     _patient[:] = [dist.new_group(backend="gloo", timeout=_PATIENCE)]
     try:
-        yield device
+        with warnings.catch_warnings():
+            # Of 1x1 convolutions, whose gradient has its channels side by side: it is copied, as all others are.
+            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+            yield device
         # No process tears its connections down while another is still in an exchange.
         last = dist.barrier(async_op=True)
         last.wait()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from focus import losses
 from focus.data.batches import FaceBatch
@@ -15,7 +17,7 @@ from focus.phases import phase
 from focus.train.capture import Graphs
 from focus.train.checkpoint import Networks
 from focus.train.config import OptimiserSettings, Settings
-from focus.train.distributed import average_gradients, place, uses_bfloat16
+from focus.train.distributed import place, shared, uses_bfloat16
 from focus.train.objectives import Objectives, Part
 from focus.train.schedule import Network, Turn, rate_of
 
@@ -32,7 +34,7 @@ def make_optimiser(
         captured: its steps are captured in CUDA graphs: learning rate and counts are tensors of the card.
     """
     parameters = list(parameters)
-    rate: Any = torch.zeros((), device=parameters[0].device) if captured else 0.0
+    rate: Any = torch.zeros((), dtype=torch.float32, device=parameters[0].device) if captured else 0.0
     if settings.name == "adam":
         return torch.optim.Adam(parameters, lr=rate, fused=fused, capturable=captured)
     return torch.optim.Adadelta(parameters, lr=rate, foreach=fused, capturable=captured)
@@ -59,6 +61,8 @@ class Learner:
     ) -> None:
         self.settings, self.networks, self.objectives = settings, networks, objectives
         self.optimisers: dict[Network, torch.optim.Optimizer] = {}
+        self._device = device
+        self._shared: DistributedDataParallel | None = None
         self.whole = True
         """Whether the weights are those of a number of whole iterations; False while an optimiser is at work."""
         self._undo: list[tuple[Tensor, Tensor]] = []
@@ -106,6 +110,9 @@ class Learner:
         for name, network in self.networks.items():
             network.train(name == learns)
             network.requires_grad_(name == learns)
+        method = "forward" if learns == "reconstruction" else "logits"
+        self._shared = shared(self.networks.of(learns), method, self._device)
+        self.networks.through = {} if self._shared is None else {learns: self._shared}
 
     def learn(self, turn: Turn, step: int, batch: FaceBatch) -> dict[str, Tensor]:
         """Iteration `step` of the run.
@@ -140,8 +147,6 @@ class Learner:
         optimiser.zero_grad()
         found = self._gradients(turn, step, batch)
         parameters = optimiser.param_groups[0]["params"]
-        with phase("exchange of gradients"):
-            average_gradients(parameters)
         with phase("optimizer"):
             limit = settings.optimiser.gradient_clip
             gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -170,7 +175,9 @@ class Learner:
         self.undo()
         terms: dict[str, Tensor] = {}
         for part in parts:
-            with joined.learnt():
+            # The last part's backward pass exchanges the sums of all.
+            alone = self._shared is not None and part.index + 1 < count
+            with joined.learnt(), self._shared.no_sync() if self._shared and alone else contextlib.nullcontext():
                 self._seed(step, part)
                 for name, value in self._gradient(turn, step, batch, part).items():
                     terms[name] = terms.get(name, 0) + value / count

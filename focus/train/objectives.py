@@ -156,7 +156,7 @@ class Objectives:
 
     def _initialisation_loss(self, batch: FaceBatch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """First stage: L_R with the outlier-robust likelihood, after a warm-up without it."""
-        parameters = self.networks.reconstruction(batch.image)
+        parameters = self.networks.encode(batch.image)
         rendering = self._learning_renderer(parameters)
         sigma = robust_sigma(self.settings.robust, progress)
         loss, terms = self.reconstruction_loss(batch, parameters, rendering, sigma=sigma)
@@ -166,7 +166,7 @@ class Objectives:
 
     def _teaching_loss(self, batch: FaceBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """First stage with a teacher: L_T, by its faces."""
-        parameters = self.networks.reconstruction(batch.image)
+        parameters = self.networks.encode(batch.image)
         return self._face_lesson(batch, parameters, self.renderer(parameters))
 
     def _face_lesson(
@@ -188,7 +188,7 @@ class Objectives:
         """Second stage with a teacher: the segmentation network learns its masks, on reconstructions of the network."""
         lessons = lessons_of(batch)
         rendering = self._seen_anew(batch, lessons)
-        logits = self.networks.segmentation.logits(rendering.image, batch.image, rendering.mask)
+        logits = self.networks.logits(rendering.image, batch.image, rendering.mask)
         said = rendering.mask * lessons.known
         loss = self._mask_lesson(logits, rendering, lessons)
         masks = {"mask": torch.sigmoid(logits), "given": lessons.mask}
@@ -202,7 +202,7 @@ class Objectives:
     @torch.no_grad()
     def _seen_anew(self, batch: FaceBatch, lessons: Lessons) -> Rendering:
         """Reconstructions of the network as they are of photos that it has not learnt from."""
-        found = self.networks.reconstruction(batch.image)
+        found = self.networks.encode(batch.image)
         found = disturbed(found, self.settings.disturbance, self.model.expression_prior)
         rendering: Rendering = self.renderer(found)
         if self.settings.relight:  # every other face, as they are seen when the masks are asked for again
@@ -215,9 +215,9 @@ class Objectives:
         method `supervised` these are the true masks, and so they are in the third stage.
         """
         with torch.no_grad():
-            rendering = self.renderer(self.networks.reconstruction(batch.image))
+            rendering = self.renderer(self.networks.encode(batch.image))
         given = self.mask_of(batch, rendering, "oracle" if self._traits.true_masks else "pretrained")
-        logits = self.networks.segmentation.logits(rendering.image, batch.image, rendering.mask)
+        logits = self.networks.logits(rendering.image, batch.image, rendering.mask)
         loss = losses.mask_cross_entropy(logits, given, rendering.mask)
         masks = {"mask": torch.sigmoid(logits), "given": given}
         shares = {name: share(mask, rendering.mask) for name, mask in masks.items()}
@@ -233,8 +233,8 @@ class Objectives:
             rendering = self._seen_anew(batch, lessons_of(batch))
         else:
             with torch.no_grad():
-                rendering = self.renderer(self.networks.reconstruction(batch.image))
-        logits = self.networks.segmentation.logits(rendering.image, batch.image, rendering.mask)
+                rendering = self.renderer(self.networks.encode(batch.image))
+        logits = self.networks.logits(rendering.image, batch.image, rendering.mask)
         mask = torch.sigmoid(logits)
         weights = self.settings.segmentation_weights
         loss, terms = losses.segmentation_loss(
@@ -260,7 +260,7 @@ class Objectives:
             anchored: add the faces of the teacher.
         """
         settings, traits = self.settings, self._traits
-        parameters = self.networks.reconstruction(image)
+        parameters = self.networks.encode(image)
         rendering = self._learning_renderer(parameters)
         if traits.mask == "whole":
             return self.reconstruction_loss(batch, parameters, rendering)

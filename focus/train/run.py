@@ -90,6 +90,7 @@ def train_to_end(
         first = place()[0] == 0
         unlocked = stack.enter_context(only_one(folder, "training")) if first else None
         last = folder / LAST
+        resume = resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0  # torchrun --max-restarts
         if last.exists() and not resume:
             raise FocusError(f"{folder} already holds a run ({LAST}): resume it, or name another folder")
         checkpoint = load_checkpoint(last) if last.exists() else None

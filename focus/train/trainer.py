@@ -21,7 +21,7 @@ from focus.report.panels import reconstruction_sheet
 from focus.train.advice import Adviser
 from focus.train.checkpoint import Checkpoint, Header, Networks, load_checkpoint, save_checkpoint
 from focus.train.config import Settings
-from focus.train.distributed import place, total
+from focus.train.distributed import place, total, was_left
 from focus.train.learner import Learner
 from focus.train.log import Logger, SilentLogger
 from focus.train.methods import METHODS, Method
@@ -286,6 +286,9 @@ class Trainer:
             elif out_of_memory(error):
                 first = reason.splitlines()[0] if reason else type(error).__name__
                 reason = f"not enough memory ({first}): end other programs or use fewer workers"
+            elif was_left(error):
+                first = reason.splitlines()[0]
+                reason = f"another process of the run is gone, or does not answer ({first}): see what it says itself"
             elif not isinstance(error, FocusError):
                 self._rescue(turn)  # a fault of ours, or a process that went away: its traceback is wanted
                 raise
