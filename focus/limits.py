@@ -18,6 +18,8 @@ TEXT_FILE = 64 * MIB
 """Bytes of other text and JSON files, and of landmarks and boxes of one photo or mesh."""
 BOX_FILE = 64 << 10
 """Bytes of the box of one face; those of the NoW challenge have 300."""
+CROPS_FILE = 1024 * GIB
+"""Bytes of the file with the crops of a folder of photos, which is never read as a whole."""
 LOG_FILE = 4 * GIB
 """Bytes of the log of a run."""
 MESH_FILE = 2 * GIB

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import focus.data.photos
 from focus.data import AugmentationSettings, FaceBatch, PhotoFolder, estimate_alignment, write_image
 from focus.data.changes import Change
 from focus.data.landmarks import MIRRORED_LANDMARKS
@@ -157,3 +163,113 @@ def test_real_photos(shared_dir: Path) -> None:
     batch = photos.batch(range(13), augment_seed=3)
     assert batch.image.shape == (13, 3, 96, 96)
     assert batch.landmarks.isfinite().all()
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which photos are decoded from now on."""
+    names: list[str] = []
+    read = focus.data.photos.read_image
+    monkeypatch.setattr(focus.data.photos, "read_image", lambda path: (names.append(Path(path).name), read(path))[1])
+    return names
+
+
+@pytest.fixture
+def stored(folder: Path) -> Callable[..., PhotoFolder]:
+    write_image(folder / "c.png", np.random.default_rng(2).integers(0, 256, (240, 260, 3), dtype=np.uint8))
+
+    def photos(names: str = "ab", size: int = 64, shift: float = 0, **options: Any) -> PhotoFolder:
+        rows = [_row(f"{name}.png", _face_points() + shift) for name in names]
+        (folder / "l.csv").write_text("\n".join(rows))
+        return PhotoFolder(folder, folder / "l.csv", size, store=folder / "crops", **options)
+
+    return photos
+
+
+def test_crops_in_a_file_are_those_in_memory(stored: Callable[..., PhotoFolder], decoded: list[str]) -> None:
+    first = stored()
+    plain = PhotoFolder(first.folder, first.folder / "l.csv", 64)
+    decoded.clear()
+    again = stored()
+    copy = pickle.loads(pickle.dumps(again))
+    for photos in (first, again, copy):
+        for seed in (None, 3):
+            assert torch.equal(photos.batch([1, 0], seed).image, plain.batch([1, 0], seed).image)
+    assert decoded == []
+    assert len(pickle.dumps(again)) < 40_000  # without the crops
+    assert [item.digest for item in again.items] == [item.digest for item in plain.items]
+    assert [item.photo_size for item in again.items] == [(240, 260)] * 2
+
+
+def test_what_is_new_is_decoded_alone(stored: Callable[..., PhotoFolder], decoded: list[str]) -> None:
+    stored()
+    decoded.clear()
+    assert len(stored("cab")) == 3
+    assert decoded == ["c.png"]
+    decoded.clear()
+    assert len(stored("bca")) == 3  # in any order
+    assert decoded == []
+    shifted = stored("ab", shift=2)  # other landmarks
+    assert decoded == ["a.png", "b.png"]
+    assert not torch.equal(shifted.batch([0]).image, stored("ab").batch([0]).image)
+    write_image(shifted.folder / "a.png", np.zeros((240, 260, 3), np.uint8))
+    decoded.clear()
+    assert float(stored().batch([0]).image.max()) == 0
+    assert decoded == ["a.png"]
+
+
+@pytest.mark.parametrize("hurt", ["line", "crop", "lines cut", "crops cut", "lines gone", "crops gone", "rubbish"])
+def test_what_is_damaged_is_made_anew(stored: Callable[..., PhotoFolder], hurt: str) -> None:
+    photos = stored("abc")
+    expected = photos.batch([0, 1, 2]).image
+    lines, crops = (photos.folder / "crops" / name for name in ("crops.jsonl", "crops.bin"))
+    if hurt == "line":
+        lines.write_bytes(lines.read_bytes().replace(b'"crop": 1', b'"crop": 2'))
+    elif hurt == "crop":
+        data = bytearray(crops.read_bytes())
+        data[len(data) // 2] ^= 1
+        crops.write_bytes(data)
+    elif hurt.endswith("cut"):
+        path = lines if hurt == "lines cut" else crops
+        path.write_bytes(path.read_bytes()[:-7])
+    elif hurt.endswith("gone"):
+        (lines if hurt == "lines gone" else crops).unlink()
+    else:
+        lines.write_text('{"key": [], "crop": {}}\nnothing\n')
+    assert torch.equal(stored("abc").batch([0, 1, 2]).image, expected)
+    assert torch.equal(stored("abc").batch([0, 1, 2]).image, expected)
+    assert crops.stat().st_size == 3 * 80 * 80 * 3
+    assert lines.read_bytes().count(b"\n") == 3
+
+
+def test_a_file_of_crops_is_bounded(stored: Callable[..., PhotoFolder], decoded: list[str]) -> None:
+    photos = stored("abc", store_bytes=2 * 80 * 80 * 3 + 5, cache_bytes=0)
+    assert (photos.folder / "crops" / "crops.bin").stat().st_size == 2 * 80 * 80 * 3
+    decoded.clear()
+    assert torch.equal(photos.batch([0, 1, 2]).image, stored("abc").batch([0, 1, 2]).image)
+    assert decoded[0] == "c.png"
+
+
+def test_a_full_disk_ends_no_run(stored: Callable[..., PhotoFolder], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("focus.data.crops._append", full)
+        photos = stored("abc")
+    assert torch.equal(photos.batch([0, 1, 2]).image, stored("abc").batch([0, 1, 2]).image)
+
+
+def test_links_are_not_written_through(stored: Callable[..., PhotoFolder], folder: Path) -> None:
+    mine = folder / "mine"
+    mine.write_bytes(b"precious" * 10_000)
+    stored("a")
+    crops = folder / "crops" / "crops.bin"
+    crops.unlink()
+    crops.symlink_to(mine)
+    assert len(stored("abc")) == 3
+    assert mine.read_bytes() == b"precious" * 10_000
+    crops.unlink()
+    os.mkfifo(crops)
+    with contextlib.suppress(FocusError):
+        stored("ab")

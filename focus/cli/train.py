@@ -18,9 +18,11 @@ from focus.lock import only_one
 from focus.train import Settings, export, load_checkpoint, plan, shipped_checkpoint
 from focus.train.config import Preset
 from focus.train.lessons import FOLDER as LESSONS
-from focus.train.run import profile, train_to_end
+from focus.train.run import CROPS, profile, train_to_end
 from focus.train.trainer import LAST
 
+FOLDERS = (LESSONS, CROPS, f"adapt_{CROPS}")
+"""Of a run, with files for each photo, or of all of them."""
 _PRESETS: tuple[Preset, ...] = get_args(Preset)
 
 
@@ -76,9 +78,9 @@ class Train(Command):
         written = sorted(
             path
             for path in self.out.rglob("*")
-            if path.is_file() and not path.name.startswith((".", "events.")) and path.parent.name != LESSONS
+            if path.is_file() and not path.name.startswith((".", "events.")) and path.parent.name not in FOLDERS
         )
-        written += [path for path in (self.out / LESSONS,) if path.is_dir()]
+        written += [self.out / name for name in FOLDERS if (self.out / name).is_dir()]
         if ending is None and settings.data.photos is not None:
             say(f"to use it: focus reconstruct PHOTO --checkpoint {self.out / LAST}")
         if ending is None and self.export is not None:

@@ -16,6 +16,7 @@ from focus.data.align import MINIMUM_SIZE, Alignment, estimate_alignment
 from focus.data.batches import FaceBatch
 from focus.data.changes import AugmentationSettings, Change
 from focus.data.conventions import check_landmarks
+from focus.data.crops import CropStore
 from focus.data.images import image_orientation, read_image
 from focus.data.landmarks import (
     Face,
@@ -26,10 +27,12 @@ from focus.data.landmarks import (
     read_landmarks,
 )
 from focus.errors import FocusError
-from focus.files import read_input
+from focus.files import digest_input
 
 _CACHE_MARGIN = 1.25
 """Cached crops are this much wider than the network's, so that augmentation can move within real pixels."""
+_FORMAT = 1
+"""Grows when crops of the same photo and landmarks change: those of before are made anew."""
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,17 @@ class PhotoItem:
 class PhotoFolder:
     """The photos of a landmark file, each decoded once, aligned and cropped.
 
-    Crops stay in memory (a little more than S x S x 3 bytes each) up to `cache_bytes`; later ones are decoded again at
-    each use, if the file is still the same.
+    Crops stay in the store, or in memory (a little more than S x S x 3 bytes each) up to `cache_bytes`; others are
+    decoded again at each use, if the file is still the same.
 
     Args:
         folder: where the photos are; names in the landmark file mean files in it (`resolve_photo`).
         landmark_csv: see `read_landmarks`.
         image_size: side S of the crops in pixels.
+        augmentation: ranges of random changes.
+        cache_bytes: see above.
+        store: folder of a `CropStore`, which other processes and later runs read, too; None: there is none.
+        store_bytes: of its crops.
 
     Raises:
         FocusError: no photo is usable; the message says how many were skipped and why the first was.
@@ -79,6 +86,8 @@ class PhotoFolder:
         *,
         augmentation: AugmentationSettings | None = None,
         cache_bytes: int = 2 << 30,
+        store: Path | None = None,
+        store_bytes: int = 64 << 30,
     ) -> None:
         self.folder = Path(folder)
         self.image_size = image_size
@@ -91,21 +100,23 @@ class PhotoFolder:
         self.skipped: list[Skip] = list(skipped)
         """What was left out, and why: rows of the file first, then photos."""
         self.items: list[PhotoItem] = []
-        self._crops: list[NDArray[np.uint8] | None] = []
+        self._crops: list[NDArray[np.uint8] | str | None] = []
+        """Of each photo: itself, its key in the store, or None."""
+        self._store = None if store is None else CropStore(store, margin_size(image_size), store_bytes)
         cached = 0
         for face in find_faces(self.folder, rows):
             if isinstance(face, Skip):
                 self.skipped.append(face)
                 continue
             try:
-                item, photo = self._open(face)
-                crop = margin_alignment(item.alignment).crop_image(photo)
+                item, crop = self._open(face)
             except FocusError as error:
                 self.skipped.append(Skip(face.name, str(error)))
                 continue
-            cached += crop.nbytes
+            if not isinstance(crop, str):
+                cached += crop.nbytes
             self.items.append(item)
-            self._crops.append(crop if cached <= cache_bytes else None)
+            self._crops.append(crop if isinstance(crop, str) or cached <= cache_bytes else None)
         if not self.items:
             first = self.skipped[0]
             raise FocusError(
@@ -134,7 +145,9 @@ class PhotoFolder:
         for index in indices:
             item = self.items[index]
             crop = self._crops[index]
-            if crop is None:
+            if isinstance(crop, str) and self._store is not None:
+                crop = self._store.crop(crop)
+            if not isinstance(crop, np.ndarray):
                 if _state(item.path) != item.state:
                     raise FocusError(f"{item.path}: was changed or removed while it was in use")
                 crop = margin_alignment(item.alignment).crop_image(read_image(item.path))
@@ -144,7 +157,7 @@ class PhotoFolder:
             if augment_seed is not None:
                 change = Change.draw(self.augmentation, self.image_size, generator_of(augment_seed, item))
             landmarks, weight = change.landmarks(landmarks, weight, self.image_size)
-            images.append(torch.from_numpy(change.image(crop, self.image_size)))
+            images.append(torch.from_numpy(np.array(change.image(crop, self.image_size))))
             points.append(torch.from_numpy(landmarks.astype(np.float32)))
             weights.append(torch.from_numpy(weight.astype(np.float32)))
         if not images:
@@ -156,18 +169,26 @@ class PhotoFolder:
             names=[self.items[index].name for index in indices],
         )
 
-    def _open(self, face: Face) -> tuple[PhotoItem, NDArray[np.uint8]]:
-        values = face.points
-        photo = read_image(face.path)
-        check_landmarks(values, photo, image_orientation(face.path), face.name)
+    def _open(self, face: Face) -> tuple[PhotoItem, NDArray[np.uint8] | str]:
+        """A photo, and its crop or the key of that."""
+        values, state = face.points, _state(face.path)
         alignment = estimate_alignment(values if len(values) == 5 else five_from_68(values), self.image_size)
-        state = _state(face.path)
-        digest = hashlib.sha256(read_input(face.path, limits.IMAGE_FILE)).hexdigest()
+        digest = digest_input(face.path, limits.IMAGE_FILE)
+        key = hashlib.sha256(
+            f"{_FORMAT} {self.image_size} {digest} ".encode() + values.astype("<f8").tobytes()
+        ).hexdigest()
+        crop: NDArray[np.uint8] | str = key
+        if self._store is not None and key in self._store:  # it was found good before
+            size = self._store.photo_size(key)
+        else:
+            photo = read_image(face.path)
+            check_landmarks(values, photo, image_orientation(face.path), face.name)
+            size, crop = photo.shape[:2], margin_alignment(alignment).crop_image(photo)
+            if self._store is not None and self._store.add(key, crop, size):
+                crop = key
         landmarks, weights = expand_to_68(values)
-        item = PhotoItem(
-            face.name, face.photo, face.path, landmarks, weights, values, alignment, photo.shape[:2], digest, state
-        )
-        return item, photo
+        item = PhotoItem(face.name, face.photo, face.path, landmarks, weights, values, alignment, size, digest, state)
+        return item, crop
 
 
 def _state(path: Path) -> tuple[int, int] | None:
@@ -185,6 +206,10 @@ def generator_of(seed: int, item: PhotoItem, purpose: int = 0) -> np.random.Gene
 
 
 def margin_alignment(alignment: Alignment) -> Alignment:
-    """The same scale and centre with a margin on each side; the parity of the size, and so the pixel grid, is kept."""
-    margin = int(np.ceil(alignment.image_size * (_CACHE_MARGIN - 1) / 2))
-    return Alignment(alignment.scale, alignment.center, alignment.image_size + 2 * margin)
+    """The same scale and centre with a margin on each side."""
+    return Alignment(alignment.scale, alignment.center, margin_size(alignment.image_size))
+
+
+def margin_size(image_size: int) -> int:
+    """Side of a crop with its margin; the parity of the size, and so the pixel grid, is kept."""
+    return image_size + 2 * int(np.ceil(image_size * (_CACHE_MARGIN - 1) / 2))

@@ -103,6 +103,8 @@ class DataSettings:
     """Number of faces held out for validation; of photos at most a fifth."""
     augment: bool = True
     """Small random changes of place, size and colour of the photos, mirroring, and what is drawn before their faces."""
+    crops_gigabytes: float = 32.0
+    """Crops of photos are kept in the folder of the run up to this, decoded once; 0: none are."""
     synthetic_fraction: float = 0.0
     """Share of synthetic faces in batches of photos with lessons: few photos do not show what faces may be."""
     pasted_fraction: float = 0.25

@@ -79,6 +79,7 @@ _GROUPS: Mapping[str, Mapping[str, Range]] = {
     "data": {
         "validation": _COUNT,
         "distinct": _EVERY,
+        "crops_gigabytes": Range(0, 1_000),
         "synthetic_fraction": _FRACTION,
         "pasted_fraction": _FRACTION,
         "pasted_coverage": _FRACTION,

@@ -302,6 +302,7 @@ def notes_on(checkpoint: Checkpoint, settings: Settings, device: torch.device) -
 def what_it_computes(settings: Settings) -> dict[str, Any]:
     """The settings that decide what a run computes."""
     found = {name: value for name, value in settings.to_dict().items() if name not in _WHERE_AND_WHAT_FOR}
+    del found["data"]["crops_gigabytes"]
     parts = settings.measures.parts if settings.network.sees_batches else 1
     return found if parts == 1 else {**found, "measures.parts": parts}
 

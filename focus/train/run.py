@@ -25,7 +25,7 @@ from focus.nets import ArcFaceFeatures, FeatureExtractor, FilterBank
 from focus.phases import heard_by
 from focus.train.checkpoint import Checkpoint, Networks, load_checkpoint
 from focus.train.config import LogSettings, Settings, Stage
-from focus.train.distributed import pick_device, place, process_group
+from focus.train.distributed import by_the_first, pick_device, place, process_group
 from focus.train.log import Logger, RunLogger, SilentLogger
 from focus.train.monitor import Ending
 from focus.train.profile import PhaseTimer, Table, shortened, to_json
@@ -35,6 +35,8 @@ from focus.train.sources import DataSource, PhotoSource, SyntheticSource, out_of
 from focus.train.taught import TaughtFolder
 from focus.train.trainer import LAST, Trainer
 
+CROPS = "crops"
+"""In the folder of a run: of its photos. Those of the stage `adapt` are in ``adapt_crops``."""
 VALIDATION_SEED_OFFSET = 1 << 32
 """Synthetic validation faces come from the seed this much above that of training; test seeds lie higher still."""
 
@@ -295,7 +297,13 @@ def photo_source(
     settings: Settings, name: str, folder: Path, landmarks: Path, logger: Logger, inputs: Inputs
 ) -> tuple[DataSource, FaceBatch | None]:
     """Training photos and validation photos of a folder, which the setting `name` names."""
-    photos = PhotoFolder(folder, landmarks, settings.image_size)
+    store, limit = inputs.folder, round(settings.data.crops_gigabytes * 1e9)
+
+    def read() -> PhotoFolder:
+        path = None if store is None else store / name.replace("photos", CROPS)
+        return PhotoFolder(folder, landmarks, settings.image_size, store=path, store_bytes=limit)
+
+    photos = by_the_first(read)
     record = inputs.photos(name, photos, validation=settings.data.validation, seed=settings.seed)
     training, held_out = record.indices(held_out=False), record.indices(held_out=True)
     logger.message(
