@@ -269,3 +269,28 @@ def test_training_is_timed_for_each_kind_of_iteration(run: ModuleType, tmp_path:
     assert {measure for _, measure in kinds} >= {"channels_last", "fused optimiser", "all of the defaults"}
     assert len({iteration for iteration, _ in kinds}) == 4
     assert all(row["without_ms"] > 0 and row["with_ms"] > 0 for row in rows if "measure" in row)
+
+
+def test_what_an_iteration_costs_is_counted(
+    run: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cost = importlib.import_module("training_cost")
+    counter = cost.Count(cost.Card(tflops=1e-9, share_of_tflops=0.5, terabytes_per_second=1.0, share_of_bandwidth=1.0))
+    with counter:
+        product = torch.ones(2, 3) @ torch.ones(3, 4)
+        product.view(8).detach()  # no work
+    assert counter.flops == 2 * 2 * 3 * 4
+    assert counter.bytes == 4 * (6 + 6 + 12 + 12 + 8)  # `ones` fills what it makes
+    assert counter.launches == 3
+    assert counter.by_kind["convolutions"] == pytest.approx(48 / (1e3 * 0.5))
+    cost.main(["--preset", "small", "--json", str(tmp_path / "cost.json")])
+    told = json.loads((tmp_path / "cost.json").read_text())
+    assert [row["iteration"] for row in told["rows"]] == [
+        "initialise, reconstruction network",
+        "segmentation, segmentation network",
+        "joint, segmentation network",
+        "joint, reconstruction network",
+    ]
+    assert all(row["gflop"] > 0 and 0 < row["graph_ms"] <= row["eager_ms"] for row in told["rows"])
+    assert sum(row["iterations"] for row in told["rows"]) == 8450
+    assert "the whole run by this model" in capsys.readouterr().out

@@ -368,10 +368,11 @@ class Settings:
         CPU cores, or one of photos.
         """
         if name == "paper":
-            return cls()
+            return cls(precision="auto")
         if name == "official":
             start = 0.1 * 0.99**60 * 0.8
             return cls(
+                precision="auto",
                 network=NetworkSettings.preset("official"),
                 segmentation_weights=SegmentationWeights.official(),
                 optimiser=OptimiserSettings(

@@ -65,8 +65,7 @@ class Learner:
         self._shared: DistributedDataParallel | None = None
         self.whole = True
         """Whether the weights are those of a number of whole iterations; False while an optimiser is at work."""
-        self._undo: list[tuple[Tensor, Tensor]] = []
-        """Buffers (statistics of BatchNorm) and their values before the iteration that is under way."""
+        self._statistics = _Statistics(())
         measures = settings.measures
         bfloat16 = uses_bfloat16(settings.precision, device)
         for network in (networks.reconstruction, networks.segmentation):
@@ -110,6 +109,7 @@ class Learner:
         for name, network in self.networks.items():
             network.train(name == learns)
             network.requires_grad_(name == learns)
+        self._statistics = _Statistics(self.networks.of(learns).buffers())
         method = "forward" if learns == "reconstruction" else "logits"
         self._shared = shared(self.networks.of(learns), method, self._device)
         self.networks.through = {} if self._shared is None else {learns: self._shared}
@@ -120,7 +120,7 @@ class Learner:
         Returns:
             The loss and its terms, detached, where they were computed: nothing here waits for the device.
         """
-        self._undo = [(buffer, buffer.clone()) for buffer in self.networks.of(turn.network).buffers()]
+        self._statistics.keep()
         rate = rate_of(self.settings.optimiser, turn).at(turn.iteration(step), turn.total)
         for group in self.optimisers[turn.network].param_groups:
             if isinstance(group["lr"], Tensor):
@@ -139,7 +139,7 @@ class Learner:
         # A sigma or a ramp that still changes: no iteration but this one has its value.
         left = turn.end - step if constants == self.objectives.constants(turn, step + 1) else 1
         found = self._graphs.run(key, batch, work, left=left)
-        self.whole, self._undo = True, []
+        self._statistics.forget()
         return found
 
     def _step(self, turn: Turn, step: int, batch: FaceBatch) -> dict[str, Tensor]:
@@ -155,7 +155,8 @@ class Learner:
                 nn.utils.clip_grads_with_norm_(parameters, limit, norm)
             self.whole = False
             optimiser.step()
-            self.whole, self._undo = True, []
+            self.whole = True
+            self._statistics.forget()
         return found
 
     def _gradients(self, turn: Turn, step: int, batch: FaceBatch) -> dict[str, Tensor]:
@@ -197,5 +198,28 @@ class Learner:
 
     def undo(self) -> None:
         """Puts the statistics back that an iteration changed which was not finished."""
-        for buffer, before in self._undo:
-            buffer.copy_(before)
+        self._statistics.put_back()
+
+
+class _Statistics:
+    """Buffers of a network (those of BatchNorm), and their values before the iteration that is under way."""
+
+    def __init__(self, buffers: Iterable[Tensor]) -> None:
+        kinds: dict[torch.dtype, list[Tensor]] = {}
+        for buffer in buffers:
+            kinds.setdefault(buffer.dtype, []).append(buffer)
+        self._kinds = [(group, [torch.clone(buffer) for buffer in group]) for group in kinds.values()]
+        self._under_way = False
+
+    def keep(self) -> None:
+        for buffers, before in self._kinds:
+            torch._foreach_copy_(before, buffers)  # one launch for many
+        self._under_way = True
+
+    def forget(self) -> None:
+        self._under_way = False
+
+    def put_back(self) -> None:
+        if self._under_way:
+            for buffers, before in self._kinds:
+                torch._foreach_copy_(buffers, before)
