@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -265,6 +268,47 @@ def test_a_process_that_dies_ends_the_run_and_loses_nothing(
     assert kept == 4 if gone == 1 else kept <= 4
     if gone == 1:
         assert f"The last good checkpoint is {run / 'last.safetensors'}" in said
+
+
+def test_torchrun_starts_processes_again(tmp_path: Path) -> None:
+    """The second process dies once, in the middle of an iteration: torchrun starts both again, and the run ends."""
+    (tmp_path / "settings.json").write_text(json.dumps(replace(SETTINGS, threads=1).to_dict()))
+    (tmp_path / "program.py").write_text(
+        textwrap.dedent("""
+            import json, os
+            from pathlib import Path
+            from focus.train import Settings, train
+            from focus.train.learner import Learner
+
+            here = Path(__file__).parent
+            learn = Learner.learn
+
+            def learn_or_die(self, turn, step, batch):
+                died = here / "died"
+                if step == 4 and os.environ["RANK"] == "1" and not died.exists():
+                    died.write_text("")
+                    os._exit(1)
+                return learn(self, turn, step, batch)
+
+            Learner.learn = learn_or_die
+            assert train(Settings.from_dict(json.loads((here / "settings.json").read_text())), here / "run")
+        """)
+    )
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    options = ["--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
+    result = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *options, "program.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "died").exists()
+    assert load_checkpoint(tmp_path / "run" / "last.safetensors").header.step == 7
+    assert "going on after iteration" in result.stderr + result.stdout
 
 
 def test_a_restart_by_torchrun_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
