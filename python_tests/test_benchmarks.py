@@ -294,3 +294,13 @@ def test_what_an_iteration_costs_is_counted(
     assert all(row["gflop"] > 0 and 0 < row["graph_ms"] <= row["eager_ms"] for row in told["rows"])
     assert sum(row["iterations"] for row in told["rows"]) == 8450
     assert "the whole run by this model" in capsys.readouterr().out
+
+
+def test_inference_is_timed_part_by_part(run: ModuleType, tmp_path: Path) -> None:
+    inference = importlib.import_module("bench_inference")
+    inference.main(["--quick", "--preset", "small", "--json", str(tmp_path / "inference.json")])
+    rows = json.loads((tmp_path / "inference.json").read_text())["rows"]
+    names = {row["part"] for row in rows}
+    assert {"encoder", "segmentation", "all of it, once", "all of it, as focus reconstruct"} <= names
+    assert {row["photos"] for row in rows} == {1, 2}
+    assert all(row["photos_a_second"] * row["ms"] == pytest.approx(1e3 * row["photos"]) for row in rows)

@@ -175,7 +175,7 @@ def test_benchmark_commands_run(folder: Path) -> None:
     for _, line in command_lines(r"python benchmarks/\S+"):
         script, *arguments = shlex.split(line, comments=True)[1:]
         name = Path(script).name
-        tiny = ("run.py", "bench_overhead.py", "peers.py", "photos.py", "bench_training.py")
+        tiny = ("run.py", "bench_overhead.py", "peers.py", "photos.py", "bench_training.py", "bench_inference.py")
         quick = ["--quick"] if name in tiny else ["--seeds", "1"] if name == "gallery.py" else []
         command = [sys.executable, str(ROOT / script), *arguments, *quick]
         result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)

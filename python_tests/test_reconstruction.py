@@ -325,6 +325,17 @@ def checkpoint(folder: Path, model: MorphableModel, *, method: str = "focus", st
     return save_checkpoint(folder / "last.safetensors", header, tensors)
 
 
+def test_a_reconstructor_in_bfloat16_says_nearly_the_same(model: MorphableModel, tmp_path: Path) -> None:
+    path = checkpoint(tmp_path, model)
+    single, half = Reconstructor.load(path, model=model), Reconstructor.load(path, model=model, precision="bfloat16")
+    images = torch.rand(2, 3, single.image_size, single.image_size, generator=torch.Generator().manual_seed(0))
+    for one, other in zip(single(images), half(images), strict=True):
+        assert other.mask.dtype == torch.float32
+        assert not torch.equal(one.mask, other.mask)
+        assert float((one.mask - other.mask).abs().mean()) < 0.02
+    assert torch.equal(Reconstructor.load(path, model=model)(images)[0].mask, single(images)[0].mask)
+
+
 def test_reconstructor(model: MorphableModel, tmp_path: Path) -> None:
     reconstructor = Reconstructor.load(checkpoint(tmp_path, model), model=model)
     size = reconstructor.image_size
