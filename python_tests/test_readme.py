@@ -101,6 +101,7 @@ QUICK = {
     "landmarks": ["--workers", "1"],
     "model": [],
     "prepare": [],
+    "export": [],
     "train": ["--scale", "0.0005", "--data.validation", "2", "--data.distinct", "16", "--log.tensorboard", "off"],
     "reconstruct": [],
     "demo": ["--scale", "0.0005", "--test-faces", "8"],
@@ -198,6 +199,8 @@ NOT_RUN = {
     "pip install focus-face": "the same, from an index",
     'pip install "focus-face[detect]"': "make test-detect installs the wheel with this extra",
     "cd ..": "changes the shell that reads it",
+    'pip install "focus-face[export]"': "make test installs the wheel with this extra",
+    "python examples/onnx_without_torch.py out/onnx crop.png mask.png": "python_tests/test_train_portable.py runs it",
 }
 """Commands of the pages that no test runs, and why."""
 

@@ -39,6 +39,7 @@ COMMANDS = {
     "experiment": "Train, score and compare pipelines: the tables and figures of the paper.",
     "evaluate": "Score networks on synthetic faces, masks against true masks, meshes against scans, or runs together.",
     "model": "Describe, convert or draw a face model.",
+    "export": "Write the networks of a checkpoint for programs without FOCUS: ONNX or torch.export.",
     "doctor": "Check this installation: versions, CUDA, operators, disk.",
 }
 
