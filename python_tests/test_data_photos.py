@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from focus.data import AugmentationSettings, FaceBatch, PhotoFolder, estimate_al
 from focus.data.changes import Change
 from focus.data.landmarks import MIRRORED_LANDMARKS
 from focus.errors import FocusError
+from focus.sealed import seal_json
 
 
 def _face_points() -> np.ndarray:
@@ -222,7 +225,7 @@ def test_what_is_new_is_decoded_alone(stored: Callable[..., PhotoFolder], decode
 def test_what_is_damaged_is_made_anew(stored: Callable[..., PhotoFolder], hurt: str) -> None:
     photos = stored("abc")
     expected = photos.batch([0, 1, 2]).image
-    lines, crops = (photos.folder / "crops" / name for name in ("crops.jsonl", "crops.bin"))
+    lines, crops = (photos.folder / "crops" / name for name in ("crops_80.jsonl", "crops_80.bin"))
     if hurt == "line":
         lines.write_bytes(lines.read_bytes().replace(b'"crop": 1', b'"crop": 2'))
     elif hurt == "crop":
@@ -244,7 +247,7 @@ def test_what_is_damaged_is_made_anew(stored: Callable[..., PhotoFolder], hurt: 
 
 def test_a_file_of_crops_is_bounded(stored: Callable[..., PhotoFolder], decoded: list[str]) -> None:
     photos = stored("abc", store_bytes=2 * 80 * 80 * 3 + 5, cache_bytes=0)
-    assert (photos.folder / "crops" / "crops.bin").stat().st_size == 2 * 80 * 80 * 3
+    assert (photos.folder / "crops" / "crops_80.bin").stat().st_size == 2 * 80 * 80 * 3
     decoded.clear()
     assert torch.equal(photos.batch([0, 1, 2]).image, stored("abc").batch([0, 1, 2]).image)
     assert decoded[0] == "c.png"
@@ -264,7 +267,7 @@ def test_links_are_not_written_through(stored: Callable[..., PhotoFolder], folde
     mine = folder / "mine"
     mine.write_bytes(b"precious" * 10_000)
     stored("a")
-    crops = folder / "crops" / "crops.bin"
+    crops = folder / "crops" / "crops_80.bin"
     crops.unlink()
     crops.symlink_to(mine)
     assert len(stored("abc")) == 3
@@ -273,3 +276,47 @@ def test_links_are_not_written_through(stored: Callable[..., PhotoFolder], folde
     os.mkfifo(crops)
     with contextlib.suppress(FocusError):
         stored("ab")
+
+
+def test_stores_of_other_sizes_are_left_alone(stored: Callable[..., PhotoFolder], decoded: list[str]) -> None:
+    stored("abc")
+    assert len(stored("ab", size=48)) == 2
+    decoded.clear()
+    assert len(stored("abc")) == 3
+    assert decoded == []
+
+
+def test_what_is_no_file_is_no_store(stored: Callable[..., PhotoFolder], folder: Path) -> None:
+    (folder / "crops").write_text("")
+    assert len(stored("ab")) == 2
+    (folder / "crops").unlink()
+    (folder / "crops" / "crops_80.bin").mkdir(parents=True)
+    assert len(stored("ab")) == 2
+
+
+def test_a_line_that_comes_twice_is_left_out(stored: Callable[..., PhotoFolder], folder: Path) -> None:
+    expected = stored("ab").batch([0, 1]).image
+    lines = folder / "crops" / "crops_80.jsonl"
+    first = json.loads(lines.read_text().splitlines()[0])
+    del first["checksum"]
+    lines.write_text(seal_json(first) + "\n" + seal_json({**first, "crop": 1}) + "\n")
+    assert torch.equal(stored("ab").batch([0, 1]).image, expected)
+
+
+def test_room_is_left_on_the_disk(stored: Callable[..., PhotoFolder], monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=3 << 30))
+    photos = stored("ab")
+    assert not (photos.folder / "crops" / "crops_80.bin").exists()
+    assert len(photos.batch([0, 1])) == 2
+
+
+def test_a_copy_elsewhere_decodes_photos_itself(stored: Callable[..., PhotoFolder], decoded: list[str]) -> None:
+    """On another machine, without the folder of the run."""
+    photos = stored("ab")
+    expected = photos.batch([0, 1]).image
+    copy = pickle.loads(pickle.dumps(photos))
+    shutil.rmtree(photos.folder / "crops")
+    decoded.clear()
+    assert torch.equal(copy.batch([0, 1]).image, expected)
+    assert decoded == ["a.png", "b.png"]

@@ -384,8 +384,7 @@ class Replayed:
 
 def test_iterations_alike_are_replayed(batch: FaceBatch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("focus.train.capture._Graph", Replayed)
-    told: list[str] = []
-    graphs = Graphs(torch.device("cuda", 0), told.append)
+    graphs = Graphs(torch.device("cuda", 0))
 
     def replayed(key: str, left: int = 100, faces: FaceBatch = batch, graphs: Graphs = graphs) -> bool:
         return "replayed" in graphs.run(key, faces, lambda _: {"run": torch.ones(())}, left=left)
@@ -394,15 +393,31 @@ def test_iterations_alike_are_replayed(batch: FaceBatch, monkeypatch: pytest.Mon
     assert not replayed("a", faces=batch[:2], left=1)  # another shape
     assert replayed("a")
     assert [replayed("b", left=1) for _ in range(9)] == [False] * 9  # not worth it
-    assert replayed("a")
+    assert not replayed("a")  # the memory of its graph went when it was not at work
     graphs.forget()
-    assert not replayed("a")
-    refusing = Graphs(torch.device("cuda", 1), told.append)
-    assert not any(replayed("a", graphs=refusing) for _ in range(9))
-    assert told == [
-        "measures.graph: an iteration cannot be captured (operation not permitted when stream is capturing); training "
-        "goes on without graphs"
-    ]
+    assert [replayed("a") for _ in range(CAPTURE_WARM_UP + 1)] == [False] * CAPTURE_WARM_UP + [True]
+    refusing = Graphs(torch.device("cuda", 1))
+    for _ in range(CAPTURE_WARM_UP):
+        assert not replayed("a", graphs=refusing)
+    with pytest.raises(FocusError, match=r"cannot be captured \(operation not permitted .*--measures.no-graph"):
+        replayed("a", graphs=refusing)
+
+
+@pytest.mark.parametrize("name", ["adam", "adadelta"])
+@pytest.mark.parametrize("fused", [True, False])
+def test_optimisers_of_graphs_have_their_numbers_on_the_card(
+    make: Callable[..., Trainer], name: Any, fused: bool
+) -> None:
+    trainer = make(replace(SETTINGS, optimiser=OptimiserSettings(name=name), measures=MeasureSettings(fused=fused)))
+    trainer._begin(trainer.plan[0])
+    (group,) = trainer.optimisers["reconstruction"].param_groups
+    assert not group["capturable"]
+    trainer.learner._graphs = Graphs(torch.device("cpu"))
+    trainer.learner.begin_stage(["reconstruction"])
+    (group,) = trainer.optimisers["reconstruction"].param_groups
+    assert group["capturable"]
+    assert isinstance(group["lr"], Tensor)
+    assert group["foreach"] or group.get("fused") or name == "adam"
 
 
 def test_constants_say_when_iterations_are_alike(make: Callable[..., Trainer]) -> None:

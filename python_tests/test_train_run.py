@@ -312,13 +312,18 @@ def test_torchrun_starts_processes_again(tmp_path: Path) -> None:
 
 
 def test_a_restart_by_torchrun_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """torchrun --max-restarts starts the same command again, which names no checkpoint."""
+    """torchrun --max-restarts starts the same command again: it goes on with its own run, and with no other."""
     settings = replace(SETTINGS, stages=replace(SETTINGS.stages, segmentation=0, joint=0))
-    assert train(settings, tmp_path)
-    with pytest.raises(FocusError, match="already holds a run"):
-        train(settings, tmp_path)
+    assert train(settings, tmp_path / "mine")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
+    for restarts in ("0", "1"):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restarts)
+        with pytest.raises(FocusError, match="already holds a run"):
+            train(settings, tmp_path / "mine")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    assert train(settings, tmp_path / "its")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    assert train(settings, tmp_path)
+    assert train(settings, tmp_path / "its")
 
 
 def test_others_wait_for_the_first_process_as_long_as_it_takes(
@@ -333,7 +338,7 @@ def test_others_wait_for_the_first_process_as_long_as_it_takes(
         from focus.train.distributed import by_the_first, place, process_group
 
         join = dist.init_process_group
-        dist.init_process_group = lambda backend: join(backend, timeout=datetime.timedelta(seconds=2))
+        dist.init_process_group = lambda *a, **b: join(*a, timeout=datetime.timedelta(seconds=2), **b)
 
         def work():
             time.sleep(4)

@@ -1,14 +1,16 @@
 """Crops of photos in one file, decoded once for all runs of a folder and all processes of a run.
 
-``crops.bin`` has the crops, one after the other, uint8 ``[T, T, 3]`` each; ``crops.jsonl`` a sealed line for each: of
-which photo it is (a digest), its number, and its checksum. A line is written after its crop: whatever ends a run, what
-has a line is whole.
+``crops_T.bin`` has those of side T, one after the other, uint8 ``[T, T, 3]`` each; ``crops_T.jsonl`` a sealed line for
+each: of which photo it is (a digest), its number, and its checksum. A line is written after its crop: whatever ends a
+run, what has a line is whole.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ from focus.errors import FocusError
 from focus.files import check_input, read_input
 from focus.sealed import DamagedError, open_any_json, seal_json
 
-_CROPS, _LINES = "crops.bin", "crops.jsonl"
+_RESERVE = 4 << 30
+"""Bytes of the disk that are left for what else a run writes."""
 
 
 class CropStore:
@@ -36,7 +39,8 @@ class CropStore:
     """
 
     def __init__(self, folder: Path, side: int, limit: int) -> None:
-        self.folder, self.side, self.limit = folder, side, limit
+        self.side, self.limit = side, limit
+        self._file, self._lines = folder / f"crops_{side}.bin", folder / f"crops_{side}.jsonl"
         self._numbers: dict[str, tuple[int, tuple[int, int]]] = {}
         self._crops: NDArray[np.uint8] | None = None
         self._open = True
@@ -57,14 +61,17 @@ class CropStore:
         return self._numbers[key][1]
 
     def crop(self, key: str) -> NDArray[np.uint8]:
-        """``[T, T, 3]``, not to be written to: it is the file itself."""
+        """``[T, T, 3]``, not to be written to: it is the file itself.
+
+        Raises:
+            FocusError: the file is not there (on another machine, say), or was cut short meanwhile.
+        """
         number = self._numbers[key][0]
         if self._crops is None or number >= len(self._crops):
-            path = self.folder / _CROPS
-            count = check_input(path, limits.CROPS_FILE) // self._bytes
-            self._crops = np.memmap(path, np.uint8, "r", shape=(count, self.side, self.side, 3))
+            count = check_input(self._file, limits.CROPS_FILE) // self._bytes
             if number >= count:
-                raise FocusError(f"{path}: was cut short while it was in use; start again")
+                raise FocusError(f"{self._file}: was cut short while it was in use; start again")
+            self._crops = np.memmap(self._file, np.uint8, "r", shape=(count, self.side, self.side, 3))
         crop: NDArray[np.uint8] = self._crops[number]
         return crop
 
@@ -75,14 +82,16 @@ class CropStore:
             Whether it is kept; False beyond the limit, and where the disk is full.
         """
         number = len(self._numbers)
-        if not self._open or (number + 1) * self._bytes > self.limit:
-            return False
+        if not self._open or key in self or (number + 1) * self._bytes > self.limit:
+            return key in self
         data = np.ascontiguousarray(crop).tobytes()
         line = {"key": key, "crop": number, "photo_size": list(photo_size), "sha256": _digest(data)}
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            _append(self.folder / _CROPS, number * self._bytes, data)
-            _append(self.folder / _LINES, None, seal_json(line).encode() + b"\n")
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            if shutil.disk_usage(self._file.parent).free < _RESERVE:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            _append(self._file, number * self._bytes, data)
+            _append(self._lines, None, seal_json(line).encode() + b"\n")
         except OSError:
             self._open = False  # what is there stays good
             return False
@@ -91,16 +100,25 @@ class CropStore:
 
     def _load(self) -> None:
         """What is whole; where a line or a crop is not, the rest is left out and written anew."""
-        lines, crops = self.folder / _LINES, self.folder / _CROPS
-        if not all(os.path.lexists(path) and path.lstat().st_size for path in (lines, crops)):
-            for path in (lines, crops):
-                path.unlink(missing_ok=True)
+        lines, crops = self._lines, self._file
+        there = [path for path in (lines, crops) if os.path.lexists(path)]
+        if len(there) < 2 or not all(path.lstat().st_size for path in there):
+            try:
+                for path in there:
+                    path.unlink()
+            except OSError:
+                self._open = False
             return
         size, good, whole = check_input(crops, limits.CROPS_FILE), 0, read_input(lines, limits.TABLE_FILE)
         with open(crops, "rb") as file:
             for number, line in enumerate(whole.split(b"\n")):
                 found = _entry(line)
-                if found is None or found["crop"] != number or (number + 1) * self._bytes > size:
+                if (
+                    found is None
+                    or found["crop"] != number
+                    or found["key"] in self
+                    or (number + 1) * self._bytes > size
+                ):
                     break
                 if _digest(file.read(self._bytes)) != found["sha256"]:
                     break
@@ -126,7 +144,7 @@ def _append(path: Path, position: int | None, data: bytes) -> None:
             file.seek(position)
         if file.write(data) != len(data):
             file.truncate(position)
-            raise OSError(28, os.strerror(28))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _cut(path: Path, size: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -146,7 +147,8 @@ class PhotoFolder:
             item = self.items[index]
             crop = self._crops[index]
             if isinstance(crop, str) and self._store is not None:
-                crop = self._store.crop(crop)
+                with contextlib.suppress(FocusError):  # not on this machine: the photo is
+                    crop = self._store.crop(crop)
             if not isinstance(crop, np.ndarray):
                 if _state(item.path) != item.state:
                     raise FocusError(f"{item.path}: was changed or removed while it was in use")

@@ -123,12 +123,6 @@ class NetworkSettings:
     segmentation: SegmentationSettings = field(default_factory=SegmentationSettings)
     """The segmentation network."""
 
-    @property
-    def sees_batches(self) -> bool:
-        """Whether what a network makes of a face while it learns depends on the others of the batch (BatchNorm)."""
-        learns = not self.encoder.frozen_normalisation
-        return self.segmentation.normalisation == "batch" or (self.encoder.normalisation == "batch" and learns)
-
     @classmethod
     def preset(cls, name: Preset) -> NetworkSettings:
         """The networks of the paper, of the authors' released code, or small ones for the CPU: for synthetic faces of

@@ -34,10 +34,11 @@ class Adviser:
 
     Args:
         workers: processes that draw faces.
+        masks: whether masks are learnt without being given; those by a rule change as the faces do.
     """
 
-    def __init__(self, workers: int) -> None:
-        self._workers = workers
+    def __init__(self, workers: int, *, masks: bool = True) -> None:
+        self._workers, self._masks = workers, masks
         self._kinds: dict[tuple[str, str], _Kind] = {}
         self._waited: list[float] = []
         self._told: set[tuple[str, str]] = set()
@@ -64,7 +65,7 @@ class Adviser:
         found = {
             "waiting": self._waiting(),
             "slower": _slower(kind.seconds),
-            "masks": _drift(kind.masks) if stage in ("joint", "adapt") else None,
+            "masks": _drift(kind.masks) if self._masks and stage in ("joint", "adapt") else None,
             "gradient": _explosion(kind.norms, network),
         }
         new = [name for name, text in found.items() if text and (stage, name) not in self._told]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from focus.data.batches import FaceBatch
+from focus.errors import FocusError
 from focus.phases import phase
 
 Terms = dict[str, Tensor]
@@ -29,12 +30,10 @@ class Graphs:
 
     Args:
         device: the card.
-        told: called with one line where no graph can be made: iterations then run as they are.
     """
 
-    def __init__(self, device: torch.device, told: Callable[[str], None]) -> None:
-        self._device, self._told = device, told
-        self._refused = False
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._alike: dict[Hashable, int] = {}
         self._current: tuple[Hashable, _Graph] | None = None
 
@@ -49,23 +48,28 @@ class Graphs:
 
         Returns:
             The terms, which nobody will write over.
+
+        Raises:
+            FocusError: an iteration cannot be captured. What torch knows of the card is then not to be relied on.
         """
         if self._current is not None and self._current[0] == key and self._current[1].fits(batch):
             return self._current[1].replay(batch)
-        seen = self._alike[key] = self._alike.get(key, 0) + 1
-        if self._refused or seen <= WARM_UP or left < _FEWEST_ALIKE:
+        if self._current is not None and self._current[0] != key:
+            self.forget()  # its memory is wanted
+        if left < _FEWEST_ALIKE:
             return work(batch)
-        self.forget()  # the memory of one graph at a time
-        self._alike[key] = seen
+        seen = self._alike[key] = self._alike.get(key, 0) + 1
+        if seen <= WARM_UP:
+            return work(batch)
+        self._current = None  # of batches of another shape
         try:
             self._current = (key, _Graph(batch, work, self._device))
-        except RuntimeError as error:  # nothing was computed while it was captured
-            self._refused = True
-            self._told(
-                f"measures.graph: an iteration cannot be captured ({str(error).splitlines()[0]}); training goes on "
-                "without graphs"
-            )
-            return work(batch)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise FocusError(
+                f"measures.graph: an iteration cannot be captured ({reason}). Go on without graphs: the same command "
+                "with --resume and --measures.no-graph"
+            ) from error
         return self._current[1].replay(batch)
 
     def forget(self) -> None:

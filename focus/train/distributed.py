@@ -113,12 +113,14 @@ def shared(network: nn.Module, name: str, device: torch.device) -> DistributedDa
     """
     if place()[1] == 1:
         return None
-    return DistributedDataParallel(
-        _Called(network, name),
-        device_ids=[device] if device.type == "cuda" else None,
-        broadcast_buffers=False,
-        gradient_as_bucket_view=True,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, message=".*broadcast_buffers")  # it has no successor
+        return DistributedDataParallel(
+            _Called(network, name),
+            device_ids=[device] if device.type == "cuda" else None,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+        )
 
 
 def was_left(error: BaseException) -> bool:
@@ -149,7 +151,11 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # Processes that torchrun starts again share its store with those that died, whose addresses are still in it.
+    store, rank, size = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+    store = dist.PrefixStore(f"focus/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)  # type: ignore[attr-defined]
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     # An exchange that waits for minutes is a fault, and ends the run, unless the first process fits photos meanwhile.
     _patient[:] = [dist.new_group(backend="gloo", timeout=_PATIENCE)]
     try:

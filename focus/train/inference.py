@@ -14,7 +14,14 @@ from focus.train.checkpoint import Networks
 
 @torch.no_grad()
 def relit(
-    images: Tensor, face: FaceParameters, rendering: Rendering, model: MorphableModel, seen: Tensor, *, every: int = 1
+    images: Tensor,
+    face: FaceParameters,
+    rendering: Rendering,
+    model: MorphableModel,
+    seen: Tensor,
+    *,
+    every: int = 1,
+    first: int = 0,
 ) -> FaceParameters:
     """Faces in the light that least squares give for where they are said to be seen.
 
@@ -28,10 +35,11 @@ def relit(
         rendering: of them.
         model: the face.
         seen: ``[B, 1, S, S]`` in [0, 1].
-        every: only every so many of them, the first one among these.
+        every: only every so many of them.
+        first: the first of these.
     """
     lighting, albedo, trust = face.lighting.clone(), model.albedo(face.albedo), rendering.mask * seen
-    for b in range(0, len(images), every):
+    for b in range(first, len(images), every):
         if float(trust[b].sum()) < _LEAST_SEEN * float(rendering.mask[b].sum()) or not float(trust[b].sum()):
             continue
         one = (images[b : b + 1], rendering.single(b), albedo[b : b + 1], model.faces, trust[b : b + 1])

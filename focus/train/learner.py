@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -37,7 +38,8 @@ def make_optimiser(
     rate: Any = torch.zeros((), dtype=torch.float32, device=parameters[0].device) if captured else 0.0
     if settings.name == "adam":
         return torch.optim.Adam(parameters, lr=rate, fused=fused, capturable=captured)
-    return torch.optim.Adadelta(parameters, lr=rate, foreach=fused, capturable=captured)
+    # Weight by weight it would read the learning rate from the card.
+    return torch.optim.Adadelta(parameters, lr=rate, foreach=fused or captured, capturable=captured)
 
 
 class Learner:
@@ -48,7 +50,6 @@ class Learner:
         networks: on their device.
         objectives: what they minimise.
         device: where all of this is.
-        told: called with one line for people.
     """
 
     def __init__(
@@ -57,12 +58,13 @@ class Learner:
         networks: Networks,
         objectives: Objectives,
         device: torch.device,
-        told: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.settings, self.networks, self.objectives = settings, networks, objectives
         self.optimisers: dict[Network, torch.optim.Optimizer] = {}
         self._device = device
         self._shared: DistributedDataParallel | None = None
+        self._done: Any = None
+        """On a card, an event after the last iteration."""
         self.whole = True
         """Whether the weights are those of a number of whole iterations; False while an optimiser is at work."""
         self._statistics = _Statistics(())
@@ -75,7 +77,7 @@ class Learner:
             if measures.compile:
                 network.compile_layers(dynamic=False)
         one = place()[1] == 1 and measures.parts == 1
-        self._graphs = Graphs(device, told) if device.type == "cuda" and measures.graph and one else None
+        self._graphs = Graphs(device) if device.type == "cuda" and measures.graph and one else None
         self._compiled_before = 0
         self._compiled_before = self.compiled_graphs
         size = place()[1]
@@ -96,9 +98,14 @@ class Learner:
 
     def begin_stage(self, names: Iterable[Network]) -> None:
         """Optimisers without a memory for the networks that learn in a stage."""
-        settings = self.settings
+        settings, captured = self.settings, self._graphs is not None
         self.optimisers = {
-            name: make_optimiser(settings.optimiser, self.networks.of(name).parameters(), fused=settings.measures.fused)
+            name: make_optimiser(
+                settings.optimiser,
+                self.networks.of(name).parameters(),
+                fused=settings.measures.fused,
+                captured=captured,
+            )
             for name in names
         }
 
@@ -128,6 +135,15 @@ class Learner:
             else:
                 group["lr"] = rate
 
+        found = self._run(turn, step, batch)
+        if self._device.type == "cuda":
+            self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._done.record()
+        return found
+
+    def _run(self, turn: Turn, step: int, batch: FaceBatch) -> dict[str, Tensor]:
+        """As it is, or as a graph."""
+
         def work(batch: FaceBatch) -> dict[str, Tensor]:
             return self._step(turn, step, batch)
 
@@ -154,7 +170,10 @@ class Learner:
             if limit is not None:
                 nn.utils.clip_grads_with_norm_(parameters, limit, norm)
             self.whole = False
-            optimiser.step()
+            with warnings.catch_warnings():
+                # Of iterations before one is captured.
+                warnings.filterwarnings("ignore", message=".*capturable=True, but step")
+                optimiser.step()
             self.whole = True
             self._statistics.forget()
         return found
@@ -195,6 +214,10 @@ class Learner:
         process, processes = place()
         number = (step * processes + process) * part.parts + part.index
         torch.manual_seed((self.settings.seed << 32) + number)
+
+    def is_idle(self) -> bool:
+        """Whether the device has done all that the iterations before this gave it to do."""
+        return self._done is None or bool(self._done.query())
 
     def undo(self) -> None:
         """Puts the statistics back that an iteration changed which was not finished."""

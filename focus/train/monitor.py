@@ -30,11 +30,11 @@ class Window:
         """Seconds."""
 
     @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Inside, nothing is computed."""
+    def waiting(self, *, idle: bool) -> Iterator[None]:
+        """Inside, nothing is computed, if nothing is left for the device to do."""
         begin = time.perf_counter()
         yield
-        self.waited += time.perf_counter() - begin
+        self.waited += (time.perf_counter() - begin) * idle
 
     def start(self) -> None:
         """Called before each iteration; the first call starts the clock."""

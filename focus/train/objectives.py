@@ -132,17 +132,19 @@ class Objectives:
             part: of which the loss is; None: of all.
         """
         whole, batch = batch, batch if part is None else part.of(batch)
+        # Every other face of the whole is lit anew, this one first.
+        first = 0 if part is None else part.index * len(batch) % 2
         settings, iteration = self.settings, turn.iteration(step)
         taught = settings.teacher != "none"
         anchored = taught and turn.stage == "joint" and settings.anchor > 0
         if turn.stage == "initialise":
             return self._teaching_loss(batch) if taught else self._initialisation_loss(batch, iteration / turn.total)
         if turn.stage in ("segmentation", "again") and taught:
-            return self._taught_masks_loss(batch)
+            return self._taught_masks_loss(batch, first)
         if turn.stage == "segmentation" or (turn.network == "segmentation" and self._traits.true_masks):
             return self._supervised_loss(batch)
         if turn.network == "segmentation":
-            return self._segmentation_loss(batch, self._ramp(turn, step), anchored=anchored)
+            return self._segmentation_loss(batch, self._ramp(turn, step), anchored=anchored, first=first)
         image = self._patched(whole.image, turn.batch(step))
         return self._trusting_loss(batch, image if part is None else part.of(image), anchored=anchored)
 
@@ -184,10 +186,10 @@ class Objectives:
             weights=self.settings.teaching_weights,
         )
 
-    def _taught_masks_loss(self, batch: FaceBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    def _taught_masks_loss(self, batch: FaceBatch, first: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Second stage with a teacher: the segmentation network learns its masks, on reconstructions of the network."""
         lessons = lessons_of(batch)
-        rendering = self._seen_anew(batch, lessons)
+        rendering = self._seen_anew(batch, lessons, first)
         logits = self.networks.logits(rendering.image, batch.image, rendering.mask)
         said = rendering.mask * lessons.known
         loss = self._mask_lesson(logits, rendering, lessons)
@@ -200,14 +202,14 @@ class Objectives:
         return losses.mask_cross_entropy(logits, lessons.mask, said, lessons.weight, seen=odds)
 
     @torch.no_grad()
-    def _seen_anew(self, batch: FaceBatch, lessons: Lessons) -> Rendering:
+    def _seen_anew(self, batch: FaceBatch, lessons: Lessons, first: int) -> Rendering:
         """Reconstructions of the network as they are of photos that it has not learnt from."""
         found = self.networks.encode(batch.image)
         found = disturbed(found, self.settings.disturbance, self.model.expression_prior)
         rendering: Rendering = self.renderer(found)
         if self.settings.relight:  # every other face, as they are seen when the masks are asked for again
             seen = lessons.known * lessons.mask
-            rendering = self.renderer(relit(batch.image, found, rendering, self.model, seen, every=2))
+            rendering = self.renderer(relit(batch.image, found, rendering, self.model, seen, every=2, first=first))
         return rendering
 
     def _supervised_loss(self, batch: FaceBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -224,13 +226,13 @@ class Objectives:
         return loss, {**shares, "empty": empty_images(masks["mask"], rendering.mask)}
 
     def _segmentation_loss(
-        self, batch: FaceBatch, ramp: float, *, anchored: bool = False
+        self, batch: FaceBatch, ramp: float, *, anchored: bool = False, first: int = 0
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Third stage, first part of a cycle: L_S, for the mask of frozen reconstructions; with lessons beside it, of
         reconstructions as they are of other photos.
         """
         if anchored:
-            rendering = self._seen_anew(batch, lessons_of(batch))
+            rendering = self._seen_anew(batch, lessons_of(batch), first)
         else:
             with torch.no_grad():
                 rendering = self.renderer(self.networks.encode(batch.image))

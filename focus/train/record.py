@@ -281,11 +281,14 @@ def notes_on(checkpoint: Checkpoint, settings: Settings, device: torch.device) -
     """Lines for people about a run that goes on under other conditions, or whose data nobody can compare."""
     notes = []
     before, now = checkpoint.header.machine, machine(settings, device)
-    unknown = () if "measures" in before else ("measures", "precision")  # a file of before
+    if before and "measures" not in before:  # a file of before: they were as they are by default
+        half = uses_bfloat16(checkpoint.settings.precision, device)
+        before = {**before, "precision": "bfloat16" if half else "float32"}
+        now.pop("measures")
     changes = [
         f"{name} {before.get(name, 'none')} before, {now.get(name, 'none')} now"
         for name in sorted(before | now)
-        if before and name not in unknown and before.get(name) != now.get(name)
+        if before and before.get(name) != now.get(name)
     ]
     if changes:
         notes.append(f"{'; '.join(changes)}: the bits will differ from those of a run without a break")
@@ -303,7 +306,8 @@ def what_it_computes(settings: Settings) -> dict[str, Any]:
     """The settings that decide what a run computes."""
     found = {name: value for name, value in settings.to_dict().items() if name not in _WHERE_AND_WHAT_FOR}
     del found["data"]["crops_gigabytes"]
-    parts = settings.measures.parts if settings.network.sees_batches else 1
+    # Parts have other random numbers, and BatchNorm sees each alone.
+    parts = settings.measures.parts
     return found if parts == 1 else {**found, "measures.parts": parts}
 
 

@@ -18,7 +18,7 @@ from focus.data.photos import PhotoFolder
 from focus.data.synthetic import SyntheticFaces, SyntheticPool
 from focus.errors import FocusError
 from focus.face import MorphableModel
-from focus.files import check_input, write_files
+from focus.files import check_input, read_input, write_files
 from focus.isolation import own_state
 from focus.lock import only_one
 from focus.nets import ArcFaceFeatures, FeatureExtractor, FilterBank
@@ -92,9 +92,7 @@ def train_to_end(
         first = place()[0] == 0
         unlocked = stack.enter_context(only_one(folder, "training")) if first else None
         last = folder / LAST
-        resume = resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0  # torchrun --max-restarts
-        if last.exists() and not resume:
-            raise FocusError(f"{folder} already holds a run ({LAST}): resume it, or name another folder")
+        by_the_first(lambda: _require_room(folder, resume))
         checkpoint = load_checkpoint(last) if last.exists() else None
         for path in (folder / f"{stage}.safetensors" for stage in get_args(Stage)):
             if os.path.lexists(path):
@@ -146,7 +144,8 @@ def profile(settings: Settings, folder: Path, *, iterations: int = 20) -> tuple[
         trainer.folder = None
         timer = PhaseTimer(device, results)
         stack.enter_context(heard_by(timer))
-        trainer.run()
+        if not trainer.run():
+            raise FocusError(f"{results}: the profile was stopped before its end: nothing was written")
         about = {"version": __version__, **machine(settings, device), "settings": settings.to_dict()}
     tables = timer.tables()
     texts = {"profile.txt": "\n\n".join(table.text for table in tables) + "\n", "profile.json": to_json(tables, about)}
@@ -155,6 +154,23 @@ def profile(settings: Settings, folder: Path, *, iterations: int = 20) -> tuple[
     except OSError as error:
         raise FocusError(f"{results}: cannot be written: {error.strerror or error}") from error
     return tables, [*(results / name for name in texts), *timer.traces]
+
+
+def _require_room(folder: Path, resume: bool) -> None:
+    """Raises `FocusError` where a folder holds another run.
+
+    torchrun (``--max-restarts``) starts the same command again when a process has died: that goes on with the run which
+    it began itself, and with no other.
+    """
+    began, job = folder / ".torchrun", os.environ.get("TORCHELASTIC_RUN_ID")
+    own = f"{job} {os.getppid()}"  # the process that starts the others lives as long as the job
+    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    known = restarted and began.is_file() and read_input(began, limits.TEXT_FILE) == own.encode()
+    if (folder / LAST).exists() and not resume and not known:
+        raise FocusError(f"{folder} already holds a run ({LAST}): resume it, or name another folder")
+    if job is not None and not known:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_files({began: own.encode()})
 
 
 def _run_logger(folder: Path, settings: LogSettings, step: int) -> RunLogger:
@@ -300,7 +316,7 @@ def photo_source(
     store, limit = inputs.folder, round(settings.data.crops_gigabytes * 1e9)
 
     def read() -> PhotoFolder:
-        path = None if store is None else store / name.replace("photos", CROPS)
+        path = None if store is None or not limit else store / name.replace("photos", CROPS)
         return PhotoFolder(folder, landmarks, settings.image_size, store=path, store_bytes=limit)
 
     photos = by_the_first(read)

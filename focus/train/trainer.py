@@ -108,13 +108,13 @@ class Trainer:
         """Iterations done."""
         self.ending: Ending | None = None
         self.validated: dict[str, dict[str, float]] = {}
-        self.learner = Learner(settings, self.networks, self.objectives, self.device, self.logger.message)
+        self.learner = Learner(settings, self.networks, self.objectives, self.device)
         self._mover = Mover(self.device)
         self._fingerprint = model.fingerprint()
         self._data_digests = dict(data_digests or {})
         self._stage = ""
         self._window = Window()
-        self._adviser = Adviser(settings.workers)
+        self._adviser = Adviser(settings.workers, masks=METHODS[settings.method].unsupervised_masks)
         self._began: dict[str, Tensor] = {}
         if settings.keep and began and any(turn.network == "segmentation" for turn in self.plan):
             self._began = {name: value.clone() for name, value in began.items()}
@@ -170,7 +170,8 @@ class Trainer:
             )
         self.validated["kept"] = {"step": self.step}
         if self.folder is not None and not self.process:
-            save_checkpoint(self.folder / LAST, *self.state())
+            last = save_checkpoint(self.folder / LAST, *self.state())
+            retain(last, step=self.step, best=self._is_best, count=self.settings.log.checkpoints)
         self.logger.message(text)
 
     def _legs(self) -> Iterator[tuple[Turn, ...]]:
@@ -199,7 +200,8 @@ class Trainer:
                     with self._saved_if_it_fails(turn):
                         self._window.start()
                         with phases.iteration(f"{turn.stage}, {turn.network} network"):
-                            with phase("waiting for data", whole=True), self._window.waiting():
+                            idle = self.learner.is_idle()
+                            with phase("waiting for data", whole=True), self._window.waiting(idle=idle):
                                 batch = next(batches)
                             with phase("moving data"):
                                 batch = self._mover(batch)
@@ -265,6 +267,9 @@ class Trainer:
             was, now = (values["last"][MASK_SCORE] for values in (before.header.validation, self.validated))
             ended = {"stopped": self.validated["last"]} if turn.stage == "joint" else {}
             self.validated = {**before.header.validation, **ended}
+            if self.validated.get("best", {}).get("step", 0) != before.header.step and self.folder is not None:
+                self.validated["best"] = self.validated["last"]  # that of the networks that were not kept is gone
+            retain(before.path, step=before.header.step, best=True, count=0)
             self.logger.message(
                 f"the stage {turn.stage} made the masks worse: {MASK_SCORE} of the faces that are held out was "
                 f"{was:.3f} before it and is {now:.3f} after iteration {self.step}. The networks of before "
@@ -308,6 +313,8 @@ class Trainer:
         """The network of this turn learns, the other one is frozen."""
         if turn.stage != self._stage:
             self._stage = turn.stage
+            if turn.stage == "adapt" and self.step == turn.start and self.adaptation_validation is not self.validation:
+                self.validated.pop("best", None)  # it is of other faces
             learning = {other.network for other in self.plan if other.stage == turn.stage}
             self.learner.begin_stage([name for name, _ in self.networks.items() if name in learning])
             highest = turn.stage in ("joint", "adapt") and METHODS[self.settings.method].unsupervised_masks
@@ -403,7 +410,7 @@ class Trainer:
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         if "loss" in finite:
             self.validated["last"] = finite
-            if finite["loss"] <= self.validated.get("best", finite)["loss"]:
+            if finite["loss"] < self.validated.get("best", {"loss": math.inf})["loss"]:
                 self.validated["best"] = finite
         count = self.settings.log.pictures
         if count:
