@@ -174,7 +174,6 @@ class PhotoFolder:
     def _open(self, face: Face) -> tuple[PhotoItem, NDArray[np.uint8] | str]:
         """A photo, and its crop or the key of that."""
         values, state = face.points, _state(face.path)
-        alignment = estimate_alignment(values if len(values) == 5 else five_from_68(values), self.image_size)
         digest = digest_input(face.path, limits.IMAGE_FILE)
         key = hashlib.sha256(
             f"{_FORMAT} {self.image_size} {digest} ".encode() + values.astype("<f8").tobytes()
@@ -182,15 +181,20 @@ class PhotoFolder:
         crop: NDArray[np.uint8] | str = key
         if self._store is not None and key in self._store:  # it was found good before
             size = self._store.photo_size(key)
+            alignment = self._aligned(values)
         else:
             photo = read_image(face.path)
             check_landmarks(values, photo, image_orientation(face.path), face.name)
+            alignment = self._aligned(values)
             size, crop = photo.shape[:2], margin_alignment(alignment).crop_image(photo)
             if self._store is not None and self._store.add(key, crop, size):
                 crop = key
         landmarks, weights = expand_to_68(values)
         item = PhotoItem(face.name, face.photo, face.path, landmarks, weights, values, alignment, size, digest, state)
         return item, crop
+
+    def _aligned(self, points: NDArray[np.float64]) -> Alignment:
+        return estimate_alignment(points if len(points) == 5 else five_from_68(points), self.image_size)
 
 
 def _state(path: Path) -> tuple[int, int] | None:
