@@ -76,10 +76,11 @@ def export_portable(trained: Trained, folder: str | os.PathLike[str], kind: Form
         for package in ("onnxscript", "onnxruntime"):
             require(package, extra="export", purpose="write networks as ONNX and to check them")
     size = settings.image_size
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
 
     def example(batch: int, *channels: int) -> tuple[Tensor, ...]:
-        return tuple(torch.rand(batch, count, size, size, generator=generator) for count in channels)
+        shapes = ((batch, count, size, size) for count in channels)
+        return tuple(torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu") for shape in shapes)
 
     networks.eval()
     layout = (networks.reconstruction.channels_last, networks.segmentation.channels_last)
