@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from focus.data.align import Similarity
+from focus.data.batches import FaceBatch
 from focus.data.landmarks import MIRRORED_LANDMARKS
-from focus.data.lessons import Lesson, Lessons, MirroredModel, lessons_of, moved_face
+from focus.data.lessons import Lesson, MirroredModel, lessons_of, moved_face
 from focus.data.synthetic import SyntheticFaces
 from focus.errors import FocusError
 from focus.face import Camera, FaceParameters, MorphableModel, Renderer
@@ -132,7 +133,9 @@ def test_lessons_of_synthetic_faces_are_their_truth() -> None:
     assert bool((lessons.known == 1).all())
     assert batch.parameters is not None
     assert torch.equal(lessons.parameters.identity, batch.parameters.identity)
-    joined = Lessons.cat([lessons[:1], lessons[1:]])
+    whole = replace(batch, lessons=lessons)
+    joined = FaceBatch.cat([whole[:1], whole[1:]]).lessons
+    assert joined is not None
     assert torch.equal(joined.mask, lessons.mask)
     assert torch.equal(joined.parameters.albedo, lessons.parameters.albedo)
     with pytest.raises(FocusError, match="teacher: expected faces with lessons"):

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import focus.data.photos
 from focus.data import AugmentationSettings, FaceBatch, PhotoFolder, estimate_alignment, write_image
-from focus.data.changes import Change
+from focus.data.changes import Change, Changes
 from focus.data.landmarks import MIRRORED_LANDMARKS
 from focus.errors import FocusError
 from focus.sealed import seal_json
@@ -143,6 +144,47 @@ def test_colour_changes_keep_black_and_order() -> None:
     assert image[:, :30].max() == 0
     assert len(np.unique(image[:, 34:, 0])) == 1
     assert 90 < image[0, 40, 0] < 150
+
+
+@pytest.mark.parametrize("size", [32, 33])
+@pytest.mark.parametrize("shading", [0.0, 0.5])
+def test_a_batch_is_changed_as_its_photos_are(size: int, shading: float) -> None:
+    """On any device at once what Pillow does one by one, but for the last level of one value in a thousand."""
+    settings = AugmentationSettings(rotation=0.4, scale=0.2, shift=0.3, shading=shading)
+    rng = np.random.default_rng(size)
+    noise = rng.integers(0, 256, (12, 9, 9, 3), dtype=np.uint8)
+    side = size + 8
+    crops = [np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC)) for picture in noise]
+    changes = [Change(), *(Change.draw(settings, size, rng) for _ in crops[1:])]
+    expected = np.stack([change.image(crop, size) for change, crop in zip(changes, crops, strict=True)])
+    batch = Changes.of(changes, size)
+    found = batch.images(torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2))
+    assert found.dtype == torch.float32
+    levels = (found * 255).round().permute(0, 2, 3, 1).numpy()
+    assert np.allclose(levels / 255, found.permute(0, 2, 3, 1).numpy(), atol=1e-7)
+    assert np.array_equal(levels[0], expected[0])
+    assert (expected == 0).mean() > 0.01, "no picture shows what is beside its crop"
+    error = np.abs(levels - expected)
+    assert error.max() <= 2  # one before the curve of the colour
+    assert (error > 0).mean() < 1e-3
+
+
+def test_photos_may_be_changed_where_they_are_used(folder: Path) -> None:
+    (folder / "l.csv").write_text("\n".join([_row("a.png", _face_points()), _row("b.png", _face_points())]))
+    photos = PhotoFolder(folder, folder / "l.csv", 64)
+    for seed in (None, 5):
+        now, later = photos.batch([0, 1], seed), photos.later.batch([0, 1], seed)
+        assert later.image.dtype == torch.uint8
+        joined = FaceBatch.cat([later[:1], later[1:]])
+        assert joined.names == now.names
+        changed = joined.changed()
+        assert changed.changes is None
+        assert torch.equal(changed.landmarks, now.landmarks)
+        assert changed.image.shape == now.image.shape
+        error = (changed.image - now.image).abs() * 255
+        assert float(error.max()) < 2.01
+        assert float((error > 0.01).float().mean()) < 1e-3
+        assert torch.equal(now.changed().image, now.image)
 
 
 def test_batches_join_and_split(folder: Path) -> None:

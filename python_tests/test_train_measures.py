@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from focus.cli import main
 from focus.data.batches import FaceBatch
+from focus.data.changes import AugmentationSettings, Change, Changes
 from focus.data.synthetic import SyntheticFaces
 from focus.errors import FocusError
 from focus.face import MorphableModel
@@ -355,6 +357,22 @@ def test_no_iteration_reads_from_the_device(
             seen |= watch.found
     assert "convolution_backward" in seen  # backward passes are seen, too
     assert seen & set(FORBIDDEN) == set()
+
+
+def test_photos_are_changed_without_waiting_for_the_device() -> None:
+    rng = np.random.default_rng(0)
+    changes = Changes.of([Change.draw(AugmentationSettings(shading=0.3), 32, rng) for _ in range(3)], 32)
+    with FakeTensorMode() as mode, Watch() as watch:
+        fake = replace(
+            changes,
+            backward=mode.from_tensor(changes.backward),
+            curves=mode.from_tensor(changes.curves),
+            shading=None,
+        )
+        found = fake.images(torch.zeros(3, 3, 40, 40, dtype=torch.uint8))
+        assert found.shape == (3, 3, 32, 32)
+    assert "gather" in watch.found
+    assert watch.found & set(FORBIDDEN) == set()
 
 
 def test_what_reads_is_found(batch: FaceBatch) -> None:

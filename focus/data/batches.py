@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from focus.data.changes import Changes
 from focus.data.lessons import Lessons
 from focus.face import FaceParameters
 
@@ -20,7 +21,7 @@ class FaceBatch:
     """B aligned faces, and what is known about them. Fields that a source does not know are None."""
 
     image: Tensor
-    """[B, 3, S, S] float32, RGB in [0, 1]."""
+    """[B, 3, S, S] float32, RGB in [0, 1]; before `changes` are made, [B, 3, T, T] uint8."""
     landmarks: Tensor
     """[B, 68, 2] pixels of the crop, as a detector gives them (synthetic: disturbed, strongly under occluders)."""
     landmark_weights: Tensor
@@ -40,6 +41,8 @@ class FaceBatch:
     """[B, 68, 2] pixels: the projected model landmarks, undisturbed."""
     lessons: Lessons | None = None
     """What a teacher says of photos: no truth."""
+    changes: Changes | None = None
+    """What is yet to be done to `image`, which shows T >= S pixels meanwhile; everything else is of the changed one."""
     occluder: list[str] = field(default_factory=list)
     """Kind of the occluder of each face, several joined with "+", "none" where there is none; empty when unknown."""
     names: list[str] = field(default_factory=list)
@@ -55,29 +58,23 @@ class FaceBatch:
         """The batch with other tensors in place of each."""
         return _mapped(self, function)
 
+    def changed(self) -> FaceBatch:
+        """The batch with its changes made, on the device that it is on."""
+        if self.changes is None:
+            return self
+        return replace(self, image=self.changes.images(self.image), changes=None)
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> FaceBatch:
         """The batch on another device."""
-        values = {
-            item.name: value.to(device, non_blocking=non_blocking)
-            for item in fields(self)
-            if isinstance(value := getattr(self, item.name), Tensor)
-        }
-        parameters = None if self.parameters is None else self.parameters.to(device)
-        lessons = None if self.lessons is None else self.lessons.to(device, non_blocking)
-        return FaceBatch(**values, parameters=parameters, lessons=lessons, occluder=self.occluder, names=self.names)
+        return self.map(lambda value: value.to(device, non_blocking=non_blocking))
 
     def __getitem__(self, index: slice | Sequence[int] | Tensor) -> FaceBatch:
         """Some of the faces: a slice, a list or an integer tensor of indices."""
         if not isinstance(index, slice):
             index = torch.as_tensor(index, dtype=torch.int64, device=self.image.device).reshape(-1)
-        values = {
-            item.name: value[index] for item in fields(self) if isinstance(value := getattr(self, item.name), Tensor)
-        }
         chosen = range(len(self))[index] if isinstance(index, slice) else index.tolist()
-        return FaceBatch(
-            **values,
-            parameters=None if self.parameters is None else self.parameters[index],
-            lessons=None if self.lessons is None else self.lessons[index],
+        return replace(
+            self.map(lambda value: value[index]),
             occluder=[self.occluder[i] for i in chosen] if self.occluder else [],
             names=[self.names[i] for i in chosen] if self.names else [],
         )
@@ -87,17 +84,8 @@ class FaceBatch:
         """Joins batches of one image size; a field that any of them lacks is None in the result."""
         if not batches:
             raise ValueError("FaceBatch.cat: expected at least one batch, got none")
-        values = {}
-        for item in fields(FaceBatch):
-            parts = [getattr(batch, item.name) for batch in batches]
-            if all(isinstance(part, Tensor) for part in parts):
-                values[item.name] = torch.cat(parts)
-        parameters = [batch.parameters for batch in batches if batch.parameters is not None]
-        lessons = [batch.lessons for batch in batches if batch.lessons is not None]
-        return FaceBatch(
-            **values,
-            parameters=FaceParameters.cat(parameters) if len(parameters) == len(batches) else None,
-            lessons=Lessons.cat(lessons) if len(lessons) == len(batches) else None,
+        return replace(
+            _joined(batches),
             occluder=[kind for batch in batches for kind in batch.occluder] if all(b.occluder for b in batches) else [],
             names=[name for batch in batches for name in batch.names] if all(b.names for b in batches) else [],
         )
@@ -119,3 +107,17 @@ def _mapped(value: T, function: Callable[[Tensor], Tensor]) -> T:
     if not is_dataclass(value) or isinstance(value, type):
         return value
     return replace(value, **{item.name: _mapped(getattr(value, item.name), function) for item in fields(value)})
+
+
+def _joined(values: Sequence[T]) -> T:
+    """Dataclasses of one kind as one: tensors joined, what any of them lacks None, all else that of the first."""
+    parts = {item.name: [getattr(value, item.name) for value in values] for item in fields(values[0])}  # type: ignore[arg-type]
+    joined: dict[str, Any] = {}
+    for name, found in parts.items():
+        if any(part is None for part in found):
+            joined[name] = None
+        elif isinstance(found[0], Tensor):
+            joined[name] = torch.cat(found)
+        else:
+            joined[name] = _joined(found) if is_dataclass(found[0]) else found[0]
+    return type(values[0])(**joined)

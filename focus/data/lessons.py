@@ -7,7 +7,6 @@ pose, shape and light, too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,27 +47,6 @@ class Lessons:
     """[B, 1, S, S] in {0, 1}: where `mask` says anything."""
     weight: Tensor
     """[B] in [0, 1]: how far it is to be believed."""
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Lessons:
-        """The lessons on another device."""
-        mask, known, weight = (
-            value.to(device, non_blocking=non_blocking) for value in (self.mask, self.known, self.weight)
-        )
-        return Lessons(self.parameters.to(device), mask, known, weight)
-
-    def __getitem__(self, index: slice | Tensor) -> Lessons:
-        """Some of them: a slice, or an integer tensor of indices."""
-        return Lessons(self.parameters[index], self.mask[index], self.known[index], self.weight[index])
-
-    @staticmethod
-    def cat(parts: Sequence[Lessons]) -> Lessons:
-        """Joins lessons of one image size."""
-        return Lessons(
-            FaceParameters.cat([part.parameters for part in parts]),
-            torch.cat([part.mask for part in parts]),
-            torch.cat([part.known for part in parts]),
-            torch.cat([part.weight for part in parts]),
-        )
 
 
 def lessons_of(batch: FaceBatch) -> Lessons:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from focus import limits
 from focus.data.align import MINIMUM_SIZE, Alignment, estimate_alignment
 from focus.data.batches import FaceBatch
-from focus.data.changes import AugmentationSettings, Change
+from focus.data.changes import AugmentationSettings, Change, Changes
 from focus.data.conventions import check_landmarks
 from focus.data.crops import CropStore
 from focus.data.images import image_orientation, read_image
@@ -142,34 +142,50 @@ class PhotoFolder:
         Raises:
             FocusError: a photo that is not kept in memory was changed or removed.
         """
-        images, points, weights = [], [], []
+        return self._batch(indices, augment_seed, later=False)
+
+    @property
+    def later(self) -> PhotosChangedLater:
+        """The same photos, whose batches are changed where they will be, by `FaceBatch.changed`."""
+        return PhotosChangedLater(self)
+
+    def _batch(self, indices: Sequence[int], augment_seed: int | None, *, later: bool) -> FaceBatch:
+        """See `batch` and `later`."""
+        images, points, weights, changes = [], [], [], []
         for index in indices:
-            item = self.items[index]
-            crop = self._crops[index]
-            if isinstance(crop, str) and self._store is not None:
-                with contextlib.suppress(FocusError):  # not on this machine: the photo is
-                    crop = self._store.crop(crop)
-            if not isinstance(crop, np.ndarray):
-                if _state(item.path) != item.state:
-                    raise FocusError(f"{item.path}: was changed or removed while it was in use")
-                crop = margin_alignment(item.alignment).crop_image(read_image(item.path))
+            item, crop = self.items[index], self._crop(index)
             landmarks = item.alignment.to_crop(item.landmarks)
             weight = item.landmark_weights
             change = Change()
             if augment_seed is not None:
                 change = Change.draw(self.augmentation, self.image_size, generator_of(augment_seed, item))
             landmarks, weight = change.landmarks(landmarks, weight, self.image_size)
-            images.append(torch.from_numpy(np.array(change.image(crop, self.image_size))))
+            images.append(torch.from_numpy(np.array(crop if later else change.image(crop, self.image_size))))
             points.append(torch.from_numpy(landmarks.astype(np.float32)))
             weights.append(torch.from_numpy(weight.astype(np.float32)))
+            changes.append(change)
         if not images:
             raise ValueError("PhotoFolder.batch: expected at least one index, got none")
+        stacked = torch.stack(images).permute(0, 3, 1, 2)
         return FaceBatch(
-            image=torch.stack(images).permute(0, 3, 1, 2).float().div(255).contiguous(),
+            image=stacked.contiguous() if later else stacked.float().div(255).contiguous(),
             landmarks=torch.stack(points),
             landmark_weights=torch.stack(weights),
+            changes=Changes.of(changes, self.image_size) if later else None,
             names=[self.items[index].name for index in indices],
         )
+
+    def _crop(self, index: int) -> NDArray[np.uint8]:
+        """[T, T, 3], not to be written to."""
+        crop, item = self._crops[index], self.items[index]
+        if isinstance(crop, str) and self._store is not None:
+            with contextlib.suppress(FocusError):  # not on this machine: the photo is
+                crop = self._store.crop(crop)
+        if isinstance(crop, np.ndarray):
+            return crop
+        if _state(item.path) != item.state:
+            raise FocusError(f"{item.path}: was changed or removed while it was in use")
+        return margin_alignment(item.alignment).crop_image(read_image(item.path))
 
     def _open(self, face: Face) -> tuple[PhotoItem, NDArray[np.uint8] | str]:
         """A photo, and its crop or the key of that."""
@@ -195,6 +211,17 @@ class PhotoFolder:
 
     def _aligned(self, points: NDArray[np.float64]) -> Alignment:
         return estimate_alignment(points if len(points) == 5 else five_from_68(points), self.image_size)
+
+
+class PhotosChangedLater:
+    """The photos of a folder in batches that are yet to be changed; see `FaceBatch.changes`."""
+
+    def __init__(self, photos: PhotoFolder) -> None:
+        self._photos = photos
+
+    def batch(self, indices: Sequence[int], augment_seed: int | None = None) -> FaceBatch:
+        """As `PhotoFolder.batch`, which `FaceBatch.changed` makes of it, but for a rounding now and then."""
+        return self._photos._batch(indices, augment_seed, later=True)
 
 
 def _state(path: Path) -> tuple[int, int] | None:

@@ -328,7 +328,13 @@ def photo_source(
     )
     for skip in photos.skipped:
         logger.message(f"  skipped {skip.name}: {skip.reason}")
+    on_card = pick_device(settings.device).type == "cuda"
     source = PhotoSource(
-        photos, training, settings.batch_size, seed=settings.seed, augment=settings.data.augment, part=place()
+        photos.later if on_card else photos,  # a card changes a batch in the time of one photo here
+        training,
+        settings.batch_size,
+        seed=settings.seed,
+        augment=settings.data.augment,
+        part=place(),
     )
     return source, photos.batch(held_out) if held_out else None

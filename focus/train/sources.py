@@ -260,12 +260,12 @@ class Mover:
         self._stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def __call__(self, batch: FaceBatch) -> FaceBatch:
-        """The batch on the device; what is asked of the device later waits for it."""
+        """The batch on the device, changed there; what is asked of the device later waits for it."""
         if self._stream is None:
-            return batch.to(self._device)
+            return batch.to(self._device).changed()
         pinned = batch.map(torch.Tensor.pin_memory)
         with torch.cuda.stream(self._stream):
-            moved = pinned.to(self._device, non_blocking=True)
+            moved = pinned.to(self._device, non_blocking=True).changed()
         current = torch.cuda.current_stream(self._device)
         current.wait_stream(self._stream)
         # Its memory is that of the other stream: it must not be used anew before this one is done with it.
