@@ -7,8 +7,8 @@
 #
 # make test-detect    MediaPipe, in an environment with the extra detect, on the example
 # make test-plain     every command in an environment without extras, on the example
-# make test-lowest    tests of all that is not torch, with the lowest versions of everything but torch (scripts/lowest.txt)
-# make test-newest    tests of all that is torch, with NEWEST_TORCH; where that is a CUDA build, 6 GB
+# make test-versions  tests with the newest torch (NEWEST_TORCH; where that is a CUDA build, 6 GB) and the lowest versions of all else
+#                     (scripts/lowest.txt)
 # make test-archive   source distribution and wheel from a copy of the files without git's folder
 #
 # All need python >= 3.10 with venv, g++ and make, and set up everything else in folders of their own. PYTHON and TORCH can be overridden:
@@ -25,13 +25,10 @@ TORTURE_MINUTES ?= 12
 FUZZ_FUNCTIONS ?= build_topology $(foreach op,rasterize interpolate render antialias vertex_normals sh_shading neighbor_min masked_photometric \
 	outlier_robust,$(op) $(op)_backward) $(foreach op,rasterize render antialias vertex_normals sh_shading,$(op)_tangent)
 
-# What tests need to run with a torch and libraries of other versions; what only compilers and processes show is left to `make test`.
+# With a torch and libraries of other versions; what only compilers and processes show is left to `make test`.
 SUBSET := -m "not slow" -k "not emulated"
-tests = $(foreach name,$(1),$(wildcard python_tests/test_$(name).py))
-# Whose results follow from torch, and whose do not.
-TORCH_TESTS := $(call tests,caller_state face_model face_renderer fit_* losses nets_* ops_* reconstruction train_*)
-LIBRARY_TESTS := $(filter-out $(call tests,build_cuda caller_state experiment layout ops_* readme sanitizers torture train_c* train_t*), \
-	$(call tests,*))
+VERSION_TESTS := $(filter-out $(foreach name,build_cuda experiment layout readme sanitizers torture,python_tests/test_$(name).py), \
+	$(wildcard python_tests/test_*.py))
 TEST_TOOLS := pytest pytest-xdist hypothesis expecttest
 # A process for each core, each with one thread; those that have nothing left take tests from the others.
 PYTEST = OMP_NUM_THREADS=1 $(1)/bin/pytest --numprocesses auto --dist worksteal
@@ -42,7 +39,7 @@ NATIVE_FILES = $$(find csrc cmake fuzz python_tests -name '*.cpp' -o -name '*.cu
 # Of these the wheel is made, and with a new wheel .venv and build/venv; the other environments are always fresh.
 SOURCES := pyproject.toml CMakeLists.txt $(shell find cmake csrc focus -type f -not -name '*.so' -not -name '*.pyc')
 
-.PHONY: demo test test-detect test-plain test-lowest test-newest test-archive fuzz fuzz-files torture lint check format wheel clean
+.PHONY: demo test test-detect test-plain test-versions test-archive fuzz fuzz-files torture lint check format wheel clean
 
 demo: .venv/installed
 	.venv/bin/focus demo --out out/demo --seed $(SEED) $(DEMO_ARGUMENTS)
@@ -68,18 +65,13 @@ test-plain: build/wheel/ready
 	build/plain/bin/pip check
 	bash scripts/try_plain.sh build/plain
 
-test-lowest: build/wheel/ready
-	$(NEW_ENVIRONMENT) build/lowest
-	build/lowest/bin/pip install --quiet --constraint scripts/lowest.txt "$$(echo build/wheel/*.whl)[all]" $(TEST_TOOLS)
-	build/lowest/bin/pip check
-	$(call PYTEST,build/lowest) $(SUBSET) $(LIBRARY_TESTS) $(PYTEST_ARGUMENTS)
-
-test-newest: TORCH = $(NEWEST_TORCH)
-test-newest: build/wheel/ready
-	$(NEW_ENVIRONMENT) build/newest
-	build/newest/bin/pip install --quiet "$$(echo build/wheel/*.whl)[all]" $(TEST_TOOLS)
-	$(call PYTEST,build/newest) $(SUBSET) $(TORCH_TESTS) $(PYTEST_ARGUMENTS)
-	rm -rf build/newest
+test-versions: TORCH = $(NEWEST_TORCH)
+test-versions: build/wheel/ready
+	$(NEW_ENVIRONMENT) build/versions
+	build/versions/bin/pip install --quiet --constraint scripts/lowest.txt "$$(echo build/wheel/*.whl)[all]" $(TEST_TOOLS)
+	build/versions/bin/pip check
+	$(call PYTEST,build/versions) $(SUBSET) $(VERSION_TESTS) $(PYTEST_ARGUMENTS)
+	rm -rf build/versions
 
 test-archive: build/venv/ready
 	bash scripts/try_archive.sh build/venv

@@ -20,6 +20,10 @@ BOX_FILE = 64 << 10
 """Bytes of the box of one face; those of the NoW challenge have 300."""
 CROPS_FILE = 1024 * GIB
 """Bytes of the file with the crops of a folder of photos, which is never read as a whole."""
+SHARD_FILE = 64 * GIB
+"""Bytes of a tar file of faces, which is never read as a whole."""
+SHARD_FACE = 64 * MIB
+"""Bytes of one picture in it."""
 LOG_FILE = 4 * GIB
 """Bytes of the log of a run."""
 MESH_FILE = 2 * GIB

@@ -47,7 +47,7 @@ class KnownFaces:
         crop = opened.alignment
         x, y = (-(value - (own - 1) / 2) * crop.scale for value in crop.center)
         change = Similarity(scale=crop.scale * own / size, shift=(x, y))
-        sample, model = self.faces.sample(index), self.faces.model
+        sample, model = self.faces.samples([index])[0], self.faces.model
         parameters = moved_face(sample.parameters, change, MirroredModel(model), Camera(size))
         rendering = Renderer(model, size)(parameters)
         seen = crop.crop_mask(np.where(sample.visible_mask, 255, 0).astype(np.uint8))

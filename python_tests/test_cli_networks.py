@@ -26,8 +26,8 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photo")
     model = Settings.preset("photos").face.build()
     faces = SyntheticFaces(model, 128, 41)
-    index = next(index for index in range(200) if faces.sample(index, True).occluder == "surgical_mask")
-    sample = faces.sample(index, True)
+    index = next(index for index in range(200) if faces.samples([index], True)[0].occluder == "surgical_mask")
+    sample = faces.samples([index], True)[0]
     write_image(folder / "a.png", sample.image)
     region = Renderer(crop_model(model, face_region(model)), 128)(sample.parameters).mask[0, 0].numpy()
     for name, mask in (("truth", sample.visible_mask), ("face", region > 0)):

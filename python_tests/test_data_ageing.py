@@ -27,7 +27,7 @@ def faces() -> SyntheticFaces:
 @pytest.fixture(scope="module")
 def scene(faces: SyntheticFaces) -> Scene:
     """A face that looks at the camera."""
-    found = [faces.scene(index) for index in range(40)]
+    found = faces.scenes(range(40))
     return min(found, key=lambda scene: abs(scene.rotation[2, 0]) + abs(scene.rotation[2, 1]))
 
 
@@ -50,7 +50,7 @@ def test_only_colours_change(faces: SyntheticFaces) -> None:
 
 def test_who_is_aged_is_a_share(faces: SyntheticFaces) -> None:
     some = SyntheticFaces(faces.model, SIZE, 3, replace(PLAIN, aged_fraction=0.4))
-    ages = np.array([some.scene(index).age for index in range(150)])
+    ages = np.array([scene.age for scene in some.scenes(range(150))])
     assert 0.25 < (ages > 0).mean() < 0.55
     assert ages.min() == 0
     assert 0.1 <= ages[ages > 0].min() < 0.3
@@ -105,7 +105,7 @@ def test_it_is_well_formed_at_any_place(faces: SyntheticFaces) -> None:
     """Faces that are turned, small, large, or half out of the picture."""
     rng = np.random.default_rng(5)
     for index in range(30):
-        scene = replace(faces.scene(index), age=1.0)
+        scene = replace(faces.scenes([index])[0], age=1.0)
         moved = scene.landmarks + rng.normal(0, SIZE / 2, 2)
         other = replace(scene, landmarks=moved, pixels_per_mm=scene.pixels_per_mm * rng.uniform(0.1, 4))
         for changed in (scene, other):
@@ -120,7 +120,7 @@ def test_it_is_well_formed_at_any_place(faces: SyntheticFaces) -> None:
 def test_nothing_is_drawn_on_the_side_that_is_turned_away(faces: SyntheticFaces) -> None:
     """The far cheek's folds would lie on the near one."""
     for index in range(60):
-        scene = replace(faces.scene(index), age=1.0)
+        scene = replace(faces.scenes([index])[0], age=1.0)
         yaw = np.degrees(np.arctan2(scene.rotation[2, 0], -scene.rotation[2, 2]))
         heights = Heights(scene, np.random.default_rng(0))
         if abs(yaw) > 50:

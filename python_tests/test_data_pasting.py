@@ -27,11 +27,11 @@ def scene(faces: SyntheticFaces) -> Scene:
 
 @pytest.fixture(scope="module")
 def photo(faces: SyntheticFaces) -> np.ndarray:
-    return faces.sample(0, occluded=False).image
+    return faces.samples([0], occluded=False)[0].image
 
 
 def test_a_fitted_face_has_the_scene_of_the_drawn_one(faces: SyntheticFaces, scene: Scene) -> None:
-    drawn = faces.scene(0)
+    drawn = faces.scenes([0])[0]
     for name in ("landmarks", "rotation", "head", "lighting", "face", "face_mask"):
         np.testing.assert_allclose(getattr(scene, name), getattr(drawn, name), err_msg=name)
     np.testing.assert_allclose(scene.skin, drawn.skin, atol=0.03)

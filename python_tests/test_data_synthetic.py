@@ -123,9 +123,9 @@ def test_every_kind_hides_something(model: MorphableModel, kind: str) -> None:
 @pytest.mark.parametrize("kind", sorted(OCCLUDERS))
 def test_occluders_are_well_formed_at_any_place(faces: SyntheticFaces, kind: str) -> None:
     """Also where the face lies half outside of the picture, with colours and alphas in range."""
-    sample = faces.sample(0, occluded=False)
+    sample = faces.samples([0], occluded=False)[0]
     for index in range(6):
-        scene = faces.scene(index if index % 2 else 0)
+        scene = faces.scenes([index if index % 2 else 0])[0]
         layer: Layer = OCCLUDERS[kind](scene, stream(5, index, OCCLUDER))
         assert layer.alpha.shape == (SIZE, SIZE)
         assert layer.color.shape == (SIZE, SIZE, 3)
@@ -193,6 +193,15 @@ def test_settings_are_checked(model: MorphableModel) -> None:
         SyntheticFaces(model, SIZE, 0).batch(0, 0)
 
 
+def test_faces_do_not_depend_on_those_that_are_rendered_with_them(faces: SyntheticFaces) -> None:
+    together = faces.samples(range(35))  # more than are rendered at once
+    for index in (0, 3, 7, 30, 31, 32, 34):
+        (alone,) = faces.samples([index])
+        for name in ("image", "unoccluded", "visible_mask", "landmarks"):
+            assert np.array_equal(getattr(alone, name), getattr(together[index], name)), name
+    assert faces.samples([]) == []
+
+
 def test_a_pool_holds_the_same_faces(faces: SyntheticFaces, batch: FaceBatch) -> None:
     pool = SyntheticPool(faces, 6)
     part = pool.batch(2, 3)
@@ -208,4 +217,4 @@ def test_a_pool_holds_the_same_faces(faces: SyntheticFaces, batch: FaceBatch) ->
 
 def test_faces_can_be_sent_to_another_process(faces: SyntheticFaces) -> None:
     copy = pickle.loads(pickle.dumps(faces))  # as loaders with workers do
-    assert np.array_equal(copy.sample(3).image, faces.sample(3).image)
+    assert np.array_equal(copy.samples([3])[0].image, faces.samples([3])[0].image)

@@ -45,12 +45,15 @@ def _separately(
 @pytest.mark.parametrize("perspective_correct", [False, True])
 @pytest.mark.parametrize("cull", ["none", "clockwise", "counterclockwise"])
 def test_is_interpolate_after_rasterize(
-    kernel_device: torch.device, cull: str, perspective_correct: bool, channels: int
+    kernel_device: torch.device, cull: str, perspective_correct: bool, channels: int, request: pytest.FixtureRequest
 ) -> None:
     """The image bit for bit; the gradients but for the rounding of the coordinates to float32."""
+    emulated = kernel_device.type != "cuda" and "emulated" in request.node.name
+    if emulated and channels != 3 and (cull != "none" or perspective_correct):
+        pytest.skip("emulation is slow, and these differ by what the others show")
     vertices, faces, weight = _scene(kernel_device)
     options: dict[str, Any] = {"cull": cull, "perspective_correct": perspective_correct}
-    for batch in (1, 2):
+    for batch in (2,) if emulated else (1, 2):
         attributes = _random(batch, 50, channels, seed=2).to(kernel_device)
         results = []
         for call in (ops.render, _separately):

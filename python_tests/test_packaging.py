@@ -25,7 +25,7 @@ def files_of(folder: str, *patterns: str) -> set[str]:
 
 def requirements(text: str, sign: str) -> dict[str, str]:
     """Name -> version of everything written as name SIGN version."""
-    return dict(re.findall(rf"^([A-Za-z0-9-]+){sign}([\d.]+)", text, re.MULTILINE))
+    return dict(re.findall(rf"^([A-Za-z0-9-]+)(?:\[\w+\])?{sign}([\d.]+)", text, re.MULTILINE))
 
 
 def test_lowest_versions_are_those_that_are_tried() -> None:

@@ -185,7 +185,7 @@ def test_batches_hold_what_the_teacher_said(photos: PhotoFolder, taught: Taught,
     assert torch.equal(drawn.lessons.mask[~changed], plain.lessons.mask[~changed])
     assert bool((drawn.lessons.known >= plain.lessons.known).all())
     assert float((plain.lessons.mask - drawn.lessons.mask).sum()) > 50
-    true = torch.stack([torch.from_numpy(faces.sample(index).visible_mask) for index in (2, 4)])[:, None].float()
+    true = torch.stack([torch.from_numpy(sample.visible_mask) for sample in faces.samples([2, 4])])[:, None].float()
     small = torch.nn.functional.interpolate(true, size=(SIZE, SIZE), mode="area")
     assert float((plain.lessons.mask - small).abs().mean()) < 0.06  # crops are not cut just as the pictures are
 
@@ -228,7 +228,7 @@ def test_the_student_does_not_follow_an_inverted_teacher(
     indices = sorted(INVERTED)
     batch = photos.batch(indices)
     found = trainer.predict(batch)
-    true = torch.stack([torch.from_numpy(faces.sample(index).visible_mask) for index in indices])[:, None].float()
+    true = torch.stack([torch.from_numpy(sample.visible_mask) for sample in faces.samples(indices)])[:, None].float()
     small_true = (torch.nn.functional.interpolate(true, size=(SIZE, SIZE), mode="area") > 0.5).float()
     face = found.rendering.mask
     right = outlier_iou(found.mask, small_true, face).mean()
@@ -318,6 +318,7 @@ def test_what_is_believed_of_a_fit(trust: Trust, weight: float, doubt: str | Non
 
 ARGUMENTS = [
     *("--stages.initialise", "3", "--stages.segmentation", "3", "--stages.again", "3", "--data.validation", "1"),
+    *("--stages.joint", "4", "--stages.cycle", "4", "--stages.segmentation-in-cycle", "2"),
     *("--image-size", "48", "--batch-size", "2", "--network.segmentation.filters", "4", "8"),
     *("--log.tensorboard", "off", "--log.checkpoint-every", "1", "--precision", "float32", "--device", "cpu"),
     *("--face.identity", "8", "--face.expression", "4", "--face.albedo", "6", "--threads", "1", "--workers", "2"),

@@ -18,10 +18,10 @@ from focus.lock import only_one
 from focus.train import Settings, export, load_checkpoint, plan, shipped_checkpoint
 from focus.train.config import Preset
 from focus.train.lessons import FOLDER as LESSONS
-from focus.train.run import CROPS, profile, train_to_end
+from focus.train.run import CROPS, SHARDS, profile, train_to_end
 from focus.train.trainer import LAST
 
-FOLDERS = (LESSONS, CROPS, f"adapt_{CROPS}")
+FOLDERS = (LESSONS, CROPS, f"adapt_{CROPS}", SHARDS)
 """Of a run, with files for each photo, or of all of them."""
 _PRESETS: tuple[Preset, ...] = get_args(Preset)
 
@@ -78,20 +78,21 @@ class Train(Command):
         written = sorted(
             path
             for path in self.out.rglob("*")
-            if path.is_file() and not path.name.startswith((".", "events.")) and path.parent.name not in FOLDERS
+            if path.is_file()
+            and not path.name.startswith((".", "events."))
+            and path.relative_to(self.out).parts[0] not in FOLDERS
         )
         written += [self.out / name for name in FOLDERS if (self.out / name).is_dir()]
-        if ending is None and settings.data.photos is not None:
+        if ending is None and (settings.data.photos is not None or settings.data.shards):
             say(f"to use it: focus reconstruct PHOTO --checkpoint {self.out / LAST}")
         if ending is None and self.export is not None:
             learnt = any(turn.network == "segmentation" for turn in turns)
             path, size = export(self.out / LAST, self.export, segmentation=learnt)
             say(f"{path}: {size / 2**20:.2f} MiB")
             written.append(path)
-        sources = (settings.data.photos, settings.data.landmarks, settings.data.adapt_photos, settings.start)
         return Outcome(
             skipped=list(found.skipped),
-            read=[str(path) for path in sources if path is not None] or ["synthetic faces"],
+            read=_read(settings),
             written=written,
             details={"finished": ending is None, "checkpoint": str(self.out / LAST), "settings": settings.to_dict()},
             code=128 + ending.number if ending else None,
@@ -104,7 +105,7 @@ class Train(Command):
         for table in tables:
             say(f"\n{table.text}")
         return Outcome(
-            read=["synthetic faces" if settings.data.photos is None else str(settings.data.photos)],
+            read=_read(settings),
             written=written,
             details={"profile": [asdict(table) for table in tables], "settings": settings.to_dict()},
         )
@@ -160,6 +161,12 @@ class Train(Command):
             "and needs more iterations (--stages.initialise) and photos"
         )
         return None
+
+
+def _read(settings: Settings) -> list[str]:
+    data = settings.data
+    sources = (data.photos, data.landmarks, *data.shards, data.adapt_photos, settings.start)
+    return [str(source) for source in sources if source is not None] or ["synthetic faces"]
 
 
 def _whole(update: Callable[[str, int, int, str], None]) -> Callable[[str, float, float, str], None]:

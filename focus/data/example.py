@@ -94,7 +94,7 @@ class _Portraits(SyntheticFaces):
 
     def picture(self, index: int, name: str, occluded: bool) -> ExamplePicture:
         """One of them."""
-        sample = self.sample(index, occluded)
+        (sample,) = self.samples([index], occluded)
         image = np.rint(_means(sample.image)).astype(np.uint8)
         landmarks = ((sample.landmarks + 0.5) / _FINER - 0.5).astype(np.float32)  # pixel centres are at integers
         visible, face = (_means(mask) >= 0.5 for mask in (sample.visible_mask, sample.face_mask))

@@ -105,6 +105,24 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     return _decode(Path(path), _to_rgb)
 
 
+def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
+    """As `read_image`, of the bytes of an image file; `name` is for messages."""
+    return _decode(Path(name), _to_rgb, data)
+
+
+def encode_image(image: NDArray[np.uint8], suffix: str) -> bytes:
+    """The bytes of an image file: ``.png``, or ``.jpg`` with all of its colours (4:4:4, quality 95).
+
+    Args:
+        image: [H, W, 3] RGB.
+        suffix: names the format.
+    """
+    encoded = io.BytesIO()
+    options = {"quality": 95, "subsampling": 0} if suffix == ".jpg" else {}
+    Image.fromarray(image).save(encoded, format={".jpg": "JPEG", ".png": "PNG"}[suffix], **options)
+    return encoded.getvalue()
+
+
 def read_grey(path: str | Path) -> NDArray[np.uint8]:
     """Reads a picture of one quantity, such as a mask. What would have to be guessed is refused.
 
@@ -117,8 +135,10 @@ def read_grey(path: str | Path) -> NDArray[np.uint8]:
     return _decode(Path(path), _to_grey)
 
 
-def _decode(path: Path, convert: Callable[[Image.Image, Path], Image.Image]) -> NDArray[np.uint8]:
-    with _open(path) as image, warnings.catch_warnings():
+def _decode(
+    path: Path, convert: Callable[[Image.Image, Path], Image.Image], data: bytes | None = None
+) -> NDArray[np.uint8]:
+    with _open(path, data) as image, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of damaged tags, which are not needed
         try:
             added = _added_to_high_bytes(image)
@@ -180,19 +200,20 @@ def write_image(path: str | Path, image: NDArray[np.generic]) -> Path:
     return path
 
 
-def _open(path: Path) -> ImageFile.ImageFile:
-    """Opens the header and checks the size; the caller closes the image."""
-    if path.is_dir():
+def _open(path: Path, data: bytes | None = None) -> ImageFile.ImageFile:
+    """Opens the header and checks the size; the caller closes the image. Of a file, or of the bytes of one."""
+    if data is None and path.is_dir():
         raise FocusError(
             f"{path}: is a folder; expected an image file. Name one photo, or use an option that takes folders"
         )
-    check_input(path, limits.IMAGE_FILE)
-    formats = _formats(path)
+    if data is None:
+        check_input(path, limits.IMAGE_FILE)
+    formats = _formats(path, _start(path) if data is None else data[:64])
     try:
         with warnings.catch_warnings():
             # Of damaged tags, and of 89 megapixels; it refuses 179, and our own limit, checked below, lies between.
             warnings.simplefilter("ignore")
-            image = Image.open(path, formats=formats)
+            image = Image.open(path if data is None else io.BytesIO(data), formats=formats)
     except Image.DecompressionBombError as error:
         raise FocusError(
             f"{path}: more than {limits.IMAGE_PIXELS:,} pixels; shrink the photo and scale its landmarks alike"
@@ -225,13 +246,16 @@ def _decoders() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _formats(path: Path) -> tuple[str, ...]:
-    """What may open a file, by Pillow's names."""
+def _start(path: Path) -> bytes:
     try:
         with open(path, "rb") as file:
-            start = file.read(64)
+            return file.read(64)
     except OSError as error:
         raise FocusError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _formats(path: Path, start: bytes) -> tuple[str, ...]:
+    """What may open a file that begins so, by Pillow's names."""
     # A box of size, "ftyp", its brand, a version, and the brands that it is compatible with.
     brands: set[bytes] = set()
     if start[:3] == b"\0\0\0" and start[4:8] == b"ftyp":

@@ -60,6 +60,58 @@ class PhotoItem:
     """Size of the file in bytes and time of its last change in nanoseconds, when it was read first."""
 
 
+@dataclass(frozen=True)
+class CroppedFace:
+    """What a batch needs of a photo."""
+
+    name: str
+    crop: NDArray[np.uint8]
+    """[T, T, 3], with its margin; not to be written to."""
+    landmarks: NDArray[np.float64]
+    """[68, 2] pixels of the crop of S x S without its margin."""
+    landmark_weights: NDArray[np.float64]
+    """[68]; see `expand_to_68`."""
+    digest: str
+    """SHA-256 of the file of the photo, in hexadecimal."""
+
+
+def batch_of(
+    faces: Sequence[CroppedFace],
+    image_size: int,
+    augmentation: AugmentationSettings,
+    seeds: Sequence[int | None],
+    *,
+    later: bool,
+) -> FaceBatch:
+    """A batch, changed at random.
+
+    Args:
+        faces: B >= 1 of them.
+        image_size: S.
+        augmentation: ranges of random changes.
+        seeds: of the changes of each; None: of none.
+        later: leave the changes of the pictures to `FaceBatch.changed`.
+    """
+    images, points, weights, changes = [], [], [], []
+    for face, seed in zip(faces, seeds, strict=True):
+        change = Change()
+        if seed is not None:
+            change = Change.draw(augmentation, image_size, generator_of(seed, face))
+        landmarks, weight = change.landmarks(face.landmarks, face.landmark_weights, image_size)
+        images.append(torch.from_numpy(np.array(face.crop if later else change.image(face.crop, image_size))))
+        points.append(torch.from_numpy(landmarks.astype(np.float32)))
+        weights.append(torch.from_numpy(weight.astype(np.float32)))
+        changes.append(change)
+    stacked = torch.stack(images).permute(0, 3, 1, 2)
+    return FaceBatch(
+        image=stacked.contiguous() if later else stacked.float().div(255).contiguous(),
+        landmarks=torch.stack(points),
+        landmark_weights=torch.stack(weights),
+        changes=Changes.of(changes, image_size) if later else None,
+        names=[face.name for face in faces],
+    )
+
+
 class PhotoFolder:
     """The photos of a landmark file, each decoded once, aligned and cropped.
 
@@ -151,29 +203,15 @@ class PhotoFolder:
 
     def _batch(self, indices: Sequence[int], augment_seed: int | None, *, later: bool) -> FaceBatch:
         """See `batch` and `later`."""
-        images, points, weights, changes = [], [], [], []
-        for index in indices:
-            item, crop = self.items[index], self._crop(index)
-            landmarks = item.alignment.to_crop(item.landmarks)
-            weight = item.landmark_weights
-            change = Change()
-            if augment_seed is not None:
-                change = Change.draw(self.augmentation, self.image_size, generator_of(augment_seed, item))
-            landmarks, weight = change.landmarks(landmarks, weight, self.image_size)
-            images.append(torch.from_numpy(np.array(crop if later else change.image(crop, self.image_size))))
-            points.append(torch.from_numpy(landmarks.astype(np.float32)))
-            weights.append(torch.from_numpy(weight.astype(np.float32)))
-            changes.append(change)
-        if not images:
+        if not len(indices):
             raise ValueError("PhotoFolder.batch: expected at least one index, got none")
-        stacked = torch.stack(images).permute(0, 3, 1, 2)
-        return FaceBatch(
-            image=stacked.contiguous() if later else stacked.float().div(255).contiguous(),
-            landmarks=torch.stack(points),
-            landmark_weights=torch.stack(weights),
-            changes=Changes.of(changes, self.image_size) if later else None,
-            names=[self.items[index].name for index in indices],
-        )
+        faces = [
+            CroppedFace(
+                item.name, self._crop(index), item.alignment.to_crop(item.landmarks), item.landmark_weights, item.digest
+            )
+            for index, item in ((index, self.items[index]) for index in indices)
+        ]
+        return batch_of(faces, self.image_size, self.augmentation, [augment_seed] * len(faces), later=later)
 
     def _crop(self, index: int) -> NDArray[np.uint8]:
         """[T, T, 3], not to be written to."""
@@ -232,7 +270,7 @@ def _state(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def generator_of(seed: int, item: PhotoItem, purpose: int = 0) -> np.random.Generator:
+def generator_of(seed: int, item: PhotoItem | CroppedFace, purpose: int = 0) -> np.random.Generator:
     """Random numbers that depend on a seed, the content of a photo, and what they are for."""
     key = np.array([seed, int(item.digest[:16], 16)], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(counter=np.array([0, 0, 0, purpose], dtype=np.uint64), key=key))

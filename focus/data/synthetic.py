@@ -23,7 +23,7 @@ from focus.data.occluders import OCCLUDERS, draw_occluder
 from focus.data.sampling import FaceSampler, PoseSettings, stream
 from focus.data.scene import Scene, scene_of
 from focus.errors import FocusError
-from focus.face import FaceParameters, MorphableModel, Renderer
+from focus.face import FaceParameters, MorphableModel, Renderer, Rendering
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,10 @@ class SyntheticSettings:
         for name in ("occluded_fraction", "extreme_light_fraction", "aged_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise FocusError(f"SyntheticSettings.{name}: expected a fraction in [0, 1], got {getattr(self, name)}")
+
+
+_TOGETHER = 32
+"""Faces that are rendered at once: their renderings take 5 MB each for the face of full detail."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ class SyntheticFaces:
                 face, light, place and camera in all three.
         """
         indices = range(first_index, first_index + count)
-        return _assemble(self, indices, [self.sample(index, occluded) for index in indices])
+        return _assemble(self, indices, self.samples(indices, occluded))
 
     def names(self, first_index: int, count: int) -> list[str]:
         """Of faces `first_index` to `first_index + count - 1`, as batches have them."""
@@ -147,11 +151,22 @@ class SyntheticFaces:
         return self._sampler.sample(self.seed, index)
 
     @torch.no_grad()
-    def scene(self, index: int) -> Scene:
-        """One face, rendered, with nothing around it yet."""
-        parameters = self.parameters(index)
-        # One face at a time: a batched matrix product may round differently for another batch size.
-        rendering = self._renderer(parameters)
+    def scenes(self, indices: Sequence[int]) -> list[Scene]:
+        """Some faces, rendered together, with nothing around them yet."""
+        parameters = [self.parameters(index) for index in indices]
+        # One face at a time: a batched matrix product may round differently for another batch size. All that follows
+        # does not.
+        vertices = [self.model.shape(face.identity, face.expression) for face in parameters]
+        albedo = [self.model.albedo(face.albedo) for face in parameters]
+        rendering = self._renderer(
+            FaceParameters.cat(parameters), vertices=torch.cat(vertices), albedo=torch.cat(albedo)
+        )
+        return [
+            self._scene(index, face, rendering.single(number))
+            for number, (index, face) in enumerate(zip(indices, parameters, strict=True))
+        ]
+
+    def _scene(self, index: int, parameters: FaceParameters, rendering: Rendering) -> Scene:
         hair, years = hair_color(stream(self.seed, index, sampling.HAIR)), stream(self.seed, index, sampling.AGE)
         age = years.uniform(0.1, 1) if years.random() < self.settings.aged_fraction else 0.0
         return scene_of(
@@ -164,14 +179,22 @@ class SyntheticFaces:
             age=age,
         )
 
-    def sample(self, index: int, occluded: bool | None = None) -> Sample:
-        """One face; see `batch`."""
+    def samples(self, indices: Sequence[int], occluded: bool | None = None) -> list[Sample]:
+        """Some faces; see `batch`."""
+        return [
+            self._sample(index, scene, occluded)
+            for start in range(0, len(indices), _TOGETHER)
+            for index, scene in zip(
+                indices[start : start + _TOGETHER], self.scenes(indices[start : start + _TOGETHER]), strict=True
+            )
+        ]
+
+    def _sample(self, index: int, scene: Scene, occluded: bool | None) -> Sample:
         settings, size = self.settings, self.image_size
 
         def rng(purpose: int) -> np.random.Generator:
             return stream(self.seed, index, purpose)
 
-        scene = self.scene(index)
         place = rng(sampling.PLACE)
         picture = draw_surroundings(scene, draw_background(place, size), place)
         face = scene.face * draw_pigment(scene, rng(sampling.PIGMENT)) if settings.pigment else scene.face
@@ -246,9 +269,8 @@ class SyntheticPool:
     def batch(self, first_index: int, count: int) -> FaceBatch:
         """As `SyntheticFaces.batch`, with indices modulo the size of the pool."""
         indices = [index % self.count for index in range(first_index, first_index + count)]
-        for index in indices:
-            if index not in self._samples:
-                self._samples[index] = self.faces.sample(index, self.occluded)
+        missing = [index for index in dict.fromkeys(indices) if index not in self._samples]
+        self._samples.update(zip(missing, self.faces.samples(missing, self.occluded), strict=True))
         return _assemble(self.faces, indices, [self._samples[index] for index in indices])
 
 

@@ -293,6 +293,7 @@ def export(
     settings["data"] = {
         **settings.get("data", {}),
         **dict.fromkeys(("photos", "landmarks", "adapt_photos", "adapt_landmarks")),
+        "shards": (),
     }
     header = replace(checkpoint.header, settings=settings, kind="inference", optimiser={}, data=None, machine={})
     path = save_checkpoint(destination, header, tensors)

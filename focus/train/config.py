@@ -95,6 +95,8 @@ class DataSettings:
     """Folder of photos; None: synthetic faces."""
     landmarks: Path | None = None
     """CSV file with the landmarks of the photos."""
+    shards: tuple[str, ...] = ()
+    """Folders or addresses of shards (focus prepare --shards) in place of photos and landmarks."""
     adapt_photos: Path | None = None
     """Folder of the photos of the stage `adapt`; None: the same faces as before."""
     adapt_landmarks: Path | None = None
@@ -104,7 +106,8 @@ class DataSettings:
     augment: bool = True
     """Small random changes of place, size and colour of the photos, mirroring, and what is drawn before their faces."""
     crops_gigabytes: float = 32.0
-    """Crops of photos are kept in the folder of the run up to this, decoded once; 0: none are."""
+    """What is kept in the folder of the run, decoded or fetched once: crops of photos (0: none), or shards of an
+    address while they are needed."""
     synthetic_fraction: float = 0.0
     """Share of synthetic faces in batches of photos with lessons: few photos do not show what faces may be."""
     pasted_fraction: float = 0.25
@@ -358,7 +361,9 @@ class Settings:
         for photos, landmarks in (("photos", "landmarks"), ("adapt_photos", "adapt_landmarks")):
             if (getattr(data, photos) is None) != (getattr(data, landmarks) is None):
                 raise FocusError(f"settings: data.{photos} and data.{landmarks} belong together: give both or neither")
-        require_true_masks(self.method, given=data.photos is None and data.adapt_photos is None)
+        if data.shards and data.photos is not None:
+            raise FocusError("settings: data.shards: stands in place of data.photos: give one of them")
+        require_true_masks(self.method, given=data.photos is None and not data.shards and data.adapt_photos is None)
         if METHODS[self.method].patches == "cutmix":
             _check("batch_size", self.batch_size, self.batch_size >= 2, "at least 2, for method 'cutmix'")
 

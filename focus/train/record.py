@@ -18,6 +18,7 @@ import torch
 
 from focus import limits
 from focus.data.photos import PhotoFolder, PhotoItem
+from focus.data.shards import ShardFolder
 from focus.errors import FocusError
 from focus.files import read_input, write_files
 from focus.sealed import DamagedError, open_json, seal_json
@@ -145,6 +146,17 @@ class Inputs:
         digest = self.digests[name] = hashlib.sha256(read_input(path, limits.WEIGHTS_FILE)).hexdigest()
         if self._known is not None and self._known.get(name) != digest:
             self._changed(f"{path} (setting {name}) is another file")
+
+    def shards(self, folders: Sequence[ShardFolder]) -> None:
+        """The shards of a run.
+
+        Raises:
+            FocusError: they are others than before, and that is not accepted.
+        """
+        text = " ".join(folder.digest for folder in folders)
+        self.digests["shards"] = hashlib.sha256(text.encode()).hexdigest()
+        if self._known is not None and self._known.get("shards") != self.digests["shards"]:
+            self._changed("other shards (setting data.shards)")
 
     def photos(self, name: str, folder: PhotoFolder, *, validation: int, seed: int) -> PhotoRecord:
         """The photos of a folder, each on its side of the split.
@@ -349,7 +361,7 @@ def _without_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
     paths = ("photos", "landmarks", "adapt_photos", "adapt_landmarks")
     return {
         **settings,
-        "data": {**data, **{name: data[name] is not None for name in paths}},
+        "data": {**data, **{name: data[name] is not None for name in paths}, "shards": bool(data.get("shards"))},
         "face": {**face, "source": face["source"] == Settings().face.source},
         **{name: settings[name] is not None for name in ("imagenet", "arcface")},
     }

@@ -15,6 +15,7 @@ from focus import limits
 from focus._version import __version__
 from focus.data.batches import FaceBatch
 from focus.data.photos import PhotoFolder
+from focus.data.shards import ShardFolder
 from focus.data.synthetic import SyntheticFaces, SyntheticPool
 from focus.errors import FocusError
 from focus.face import MorphableModel
@@ -32,11 +33,14 @@ from focus.train.profile import PhaseTimer, Table, shortened, to_json
 from focus.train.record import Inputs, machine, notes_on, require_same_run
 from focus.train.schedule import Turn
 from focus.train.sources import DataSource, PhotoSource, SyntheticSource, out_of_memory
+from focus.train.streamed import ShardSource
 from focus.train.taught import TaughtFolder
 from focus.train.trainer import LAST, Trainer
 
 CROPS = "crops"
 """In the folder of a run: of its photos. Those of the stage `adapt` are in ``adapt_crops``."""
+SHARDS = "shards"
+"""In the folder of a run: those of an address that are needed at the time."""
 VALIDATION_SEED_OFFSET = 1 << 32
 """Synthetic validation faces come from the seed this much above that of training; test seeds lie higher still."""
 
@@ -246,7 +250,7 @@ def _build(
 
 def require_teacher(settings: Settings) -> None:
     """Raises `FocusError` where the faces are not such that the teacher of the settings can teach."""
-    photos = settings.data.photos is not None
+    photos = settings.data.photos is not None or bool(settings.data.shards)
     if settings.teacher != "fit" and settings.stages.again:
         raise FocusError(
             f"settings: stages.again: expected 0 with teacher {settings.teacher!r}, got {settings.stages.again}: only "
@@ -262,6 +266,8 @@ def require_teacher(settings: Settings) -> None:
             "settings: teacher: 'fit' fits photos, and there are none: name a folder (data.photos, focus train "
             "--photos), or take teacher 'truth' for synthetic faces"
         )
+    if settings.teacher == "fit" and settings.data.shards:
+        raise FocusError("settings: teacher: 'fit' fits photos of a folder, not those of shards; expected 'none'")
     if settings.teacher == "truth" and photos:
         raise FocusError(
             "settings: teacher: 'truth' is known of synthetic faces, not of photos; expected 'fit' or 'none'"
@@ -302,11 +308,47 @@ def build_data(
     data = settings.data
     if data.photos is not None and data.landmarks is not None:
         return photo_source(settings, "photos", data.photos, data.landmarks, logger, inputs or Inputs())
+    if data.shards:
+        return shard_source(settings, logger, inputs or Inputs())
     faces = SyntheticFaces(model, settings.image_size, settings.seed, data.synthetic)
     held_out = SyntheticFaces(model, settings.image_size, settings.seed + VALIDATION_SEED_OFFSET, data.synthetic)
     pool = SyntheticPool(faces, data.distinct) if data.distinct else faces
     source = SyntheticSource(pool, settings.batch_size, part=place())
     return source, held_out.batch(0, data.validation) if data.validation else None
+
+
+def shard_source(settings: Settings, logger: Logger, inputs: Inputs) -> tuple[DataSource, FaceBatch | None]:
+    """Training faces and validation faces of shards."""
+    data, limit = settings.data, round(settings.data.crops_gigabytes * 1e9)
+    cache = None if inputs.folder is None else inputs.folder / SHARDS
+    folders = [
+        ShardFolder(
+            location,
+            cache=cache,
+            cache_bytes=limit // len(data.shards),
+            open_files=2 * settings.batch_size,
+        )
+        for location in data.shards
+    ]
+    for folder in folders:
+        if folder.image_size != settings.image_size:
+            raise FocusError(
+                f"{folder.location}: has faces of {folder.image_size} pixels, and the run has {settings.image_size} "
+                "(image_size): make them with focus prepare --shards --image-size"
+            )
+    inputs.shards(folders)
+    source = ShardSource(
+        folders,
+        settings.batch_size,
+        seed=settings.seed,
+        augment=data.augment,
+        validation=data.validation,
+        part=place(),
+        later=pick_device(settings.device).type == "cuda",
+    )
+    count = sum(len(folder.shards) for folder in folders)
+    logger.message(f"{count} shards: {source.count} faces to train with and {source.held_out} for validation")
+    return source, source.validation()
 
 
 def photo_source(
