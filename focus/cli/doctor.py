@@ -22,7 +22,15 @@ from focus.cli.command import Command, Outcome, parse_as
 from focus.errors import FocusError
 
 _PACKAGES = ("torch", "numpy", "pillow", "safetensors", "tyro", "rich", "imageio", "trimesh")
-_OPTIONAL = {"h5py": "bfm", "scipy": "evaluate", "tensorboard": "train", "matplotlib": "report", "igl": "evaluate"}
+_OPTIONAL = {
+    "h5py": "bfm",
+    "scipy": "evaluate",
+    "tensorboard": "train",
+    "matplotlib": "report",
+    "igl": "evaluate",
+    "aiohttp": "shards",
+    "onnx": "export",
+}
 _TOLERANCE = 1e-4
 """Largest relative difference between an operator and its twin; sums of float32 in another order stay below 1e-5."""
 _ROOM = 2 << 30
