@@ -39,7 +39,7 @@ from focus.train.config import MeasureSettings, Preset
 from focus.train.distributed import uses_bfloat16
 from focus.train.run import build_networks
 from focus.train.schedule import Turn
-from focus.train.sources import PhotoSource, SyntheticSource
+from focus.train.sources import Mover, PhotoSource, SyntheticSource
 
 PLAIN = MeasureSettings(channels_last=False, fused=False)
 
@@ -144,7 +144,7 @@ def main(arguments: list[str] | None = None) -> None:
         model = settings.face.build()
         faces = SyntheticFaces(model, settings.image_size, seed=1, settings=settings.data.synthetic)
         seconds = 0.0 if options.quick else min(options.seconds, 10.0)
-        for name, draw in _sources(settings, faces, options.photos, options.landmarks).items():
+        for name, draw in _sources(settings, faces, options.photos, options.landmarks, options.device).items():
             rate = faces_a_second(draw, seconds)
             rows.append({"source": name, "faces_a_second": rate})
             print(f"{name:30} {rate:9.1f} faces a second", flush=True)
@@ -181,7 +181,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _sources(
-    settings: Settings, faces: SyntheticFaces, photos: Path | None, landmarks: Path | None
+    settings: Settings, faces: SyntheticFaces, photos: Path | None, landmarks: Path | None, device: torch.device
 ) -> dict[str, Callable[[int], FaceBatch]]:
     found = {"synthetic faces": SyntheticSource(faces, settings.batch_size).batch}
     if photos is not None and landmarks is not None:
@@ -189,6 +189,14 @@ def _sources(
         for name, augment in (("photos, as they are", False), ("photos, changed at random", True)):
             source = PhotoSource(folder, list(range(len(folder))), settings.batch_size, seed=0, augment=augment)
             found[name] = source.batch
+        source, move = PhotoSource(folder.later, list(range(len(folder))), settings.batch_size, seed=0), Mover(device)
+
+        def moved(step: int) -> FaceBatch:
+            batch = move(source.batch(step))
+            batch.image.sum().item()  # it is there
+            return batch
+
+        found["photos, changed on the device"] = moved
     return found
 
 

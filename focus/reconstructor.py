@@ -17,12 +17,13 @@ from focus.data.align import Alignment
 from focus.data.skin import skin_mask
 from focus.eval.misfit import MisfitPrior
 from focus.face import MorphableModel, Renderer, Rendering
-from focus.fit.crop import open_photo
+from focus.fit.crop import OpenPhoto, open_photo
 from focus.fit.region import crop_model, face_region
 from focus.reconstruction import Reconstruction
+from focus.train.capture import Replays
 from focus.train.checkpoint import Trained, load_trained
 from focus.train.distributed import uses_bfloat16
-from focus.train.inference import segmented
+from focus.train.inference import directly, segmented
 from focus.train.methods import METHODS
 
 
@@ -41,6 +42,8 @@ class Reconstructor:
         misfit: taken off every shape; of the same face model, or `FocusError`.
         precision: of the networks. bfloat16 takes less time where the processor or the card has it, and masks then
             differ by a thousandth or so; auto: bfloat16 there.
+        graph: on a card, calls of the networks are captured in CUDA graphs after three with batches of one size: a
+            launch in place of hundreds. No card has run it yet.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Reconstructor:
         misfit: MisfitPrior | None = None,
         *,
         precision: Literal["float32", "bfloat16", "auto"] = "float32",
+        graph: bool = False,
     ) -> None:
         if misfit is not None:
             misfit.check_model(trained.model)
@@ -63,6 +67,8 @@ class Reconstructor:
         self._region = face_region(self.model)
         self._region_renderer = Renderer(crop_model(self.model, self._region), self.settings.image_size)
         self._segments = trained.segments
+        device = trained.model.mean_shape.device
+        self._call = Replays(device) if graph and device.type == "cuda" else directly
 
     @classmethod
     def load(
@@ -73,6 +79,7 @@ class Reconstructor:
         misfit: MisfitPrior | None = None,
         device: torch.device | str = "cpu",
         precision: Literal["float32", "bfloat16", "auto"] = "float32",
+        graph: bool = False,
     ) -> Reconstructor:
         """Reads a checkpoint of `focus train`, or an exported one.
 
@@ -82,12 +89,12 @@ class Reconstructor:
                 checkpoint names.
             misfit: a misfit prior of this checkpoint.
             device: where the networks run.
-            precision: see `Reconstructor`.
+            precision, graph: see `Reconstructor`.
 
         Raises:
             FocusError: no usable checkpoint, or another face model than the one it was trained with.
         """
-        return cls(load_trained(checkpoint, model=model, device=device), misfit, precision=precision)
+        return cls(load_trained(checkpoint, model=model, device=device), misfit, precision=precision, graph=graph)
 
     @property
     def image_size(self) -> int:
@@ -116,6 +123,32 @@ class Reconstructor:
         bytes_rgb = (crops.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         return self._reconstruct(crops, [whole] * len(crops), list(bytes_rgb), [f"face_{i}" for i in range(len(crops))])
 
+    @property
+    def batch_size(self) -> int:
+        """Photos that are best given at once: a processor has nothing to gain from several."""
+        return 16 if self.model.mean_shape.device.type == "cuda" else 1
+
+    def open(
+        self,
+        image: NDArray[np.uint8] | str | Path,
+        landmarks: NDArray[np.floating] | Sequence[Sequence[float]],
+        *,
+        name: str | None = None,
+    ) -> OpenPhoto:
+        """Reads a photo and cuts it to the face, for `photos`.
+
+        Args, errors: as `focus.fit_photo`.
+        """
+        return open_photo(image, landmarks, self.image_size, name)
+
+    def photos(self, photos: Sequence[OpenPhoto]) -> list[Reconstruction]:
+        """Reconstructs the faces of photos that are open, as one batch."""
+        if not photos:
+            return []
+        crops = torch.stack([photo.crop for photo in photos])
+        names = [photo.name for photo in photos]
+        return self._reconstruct(crops, [photo.alignment for photo in photos], [photo.photo for photo in photos], names)
+
     def photo(
         self,
         image: NDArray[np.uint8] | str | Path,
@@ -128,8 +161,7 @@ class Reconstructor:
 
         Args, errors: as `focus.fit_photo`; `notify` is called once, at the end.
         """
-        source = open_photo(image, landmarks, self.image_size, name)
-        (result,) = self._reconstruct(source.crop[None], [source.alignment], [source.photo], [source.name])
+        (result,) = self.photos([self.open(image, landmarks, name=name)])
         notify()
         return result
 
@@ -142,12 +174,17 @@ class Reconstructor:
             return []
         if self._segments:
             parameters, _, logits = segmented(
-                self._networks, self._network_model, self._renderer, crops, relight=self.settings.relight
+                self._networks,
+                self._network_model,
+                self._renderer,
+                crops,
+                relight=self.settings.relight,
+                call=self._call,
             )
             drawn = self._region_renderer(parameters)
             mask = drawn.mask * torch.sigmoid(logits)
         else:
-            parameters = self._networks.reconstruction(crops)
+            parameters = self._call("encoder", self._networks.reconstruction, crops)
             drawn = self._region_renderer(parameters)
             mask = self._mask(crops, drawn)
         return [

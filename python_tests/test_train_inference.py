@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from focus import losses
 from focus.data import FaceBatch, SyntheticFaces
+from focus.data.batches import mapped
 from focus.data.lessons import lessons_of
 from focus.data.synthetic import SyntheticSettings
+from focus.errors import FocusError
 from focus.face import Renderer
 from focus.nets import FilterBank
 from focus.train import Settings, SyntheticSource
+from focus.train.capture import WARM_UP, Replays
 from focus.train.checkpoint import Networks
 from focus.train.config import FaceSettings
 from focus.train.inference import relit, segmented
@@ -134,3 +140,58 @@ def test_cross_entropy_multiplies_the_odds_of_what_is_seen() -> None:
     losses.mask_cross_entropy(logits, expected, torch.ones_like(expected), seen=3.0).backward()
     assert logits.grad is not None
     torch.testing.assert_close(logits.grad, torch.zeros_like(logits))
+
+
+class Replayed:
+    """In place of a graph: its inputs and outputs stay where they are, and are written over."""
+
+    made = 0
+
+    def __init__(self, function: Any, inputs: Sequence[Tensor], device: torch.device) -> None:
+        Replayed.made += 1
+        self._function, self._inputs = function, [torch.clone(value) for value in inputs]
+        self._output = function(*self._inputs)
+
+    def replay(self, inputs: Sequence[Tensor]) -> Any:
+        for to, values in zip(self._inputs, inputs, strict=True):
+            to.copy_(values)
+        for to, values in zip(_tensors(self._output), _tensors(self._function(*self._inputs)), strict=True):
+            to.copy_(values)
+        return mapped(self._output, torch.clone)
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    found: list[Tensor] = []
+    mapped(value, lambda tensor: (found.append(tensor), tensor)[1])
+    return found
+
+
+def test_calls_alike_are_replayed(batch: FaceBatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("focus.train.capture._GraphOfCall", Replayed)
+    torch.manual_seed(0)
+    networks = Networks.build(Settings.preset("small"), MODEL).eval()
+    renderer, call = Renderer(MODEL, SIZE), Replays(torch.device("cuda", 0))
+    kept = []
+    for number in range(2 * WARM_UP):
+        images = batch.image.roll(number, -1)
+        found = segmented(networks, MODEL, renderer, images, relight=True, call=call)
+        kept.append((found, segmented(networks, MODEL, renderer, images, relight=True)))
+    # Of the faces, of their masks, and of these and their mirror images.
+    assert Replayed.made == 3
+    for found, expected in kept:  # nothing was written over since
+        for one, other in zip(_tensors(found), _tensors(expected), strict=True):
+            assert torch.equal(one, other)
+    segmented(networks, MODEL, renderer, batch.image[:1], relight=False, call=call)
+    assert Replayed.made == 3
+
+
+def test_what_cannot_be_captured_is_told(batch: FaceBatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr("focus.train.capture._GraphOfCall", refuse)
+    call = Replays(torch.device("cuda", 0))
+    for _ in range(WARM_UP):
+        assert torch.equal(call("sum", torch.sum, batch.image), batch.image.sum())
+    with pytest.raises(FocusError, match=r"cannot be captured \(operation not permitted when stream is capturing\)"):
+        call("sum", torch.sum, batch.image)

@@ -100,7 +100,7 @@ class Reconstruct(Command):
                 self.photos,
                 landmarks or photo_faces(found),
                 self.out,
-                reconstructor.photo,
+                reconstructor,
                 1,
                 photo_progress(update),
                 made_by=made_by,

@@ -56,7 +56,7 @@ class FaceBatch:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> FaceBatch:
         """The batch with other tensors in place of each."""
-        return _mapped(self, function)
+        return mapped(self, function)
 
     def changed(self) -> FaceBatch:
         """The batch with its changes made, on the device that it is on."""
@@ -100,13 +100,15 @@ def _tensors(value: Any) -> list[Tensor]:
     return [tensor for item in fields(value) for tensor in _tensors(getattr(value, item.name))]
 
 
-def _mapped(value: T, function: Callable[[Tensor], Tensor]) -> T:
-    """A copy of a dataclass with other tensors."""
+def mapped(value: T, function: Callable[[Tensor], Tensor]) -> T:
+    """A copy of a dataclass, or a tuple of some, with other tensors."""
     if isinstance(value, Tensor):
         return function(value)  # type: ignore[return-value]
+    if isinstance(value, tuple):
+        return tuple(mapped(part, function) for part in value)  # type: ignore[return-value]
     if not is_dataclass(value) or isinstance(value, type):
         return value
-    return replace(value, **{item.name: _mapped(getattr(value, item.name), function) for item in fields(value)})
+    return replace(value, **{item.name: mapped(getattr(value, item.name), function) for item in fields(value)})
 
 
 def _joined(values: Sequence[T]) -> T:

@@ -15,8 +15,9 @@ from focus.data.landmarks import Skip
 from focus.face import MorphableModel
 from focus.fit.faces import PhotoFace
 from focus.fit.photo import PhotoFitter, Witness
-from focus.fit.results import Failed, FitReport, Job, Progress, Stored, Written, find_jobs, one_thread
+from focus.fit.results import Failed, FitReport, Job, Progress, Results, Written, find_jobs, one_thread
 from focus.fit.settings import FitSettings
+from focus.fit.stream import Network, Stream
 from focus.parallel import Lost, run_each
 from focus.reconstruction import Reconstruction
 from focus.report.files import check_folder
@@ -86,7 +87,7 @@ def reconstruct_photos(
     photos: Sequence[Path],
     landmarks: Path | Sequence[PhotoFace],
     out: Path,
-    reconstruct: Reconstruct,
+    reconstruct: Reconstruct | Network,
     steps: int,
     notify: Callable[[Progress], None] = lambda progress: None,
     *,
@@ -95,7 +96,8 @@ def reconstruct_photos(
     workers: int = 1,
     report: FitReport | None = None,
 ) -> FitReport:
-    """As `run`, with any way to reconstruct a photo, which calls its `notify` `steps` times.
+    """As `run`, with any way to reconstruct a photo, which calls its `notify` `steps` times; or with a network, which
+    gets photos in batches and never waits for files.
 
     Args:
         made_by: what, beside a photo and its landmarks, decides the result; JSON. None: nobody knows, and nothing that
@@ -105,19 +107,28 @@ def reconstruct_photos(
     check_folder(out)  # before the work, not after it
     report = FitReport() if report is None else report
     jobs = find_jobs(photos, landmarks, report)
-    work = _Work(reconstruct, out, made_by, again, frozenset(job.path.resolve() for job in jobs))
+    results = Results(out, made_by, again, frozenset(job.path.resolve() for job in jobs))
     bar = _Bar(jobs, steps, notify)
     done: dict[int, Written] = {}
-    for index, answer in _answers(work, jobs, workers, bar):
+
+    def take(index: int, answer: Written | Failed) -> bool:
+        """Whether to go on."""
         bar.done(index)
         if isinstance(answer, Written):
             # In the order of the photos, whichever process was first.
             place = sum(other < index for other in done)
             done[index] = answer
             report.written.insert(place, answer)
-            continue
+            return True
         report.add_failure(answer)
-        if answer.full:
+        return not answer.full
+
+    if isinstance(reconstruct, Network):
+        with Stream(results, jobs, reconstruct, take) as stream:
+            stream.run()
+        return report
+    for index, answer in _answers(_Work(reconstruct, results), jobs, workers, bar):
+        if not take(index, answer):
             break
     return report
 
@@ -127,30 +138,19 @@ class _Work:
     """What is done with each face, here or in another process."""
 
     reconstruct: Reconstruct
-    out: Path
-    made_by: Mapping[str, Any] | None
-    again: bool
-    inputs: frozenset[Path]
-    """All photos, which no result may replace."""
+    results: Results
 
     def __call__(self, job: Job, report: Callable[[Any], None]) -> Written | Failed:
         start = time.perf_counter()
         try:
-            result, there_already = self._result(job, lambda: report(None))
+            made_from, stored = self.results.begin(job)
+            there_already = stored is not None
+            if stored is None:
+                found = self.reconstruct(job.path, job.points, name=job.path.name, notify=lambda: report(None))
+                stored = self.results.save(job, found, made_from)
         except Exception as error:
             return Failed.by(job, error)
-        return job.written(self.out, result, time.perf_counter() - start, there_already=there_already)
-
-    def _result(self, job: Job, notify: Callable[[], None]) -> tuple[Stored, bool]:
-        """What comes out, and whether it was there already."""
-        job.check_place(self.out, self.inputs)
-        made_from = None if self.made_by is None else job.made_from(self.made_by)
-        stored = None if self.again or made_from is None else job.stored(self.out)
-        if stored is not None and stored.made_from == made_from:
-            return stored, True
-        found = self.reconstruct(job.path, job.points, name=job.path.name, notify=notify)
-        found.save(self.out, job.stem, made_from=made_from)
-        return Stored(found.occluded_fraction, found.landmarks_68, made_from), False
+        return job.written(self.results.out, stored, time.perf_counter() - start, there_already=there_already)
 
 
 class _Bar:

@@ -21,6 +21,7 @@ from focus.data.landmarks import Skip, five_from_68, read_landmarks
 from focus.errors import FocusError, out_of_memory, reason_to_skip
 from focus.files import digest_input
 from focus.fit.faces import PhotoFace, find_photo_faces, output_stems
+from focus.reconstruction import Reconstruction
 from focus.record import RECORD, RESULT_SUFFIXES, check_result
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -148,6 +149,34 @@ class Job(NamedTuple):
         """What is told of it."""
         error = landmark_error(self.points, result.landmarks_68)
         return Written(str(self.path), self.files(out), result.occluded_fraction, error, seconds, there_already)
+
+
+@dataclass(frozen=True)
+class Results:
+    """Where the results of faces go, and what is there already."""
+
+    out: Path
+    made_by: Mapping[str, Any] | None
+    """See `focus.fit.folder.reconstruct_photos`."""
+    again: bool
+    inputs: frozenset[Path]
+    """All photos, which no result may replace."""
+
+    def begin(self, job: Job) -> tuple[Any, Stored | None]:
+        """What a result will be made from, and the one that is there, if it was made from the same.
+
+        Raises:
+            FocusError: the result would replace a photo.
+        """
+        job.check_place(self.out, self.inputs)
+        made_from = None if self.made_by is None else job.made_from(self.made_by)
+        stored = None if self.again or made_from is None else job.stored(self.out)
+        return made_from, stored if stored is not None and stored.made_from == made_from else None
+
+    def save(self, job: Job, found: Reconstruction, made_from: Any) -> Stored:
+        """Writes the files of a result."""
+        found.save(self.out, job.stem, made_from=made_from)
+        return Stored(found.occluded_fraction, found.landmarks_68, made_from)
 
 
 def find_jobs(photos: Sequence[Path], landmarks: Path | Sequence[PhotoFace], report: FitReport) -> list[Job]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +12,13 @@ from torch import Tensor
 from focus.face import FaceParameters, MorphableModel, Renderer, Rendering
 from focus.fit.lighting import solve_lighting
 from focus.train.checkpoint import Networks
+
+T = TypeVar("T")
+
+
+def directly(name: str, function: Callable[..., T], *inputs: Tensor) -> T:
+    """Calls a function as it is."""
+    return function(*inputs)
 
 
 @torch.no_grad()
@@ -53,7 +62,13 @@ _LEAST_SEEN = 0.05
 
 @torch.no_grad()
 def segmented(
-    networks: Networks, model: MorphableModel, renderer: Renderer, images: Tensor, *, relight: bool
+    networks: Networks,
+    model: MorphableModel,
+    renderer: Renderer,
+    images: Tensor,
+    *,
+    relight: bool,
+    call: Callable[..., Any] = directly,
 ) -> tuple[FaceParameters, Rendering, Tensor]:
     """Reconstructions of photos, and where they are seen.
 
@@ -63,24 +78,29 @@ def segmented(
         renderer: of it, for the size of the images.
         images: ``[B, 3, S, S]`` in [0, 1].
         relight: solve for the light where first masks say that the face is seen, before the masks are asked for.
+        call: how the networks are called; see `focus.train.capture.Replays`.
 
     Returns:
         Faces, their renderings, and the log-odds ``[B, 1, S, S]`` that they are seen, the mean over each photo and its
         mirror image; they mean nothing beside the faces.
     """
-    face = networks.reconstruction(images)
-    rendering = renderer(face)
+
+    def reconstruct(images: Tensor) -> tuple[FaceParameters, Rendering]:
+        face = networks.reconstruction(images)
+        return face, renderer(face)
+
+    face, rendering = call("reconstruction", reconstruct, images)
     if relight:
-        first = networks.segmentation.logits(rendering.image, images, rendering.mask)
+        first = call("segmentation", networks.segmentation.logits, rendering.image, images, rendering.mask)
         face = relit(images, face, rendering, model, torch.sigmoid(first))
         rendering = renderer(face)
-    return face, rendering, _both_ways(networks, rendering, images)
+    return face, rendering, _both_ways(networks, rendering, images, call)
 
 
-def _both_ways(networks: Networks, rendering: Rendering, images: Tensor) -> Tensor:
+def _both_ways(networks: Networks, rendering: Rendering, images: Tensor, call: Callable[..., Any]) -> Tensor:
     """The mean of what is said of photos and of their mirror images: it errs less than either."""
     pictures = (rendering.image, images, rendering.mask)
-    as_is, mirrored = networks.segmentation.logits(
-        *(torch.cat([picture, picture.flip(-1)]) for picture in pictures)
-    ).chunk(2)
-    return (as_is + mirrored.flip(-1)) / 2
+    both = (torch.cat([picture, picture.flip(-1)]) for picture in pictures)
+    as_is, mirrored = call("segmentation", networks.segmentation.logits, *both).chunk(2)
+    mean: Tensor = (as_is + mirrored.flip(-1)) / 2
+    return mean

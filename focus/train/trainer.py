@@ -362,6 +362,8 @@ class Trainer:
         rate = float(self.optimisers[turn.network].param_groups[0]["lr"])
         kind = f"{turn.stage}/{turn.network}"
         pace = {"iterations_per_second": round(1 / seconds, 3), "waiting": round(waiting / seconds, 4)}
+        if self.settings.measures.compile:
+            pace["compiled_graphs"] = self.learner.compiled_graphs
         self.logger.scalars(self.step, kind, {**means, "rate": rate, **pace})
         for advice in self._adviser.hear(turn.stage, turn.network, seconds, waiting, means):
             self.logger.message(advice)
