@@ -145,6 +145,12 @@ class Reconstructor:
         """Reconstructs the faces of photos that are open, as one batch."""
         if not photos:
             return []
+        for photo in photos:
+            if photo.crop.shape[-1] != self.image_size:
+                raise ValueError(
+                    f"Reconstructor.photos: {photo.name}: expected a crop of {self.image_size} pixels, as `open` makes "
+                    f"it, got {photo.crop.shape[-1]}"
+                )
         crops = torch.stack([photo.crop for photo in photos])
         names = [photo.name for photo in photos]
         return self._reconstruct(crops, [photo.alignment for photo in photos], [photo.photo for photo in photos], names)

@@ -7,12 +7,14 @@ import http.server
 import io
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +27,8 @@ from focus.data.fetching import Fetched
 from focus.data.photos import margin_size
 from focus.data.shards import MANIFEST, ShardFolder, write_shards
 from focus.errors import FocusError
+from focus.lock import only_one
+from focus.sealed import open_json, seal_json
 from focus.train.streamed import ShardSource
 
 SIZE = 32
@@ -131,15 +135,15 @@ def test_a_stopped_run_goes_on(photos: Path, shards: Path, tmp_path: Path, monke
 
     with pytest.raises(KeyboardInterrupt):
         make()
-    assert sorted(path.name for path in out.iterdir()) == ["000000.tar", MANIFEST]
+    assert sorted(path.name for path in out.iterdir()) == [".lock", "000000.tar", MANIFEST]
     with pytest.raises(FocusError, match="got 1 of 3"):
         ShardFolder(str(out))
     with open(out / MANIFEST, "ab") as file:
         file.write(b'{"shard": 1, "na')  # of a kill
     make()
     assert len(decoded) == 7 + COUNT - 4
-    for path in shards.iterdir():
-        assert (out / path.name).read_bytes() == path.read_bytes()
+    for name in ("000000.tar", "000001.tar", "000002.tar", MANIFEST):
+        assert (out / name).read_bytes() == (shards / name).read_bytes()
 
 
 def test_shards_of_others_are_not_mixed(photos: Path, shards: Path) -> None:
@@ -161,9 +165,43 @@ def test_a_full_disk_keeps_what_is_whole(photos: Path, tmp_path: Path, monkeypat
         replace(source, target)
 
     monkeypatch.setattr(focus.data.shards.os, "replace", full)
-    with pytest.raises(FocusError, match=r"No space left.*What is whole is kept"):
+    with pytest.raises(FocusError, match=r"No space left.*What is whole is kept; make room"):
         write_shards(photos, photos / "landmarks.csv", tmp_path / "s", SIZE, faces=4)
-    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["000000.tar", MANIFEST]
+    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == [".lock", "000000.tar", MANIFEST]
+
+
+def test_photos_that_have_changed_are_read_again(photos: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "photos", tmp_path / "s"
+    shutil.copytree(photos, folder)
+    good = (folder / "p3.png").read_bytes()
+    (folder / "p3.png").write_bytes(good[:300])
+
+    def make() -> tuple[int, list[str]]:
+        made, skipped = write_shards(folder, folder / "landmarks.csv", out, SIZE, faces=4)
+        return sum(shard.faces for shard in made), sorted(skip.name for skip in skipped)
+
+    assert make() == (COUNT - 1, ["missing.png", "p3.png"])
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("*.tar")}
+    assert make() == (COUNT - 1, ["missing.png", "p3.png"])
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*.tar")} == kept
+    (folder / "p3.png").write_bytes(good)
+    assert make() == (COUNT, ["missing.png"])
+    anew = [path for path in out.glob("*.tar") if path.stat().st_mtime_ns != kept[path]]
+    assert len(anew) == 1
+
+
+def test_files_of_others_are_not_replaced(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "000007.tar").write_text("mine")
+    with pytest.raises(FocusError, match=r"000007\.tar is no shard of this folder, and would be replaced"):
+        write_shards(photos, photos / "landmarks.csv", tmp_path, SIZE)
+    (tmp_path / "000007.tar").unlink()
+    (tmp_path / "overview.png").write_text("mine")
+    command = ["prepare", photos, "--landmarks", photos / "landmarks.csv", "--out", tmp_path, "--shards", "4"]
+    code, text = _run(command, capsys)
+    assert code == 2
+    assert "overview.png would be replaced" in " ".join(text.split())
+    with only_one(tmp_path / "s", "making shards"), pytest.raises(FocusError, match="is at work here"):
+        write_shards(photos, photos / "landmarks.csv", tmp_path / "s", SIZE)
 
 
 def _read_all(folder: Path) -> list[bytes]:
@@ -218,7 +256,7 @@ def _tar(path: Path, members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
             tar.addfile(member, io.BytesIO(data))
 
 
-@pytest.mark.parametrize("kind", ["link", "folder", "alone", "other", "huge", "cut", "missing", "pipe"])
+@pytest.mark.parametrize("kind", ["link", "folder", "alone", "other", "huge", "negative", "cut", "missing", "pipe"])
 def test_hostile_tar_files_are_refused(copied: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = copied / "000000.tar"
     whole = path.read_bytes()
@@ -242,26 +280,73 @@ def test_hostile_tar_files_are_refused(copied: Path, kind: str, monkeypatch: pyt
         total = sum(header[:148]) + sum(header[156:]) + 8 * 32
         header[148:156] = f"{total:06o}\0 ".encode()
         path.write_bytes(bytes(header) + whole[512:])
+    elif kind == "negative":
+        header = bytearray(whole[:512])
+        header[124:136] = (-512).to_bytes(12, "big", signed=True)
+        total = sum(header[:148]) + sum(header[156:]) + 8 * 32
+        header[148:156] = f"{total:06o}\0 ".encode()
+        path.write_bytes(bytes(header) + whole[512:])
     elif kind == "cut":
         path.write_bytes(whole[:3000])
     elif kind in ("missing", "pipe"):
         path.unlink()
     if kind == "pipe":
         focus.data.shards.os.mkfifo(path)
-    monkeypatch.setattr("focus.data.shards._Tar.__init__", _of_any_size(path))
+    if path.is_file():
+        _resealed(copied, 1, bytes=path.stat().st_size if kind != "cut" else len(whole))
     with pytest.raises(FocusError, match=r"000000\.tar"):
         ShardFolder(str(copied)).face(0, 0)
 
 
-def _of_any_size(path: Path):  # type: ignore[no-untyped-def]
-    """`_Tar` as if the list of shards had the size that a file has: what is inside is to be found."""
-    original = focus.data.shards._Tar.__init__
+def _resealed(folder: Path, line: int, **values: Any) -> None:
+    """Changes fields of a line of the list of shards, and seals it again."""
+    lines = (folder / MANIFEST).read_text().splitlines()
+    lines[line] = seal_json({**open_json(lines[line]), **values})
+    (folder / MANIFEST).write_text("\n".join(lines) + "\n")
 
-    def begin(self, where, shard):  # type: ignore[no-untyped-def]
-        size = path.stat().st_size if path.is_file() and path.stat().st_size > 3000 else shard.size
-        original(self, where, focus.data.shards.Shard(shard.name, shard.faces, size, shard.skipped))
 
-    return begin
+@pytest.mark.parametrize(
+    ("line", "field", "value"),
+    [
+        *((0, "image_size", value) for value in ("32", 32.0, True, None, 10**30, 4)),
+        *((0, "shards", value) for value in ("3", 0, -1, 10**24)),
+        *((0, "format", value) for value in (2, "1")),
+        *((1, "faces", value) for value in (-1, 3.9, 10**15, "4")),
+        *((1, "bytes", value) for value in (-1, 10**15, "9")),
+        *((1, "shard", value) for value in (-1, 3, "0", 0.0)),
+        *((1, "skipped", value) for value in (3, [[1, 2]], [["a"]], "ab")),
+        (1, "sha256", 5),
+    ],
+)
+def test_odd_fields_that_are_well_sealed_are_refused(copied: Path, line: int, field: str, value: Any) -> None:
+    _resealed(copied, line, **{field: value})
+    with pytest.raises(FocusError, match=r"shards\.jsonl"):
+        ShardFolder(str(copied))
+
+
+FAR = [[1e300, 0]] * 5
+HUGE = [[10**400, 0]] * 5
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("landmarks", value) for value in ([], "x", [[1, 2]] * 4, [["1", "2"]] * 5, FAR, HUGE)),
+        *(("photo_sha256", value) for value in ("-11", 5, "g" * 64, "")),
+        ("name", 5),
+        ("sha256", None),
+    ],
+)
+def test_odd_faces_that_are_well_sealed_are_refused(copied: Path, field: str, value: Any) -> None:
+    path = copied / "000000.tar"
+    with tarfile.open(path) as tar:
+        members = [(member, tar.extractfile(member).read()) for member in tar.getmembers()]  # type: ignore[union-attr]
+    member, text = members[1]
+    members[1] = (member, seal_json({**open_json(text), field: value}).encode())
+    _tar(path, members)
+    _resealed(copied, 1, bytes=path.stat().st_size)
+    with pytest.raises(FocusError, match=r"000000\.tar, face 0: damaged .* run focus prepare --shards again"):
+        ShardFolder(str(copied)).face(0, 0)
 
 
 def test_no_shards_are_an_error(tmp_path: Path, photos: Path) -> None:
@@ -336,6 +421,28 @@ def test_faces_that_are_held_out_are_not_learnt_from(shards: Path) -> None:
     assert _source(shards, 3).validation() is None
 
 
+def test_faces_are_held_out_of_several_shards(photos: Path, tmp_path: Path) -> None:
+    """Of which the first has none; and all faces of one photo are on one side."""
+    folder, out = tmp_path / "photos", tmp_path / "s"
+    shutil.copytree(photos, folder)
+    rows = (folder / "landmarks.csv").read_text().splitlines()[1:]
+    name, *numbers = rows[0].split(",")
+    twice = ",".join([name, *(f"{float(number) + 3:.3f}" for number in numbers)])
+    (folder / "landmarks.csv").write_text("\n".join([*rows, twice]))
+    write_shards(folder, folder / "landmarks.csv", out, SIZE, faces=1)
+    order = [ShardFolder(str(out)).face(number, 0).name for number in range(COUNT + 1)]
+    (folder / order[0].split(",")[0]).write_bytes(b"damaged")
+    write_shards(folder, folder / "landmarks.csv", out, SIZE, faces=1)
+    for wanted in range(1, 3):
+        source = _source(out, 1, validation=wanted)
+        held_out = source.validation()
+        assert held_out is not None
+        assert len(held_out) >= wanted
+        learnt = {source.batch(step).names[0] for step in range(source.count)}
+        assert len(learnt) == source.count
+        assert not {n.split(",")[0] for n in learnt} & {n.split(",")[0] for n in held_out.names}
+
+
 def test_several_folders_are_one(shards: Path) -> None:
     folders = [ShardFolder(str(shards)), ShardFolder(str(shards))]
     source = ShardSource(folders, 2, seed=0)
@@ -387,32 +494,71 @@ def test_shards_are_fetched_once_and_make_room(shards: Path, address: str, tmp_p
 def test_what_is_kept_is_not_fetched_again(shards: Path, address: str, tmp_path: Path) -> None:
     first = Fetched(address, tmp_path, 1 << 30)
     name, size = "000000.tar", (shards / "000000.tar").stat().st_size
-    path = first.path(name, size)
+
+    def content(fetched: Fetched) -> bytes:
+        with open(fetched.open(name, size), "rb") as file:
+            return file.read()
+
+    assert content(first) == (shards / name).read_bytes()
+    path = tmp_path / name
     path.write_bytes(bytes(size))  # seen if it were fetched again
-    assert Fetched(address, tmp_path, 1 << 30).path(name, size).read_bytes() == bytes(size)
+    assert content(Fetched(address, tmp_path, 1 << 30)) == bytes(size)
     path.write_bytes(b"short")
-    assert first.path(name, size).read_bytes() == (shards / name).read_bytes()
+    assert content(first) == (shards / name).read_bytes()
     first.expect("000001.tar", (shards / "000001.tar").stat().st_size)
     for thread in threading.enumerate():
         if thread.name == "focus fetching":
             thread.join(20)
-    assert (path.parent / "000001.tar").read_bytes() == (shards / "000001.tar").read_bytes()
+    assert (tmp_path / "000001.tar").read_bytes() == (shards / "000001.tar").read_bytes()
+
+
+def test_who_makes_room_takes_nothing_from_others(shards: Path, address: str, tmp_path: Path) -> None:
+    """With room for one file, which threads take from each other."""
+    sizes = {path.name: path.stat().st_size for path in shards.glob("*.tar")}
+    failed: list[BaseException] = []
+
+    def fetch(name: str) -> None:
+        fetched = Fetched(address, tmp_path, max(sizes.values()))
+        try:
+            for _ in range(10):
+                with open(fetched.open(name, sizes[name]), "rb") as file:
+                    assert file.read() == (shards / name).read_bytes()
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=fetch, args=[name]) for name in sizes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    with pytest.raises(FocusError, match=r"kept at most \(data.crops_gigabytes\)"):
+        Fetched(address, tmp_path, 100).open("000000.tar", sizes["000000.tar"])
+
+
+def test_other_shards_at_the_address_are_not_those_that_are_kept(photos: Path, copied: Path, tmp_path: Path) -> None:
+    address, cache = f"file://{copied}", tmp_path / "cache"
+    one = ShardFolder(address, cache=cache).face(0, 0).crop
+    for path in (*copied.glob("*.tar"), copied / MANIFEST):
+        path.unlink()
+    write_shards(photos, photos / "landmarks.csv", copied, SIZE, faces=4)  # JPEG now
+    assert not np.array_equal(ShardFolder(address, cache=cache).face(0, 0).crop, one)
 
 
 def test_what_cannot_be_fetched_is_told(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("focus.data.fetching.time.sleep", lambda seconds: None)
     fetched = Fetched(address, tmp_path, 1 << 30)
     with pytest.raises(FocusError, match=r"nothing\.tar: cannot be fetched \(FileNotFoundError"):
-        fetched.path("nothing.tar", 10)
+        fetched.open("nothing.tar", 10)
     with pytest.raises(FocusError, match=r"000000\.tar: expected 10 bytes, got more"):
-        fetched.path("000000.tar", 10)
+        fetched.open("000000.tar", 10)
     with pytest.raises(FocusError, match=r"expected 100000000 bytes, got \d+"):
-        fetched.path("000000.tar", 100_000_000)
-    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"]
+        fetched.open("000000.tar", 100_000_000)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"]
     with pytest.raises(FocusError, match="at most 5 bytes"):
         fetched.read(MANIFEST, 5)
     with pytest.raises(FocusError, match="expected a folder of this machine"):
-        Fetched(address, None, 1).path("000000.tar", 10)
+        Fetched(address, None, 1).open("000000.tar", 10)
     with pytest.raises(FocusError, match=r"Protocol not known|cannot be fetched"):
         ShardFolder("nowhere://there", cache=tmp_path)
 

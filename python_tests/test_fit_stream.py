@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -115,6 +117,31 @@ def test_one_that_fails_takes_no_other_with_it(model: MorphableModel, tmp_path: 
     assert Path(odd.name).stem == "odd"
     assert odd.reason.startswith("ArithmeticError: too odd")
     assert report.faults == 1
+
+
+def test_filters_of_warnings_stay_as_they_were(model: MorphableModel, faces: list[PhotoFace], tmp_path: Path) -> None:
+    """Photos are decoded under filters of their own, in two threads."""
+
+    class Warned(Network):
+        def open(self, image: str | Path, landmarks: NDArray[np.float64], *, name: str) -> OpenPhoto:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                time.sleep(0.01 * (1 + len(self.opened) % 3))
+                return super().open(image, landmarks, name=name)
+
+    before = list(warnings.filters)
+    run(Warned(model, 2), faces, tmp_path / "out")
+    assert list(warnings.filters) == before
+
+
+def test_photos_that_are_open_are_bounded(
+    model: MorphableModel, faces: list[PhotoFace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("focus.fit.stream._MOST_BYTES", 3 * 64 * 64 * 3)
+    network = Network(model, 16)
+    report = run(network, faces, tmp_path / "out")
+    assert len(report.written) == COUNT
+    assert max(map(len, network.batches)) <= 4
 
 
 def test_a_full_disk_is_told_once(

@@ -99,13 +99,19 @@ class Prepare(Command):
                     pictures.append(mark_points(crop, points[known]))
                 update("crops", index + 1, len(folder), item.name)
         outcome.written.append(write_text(self.out / _TABLE, table.getvalue()))
-        sheet = [pictures[start : start + _SHEET_COLUMNS] for start in range(0, len(pictures), _SHEET_COLUMNS)]
-        outcome.written.append(write_image(self.out / _SHEET, grid(sheet, cell=min(self.image_size, 160))))
+        outcome.written.append(self._sheet(pictures))
         return outcome
+
+    def _sheet(self, pictures: list[Picture]) -> Path:
+        sheet = [pictures[start : start + _SHEET_COLUMNS] for start in range(0, len(pictures), _SHEET_COLUMNS)]
+        return write_image(self.out / _SHEET, grid(sheet, cell=min(self.image_size, 160)))
 
     def _in_shards(self, landmarks: Path, found: Detections) -> Outcome:
         if not self.photos.is_dir():
             raise FocusError(f"{self.photos}: no such folder of photos")
+        sheet_file = self.out / _SHEET
+        if sheet_file.exists() and not (self.out / MANIFEST).exists():
+            raise FocusError(f"{sheet_file} would be replaced by a result; choose another folder for results")
         with bars() as update:
             shards, skipped = write_shards(
                 self.photos,
@@ -132,8 +138,7 @@ class Prepare(Command):
         )
         if self.landmarks is None:
             tell(outcome, found)
-        sheet = [pictures[start : start + _SHEET_COLUMNS] for start in range(0, len(pictures), _SHEET_COLUMNS)]
-        outcome.written.append(write_image(self.out / _SHEET, grid(sheet, cell=min(self.image_size, 160))))
+        outcome.written.append(self._sheet(pictures))
         say(f"{made.count} faces in {len(shards)} shards; to train with them: focus train --data.shards {self.out}")
         return outcome
 

@@ -22,7 +22,7 @@ from focus.errors import FocusError
 from focus.files import check_input, read_input
 from focus.sealed import DamagedError, open_any_json, seal_json
 
-_RESERVE = 4 << 30
+RESERVE = 4 << 30
 """Bytes of the disk that are left for what else a run writes."""
 
 
@@ -88,7 +88,7 @@ class CropStore:
         line = {"key": key, "crop": number, "photo_size": list(photo_size), "sha256": _digest(data)}
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            if shutil.disk_usage(self._file.parent).free < _RESERVE:
+            if shutil.disk_usage(self._file.parent).free < RESERVE:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             _append(self._file, number * self._bytes, data)
             _append(self._lines, None, seal_json(line).encode() + b"\n")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
-import hashlib
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+from focus.data.crops import RESERVE
 from focus.errors import FocusError
 
 _TRIES = 3
@@ -31,14 +33,12 @@ class Fetched:
 
     Args:
         location: address of the folder.
-        cache: folder on this machine; None: nothing can be kept, only read.
-        limit: bytes of the files in it.
+        cache: folder on this machine, of this location alone; None: nothing can be kept, only read.
+        limit: bytes of the files in it. Those that are open while they make room take theirs until they are closed.
     """
 
     def __init__(self, location: str, cache: Path | None, limit: int) -> None:
-        self._location, self._limit = location.rstrip("/"), limit
-        own = hashlib.sha256(self._location.encode()).hexdigest()[:16]  # other folders have files of the same names
-        self._cache = None if cache is None else cache / own
+        self._location, self._cache, self._limit = location.rstrip("/"), cache, limit
         self._expected: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -54,36 +54,44 @@ class Fetched:
         return bytes(data)
 
     def expect(self, name: str, size: int) -> None:
-        """Fetches a file in a thread. An error is told to who asks for its path."""
+        """Fetches a file in a thread. An error is told to who opens it."""
 
         def fetch() -> None:
-            with contextlib.suppress(FocusError):
-                self.path(name, size)
-            self._expected.discard(name)
+            try:
+                with contextlib.suppress(FocusError):
+                    os.close(self.open(name, size))
+            finally:
+                self._expected.discard(name)
 
         if name not in self._expected:
             self._expected.add(name)
             threading.Thread(target=fetch, name="focus fetching", daemon=True).start()
 
-    def path(self, name: str, size: int) -> Path:
-        """Where a file is on this machine; it is fetched first where it is not there.
+    def open(self, name: str, size: int) -> int:
+        """A descriptor of a file, for reading; it is fetched first where it is not there.
 
         Raises:
             FocusError: it cannot be fetched, has another size, or there is no room.
         """
         if self._cache is None:
             raise FocusError(f"{self._location}: expected a folder of this machine for what is fetched, got none")
+        if size > self._limit:
+            raise FocusError(
+                f"{self._location}/{name}: has {size:,} bytes, and {self._limit:,} are kept at most "
+                "(data.crops_gigabytes)"
+            )
         path = self._cache / name
         try:
             self._cache.mkdir(parents=True, exist_ok=True)
-            with _locked(self._cache / f".{name}.lock"):
+            # Of all files: who makes room, or opens one, does it alone.
+            with _locked(self._cache / ".lock"):
                 if not path.is_file() or path.stat().st_size != size:
                     self._make_room(size)
                     self._fetch(name, path, size)
                 os.utime(path)
+                return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         except OSError as error:
             raise FocusError(f"{path}: cannot be kept: {error.strerror or error}") from error
-        return path
 
     def _fetch(self, name: str, path: Path, size: int) -> None:
         partial = path.with_name(f".{name}.part")
@@ -116,6 +124,8 @@ class Fetched:
             with contextlib.suppress(OSError):  # another process has made room
                 status = path.stat()
                 there.append((status.st_mtime_ns, status.st_size, path))
+        if shutil.disk_usage(cache).free < size + RESERVE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         left = sum(entry[1] for entry in there) + size - self._limit
         for _, count, path in sorted(there):
             if left <= 0:

@@ -221,13 +221,13 @@ class PhotoFolder:
                 crop = self._store.crop(crop)
         if isinstance(crop, np.ndarray):
             return crop
-        if _state(item.path) != item.state:
+        if file_state(item.path) != item.state:
             raise FocusError(f"{item.path}: was changed or removed while it was in use")
         return margin_alignment(item.alignment).crop_image(read_image(item.path))
 
     def _open(self, face: Face) -> tuple[PhotoItem, NDArray[np.uint8] | str]:
         """A photo, and its crop or the key of that."""
-        values, state = face.points, _state(face.path)
+        values, state = face.points, file_state(face.path)
         digest = digest_input(face.path, limits.IMAGE_FILE)
         key = hashlib.sha256(
             f"{_FORMAT} {self.image_size} {digest} ".encode() + values.astype("<f8").tobytes()
@@ -262,7 +262,8 @@ class PhotosChangedLater:
         return self._photos._batch(indices, augment_seed, later=True)
 
 
-def _state(path: Path) -> tuple[int, int] | None:
+def file_state(path: Path) -> tuple[int, int] | None:
+    """Size in bytes and time of the last change in nanoseconds; None where there is no such file."""
     try:
         status = path.stat()
     except OSError:

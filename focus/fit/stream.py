@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,8 +18,8 @@ from focus.fit.crop import OpenPhoto
 from focus.fit.results import Failed, Job, Results, Written
 from focus.reconstruction import Reconstruction
 
-_AHEAD = 2
-"""Batches that are opened, and results that are written, at any time beside the batch that the network has."""
+_MOST_BYTES = 1 << 30
+"""Of photos that are open; where one has more, it is alone."""
 
 
 @runtime_checkable
@@ -62,15 +63,23 @@ class Stream:
         self._results, self._jobs, self._network, self._take = results, jobs, network, take
         self._left = iter(range(len(jobs)))
         self._opening: deque[tuple[int, Future[_Opened | _Answer]]] = deque()
-        self._writing: deque[tuple[int, Future[_Answer]]] = deque()
+        self._answers: dict[int, Future[_Answer]] = {}
+        self._bytes: dict[int, int] = {}
+        """Of the photos that are in work."""
+        self._next = 0
+        """The face that is told of next."""
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="focus photos")
+        self._warnings = warnings.catch_warnings()
 
     def __enter__(self) -> Stream:
+        # Photos are decoded under filters of warnings, which threads put back in any order.
+        self._warnings.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
-        for index, future in self._writing:
+        self._warnings.__exit__(None, None, None)
+        for index, future in sorted(self._answers.items()):
             answer = None if future.cancelled() else future.result()
             if answer is not None and not (isinstance(answer, Failed) and answer.full):  # which is told once
                 self._take(index, answer)
@@ -79,24 +88,32 @@ class Stream:
         """To the end, or until `take` returns False."""
         for group in self._groups():
             self._reconstruct(group)
-            while len(self._writing) > _AHEAD * self._network.batch_size:
+            while self._next in self._answers and (
+                self._answers[self._next].done() or self._is_full or len(self._answers) > self._network.batch_size
+            ):
                 if not self._told():
                     return
-        while self._writing:
+        while self._next in self._answers:
             if not self._told():
                 return
 
+    @property
+    def _is_full(self) -> bool:
+        return sum(self._bytes.values()) > _MOST_BYTES
+
     def _told(self) -> bool:
-        index, future = self._writing[0]
-        answer = future.result()
-        self._writing.popleft()
-        return self._take(index, answer)
+        """Tells of the next face; whether to go on."""
+        answer = self._answers[self._next].result()
+        del self._answers[self._next]
+        self._bytes.pop(self._next, None)
+        self._next += 1
+        return self._take(self._next - 1, answer)
 
     def _groups(self) -> Iterator[list[tuple[int, _Opened]]]:
-        """Photos to be reconstructed, the last ones perhaps none; what is told of the others waits for its turn."""
+        """Photos to be reconstructed; those that need not be, or cannot, are among the answers at once."""
         group: list[tuple[int, _Opened]] = []
         while True:
-            while len(self._opening) <= _AHEAD * self._network.batch_size:
+            while not self._opening or (len(self._opening) <= self._network.batch_size and not self._is_full):
                 index = next(self._left, None)
                 if index is None:
                     break
@@ -106,13 +123,12 @@ class Stream:
             index, future = self._opening.popleft()
             found = future.result()
             if isinstance(found, _Opened):
+                self._bytes[index] = found.photo.photo.nbytes
                 group.append((index, found))
             else:
-                if group:  # answers keep their order
-                    yield group
-                    group = []
-                self._writing.append((index, self._pool.submit(lambda answer: answer, found)))
-            if len(group) == self._network.batch_size:
+                self._answers[index] = Future()
+                self._answers[index].set_result(found)
+            if len(group) == self._network.batch_size or self._is_full or not group:
                 yield group
                 group = []
         yield group
@@ -141,12 +157,12 @@ class Stream:
                     self._reconstruct([one])
                 return
             index = group[0][0]
-            self._writing.append((index, self._pool.submit(Failed.by, self._jobs[index], error)))
+            self._answers[index] = self._pool.submit(Failed.by, self._jobs[index], error)
             return
         seconds = (time.perf_counter() - begun) / len(group)
         for (index, opened), result in zip(group, found, strict=True):
-            future = self._pool.submit(self._write, self._jobs[index], opened, result, opened.seconds + seconds)
-            self._writing.append((index, future))
+            taken = opened.seconds + seconds
+            self._answers[index] = self._pool.submit(self._write, self._jobs[index], opened, result, taken)
 
     def _write(self, job: Job, opened: _Opened, found: Reconstruction, seconds: float) -> _Answer:
         begun = time.perf_counter()

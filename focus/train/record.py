@@ -151,12 +151,15 @@ class Inputs:
         """The shards of a run.
 
         Raises:
-            FocusError: they are others than before, and that is not accepted.
+            FocusError: they are others than before, where nobody knows which of their photos were held out.
         """
         text = " ".join(folder.digest for folder in folders)
         self.digests["shards"] = hashlib.sha256(text.encode()).hexdigest()
         if self._known is not None and self._known.get("shards") != self.digests["shards"]:
-            self._changed("other shards (setting data.shards)")
+            raise FocusError(
+                f"{self.checkpoint.path if self.checkpoint else ''}: the data of this run have changed: other shards "
+                "(setting data.shards). Give those of before, or start a new run in another folder"
+            )
 
     def photos(self, name: str, folder: PhotoFolder, *, validation: int, seed: int) -> PhotoRecord:
         """The photos of a folder, each on its side of the split.

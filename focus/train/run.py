@@ -61,7 +61,7 @@ def train(
         folder: made if need be. If it holds a run already, `resume` must be set. One process at a time works in it.
         resume: go on with the run in `folder`, if there is one.
         accept_changed_data: go on although photos, landmarks or weights that the run reads are others than before.
-            Photos that were held out for validation stay so.
+            Photos that were held out for validation stay so, which cannot be said of shards: these must be the same.
         after_turn: see `Trainer`.
         make_logger: from folder, settings and the iteration to go on from; None: `RunLogger`.
 
@@ -326,7 +326,8 @@ def shard_source(settings: Settings, logger: Logger, inputs: Inputs) -> tuple[Da
             location,
             cache=cache,
             cache_bytes=limit // len(data.shards),
-            open_files=2 * settings.batch_size,
+            # Of this process, of all folders together.
+            open_files=2 * settings.batch_size // (place()[1] * len(data.shards)) + 2,
         )
         for location in data.shards
     ]

@@ -31,7 +31,7 @@ class ShardSource:
         batch_size: faces per batch, of all processes.
         seed: of order and changes.
         augment: change the faces at random.
-        validation: that many of the first faces of the first shard are held out, at most a fifth of all.
+        validation: the first so many faces are held out, at most a fifth of all, and what else their photos show.
         part: (number of this process, number of processes); each gets its share of every batch.
         later: leave the changes of the pictures to `FaceBatch.changed`.
     """
@@ -56,17 +56,19 @@ class ShardSource:
         self.image_size = sizes.pop()
         self._folders, self._seed, self._augment, self._later = list(folders), seed, augment, later
         self._places = [(one, shard) for one in range(len(folders)) for shard in range(len(folders[one].shards))]
-        counts = [folders[one].shards[shard].faces for one, shard in self._places]
-        total = sum(counts)
-        self.held_out = min(validation, int(total * _LARGEST_VALIDATION_SHARE), counts[0])
-        counts[0] -= self.held_out
-        self.count = total - self.held_out
+        counts = np.array([folders[one].shards[shard].faces for one, shard in self._places])
+        self._held_out = self._first(counts, min(validation, int(counts.sum() * _LARGEST_VALIDATION_SHARE)))
+        self._without = np.zeros_like(counts)
+        for place, _ in self._held_out:
+            self._without[place] += 1
+        counts -= self._without
+        self.count = int(counts.sum())
         """Faces to learn from."""
         if self.count < batch_size:
             raise FocusError(
                 f"settings: batch_size: expected at most the {self.count} faces to learn from, got {batch_size}"
             )
-        self._counts, self._length = np.array(counts), self.count // batch_size  # of a lane, faces
+        self._counts, self._length = counts, self.count // batch_size  # of a lane, faces
         self._augmentation = AugmentationSettings()
         self._lanes = range(number * batch_size // size, (number + 1) * batch_size // size)
         self._row = _Row.of(self._counts, seed, 0)
@@ -83,7 +85,7 @@ class ShardSource:
             place, number = self._row.face(lane * self._length + offset)
             faces.append(self._face(int(self._row.shards[place]), number))
             following = place + 1
-            if self._expected.get(lane) != following < len(self._row.shards):
+            if self._expected.get(lane) != following < self._row.place((lane + 1) * self._length - 1) + 1:
                 self._expected[lane] = following
                 one, shard = self._places[int(self._row.shards[following])]
                 self._folders[one].expect(shard)
@@ -92,15 +94,39 @@ class ShardSource:
 
     def validation(self) -> FaceBatch | None:
         """The faces that are held out, as they are; None: there are none."""
-        if not self.held_out:
+        if not self._held_out:
             return None
-        faces = [self._folders[0].face(0, number) for number in range(self.held_out)]
+        faces = []
+        for place, number in self._held_out:
+            one, shard = self._places[place]
+            faces.append(self._folders[one].face(shard, number))
         return batch_of(faces, self.image_size, self._augmentation, [None] * len(faces), later=False)
+
+    @property
+    def held_out(self) -> int:
+        """Faces that are not learnt from."""
+        return len(self._held_out)
 
     def _face(self, place: int, number: int) -> CroppedFace:
         """A face by its number among those of a shard to learn from."""
         one, shard = self._places[place]
-        return self._folders[one].face(shard, number + (self.held_out if place == 0 else 0))
+        return self._folders[one].face(shard, number + int(self._without[place]))
+
+    def _first(self, counts: NDArray[np.int64], wanted: int) -> list[tuple[int, int]]:
+        """(shard, face) of the first faces, to the end of a photo."""
+        found: list[tuple[int, int]] = []
+        if not wanted:
+            return found
+        last = ""
+        for place, count in enumerate(counts):
+            one, shard = self._places[place]
+            for number in range(int(count)):
+                digest = self._folders[one].face(shard, number).digest
+                if len(found) >= wanted and digest != last:
+                    return found
+                found.append((place, number))
+                last = digest
+        return found
 
 
 @dataclass
@@ -120,9 +146,13 @@ class _Row:
         shards = _generator(seed, epoch, 0).permutation(len(counts))
         return cls(epoch, shards, np.cumsum(counts[shards]), seed, OrderedDict())
 
+    def place(self, position: int) -> int:
+        """Of the shard in the row that has a position."""
+        return int(np.searchsorted(self._ends, position, side="right"))
+
     def face(self, position: int) -> tuple[int, int]:
         """(place of the shard in the row, face of it)."""
-        place = int(np.searchsorted(self._ends, position, side="right"))
+        place = self.place(position)
         if place not in self._shuffled:
             begin = int(self._ends[place - 1]) if place else 0
             count = int(self._ends[place]) - begin
