@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import focus.data.photos
 import focus.data.shards
 from focus.data import PhotoFolder
 from focus.data.photos import margin_size
@@ -101,7 +102,7 @@ def test_two_processes_make_the_same(photos: Path, shards: Path, tmp_path: Path)
 
 
 def test_a_stopped_run_goes_on(photos: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, decoded = focus.data.shards.read_image, []
+    read, decoded = focus.data.photos.read_image, []
 
     def counted(path: Path) -> np.ndarray:
         decoded.append(path)
@@ -109,7 +110,7 @@ def test_a_stopped_run_goes_on(photos: Path, shards: Path, tmp_path: Path, monke
             raise KeyboardInterrupt
         return read(path)
 
-    monkeypatch.setattr(focus.data.shards, "read_image", counted)
+    monkeypatch.setattr(focus.data.photos, "read_image", counted)
     out = tmp_path / "s"
 
     def make() -> None:

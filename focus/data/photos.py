@@ -235,20 +235,31 @@ class PhotoFolder:
         crop: NDArray[np.uint8] | str = key
         if self._store is not None and key in self._store:  # it was found good before
             size = self._store.photo_size(key)
-            alignment = self._aligned(values)
+            alignment = aligned(values, self.image_size)
         else:
-            photo = read_image(face.path)
-            check_landmarks(values, photo, image_orientation(face.path), face.name)
-            alignment = self._aligned(values)
-            size, crop = photo.shape[:2], margin_alignment(alignment).crop_image(photo)
+            crop, alignment, size = cut(face, self.image_size)
             if self._store is not None and self._store.add(key, crop, size):
                 crop = key
         landmarks, weights = expand_to_68(values)
         item = PhotoItem(face.name, face.photo, face.path, landmarks, weights, values, alignment, size, digest, state)
         return item, crop
 
-    def _aligned(self, points: NDArray[np.float64]) -> Alignment:
-        return estimate_alignment(points if len(points) == 5 else five_from_68(points), self.image_size)
+
+def aligned(points: NDArray[np.float64], image_size: int) -> Alignment:
+    """The crop of a face with 68 or five points."""
+    return estimate_alignment(points if len(points) == 5 else five_from_68(points), image_size)
+
+
+def cut(face: Face, image_size: int) -> tuple[NDArray[np.uint8], Alignment, tuple[int, int]]:
+    """The crop of a face with its margin, its alignment without, and the photo's (height, width).
+
+    Raises:
+        FocusError: an unusable photo, or landmarks that are not those of it.
+    """
+    photo = read_image(face.path)
+    check_landmarks(face.points, photo, image_orientation(face.path), face.name)
+    alignment = aligned(face.points, image_size)
+    return margin_alignment(alignment).crop_image(photo), alignment, (photo.shape[0], photo.shape[1])
 
 
 class PhotosChangedLater:

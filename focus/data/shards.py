@@ -25,12 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focus import limits
-from focus.data.align import MINIMUM_SIZE, estimate_alignment
-from focus.data.conventions import check_landmarks
+from focus.data.align import MINIMUM_SIZE
 from focus.data.fetching import Fetched, is_remote
-from focus.data.images import decode_image, encode_image, image_orientation, read_image
-from focus.data.landmarks import Face, Skip, expand_to_68, find_faces, five_from_68, read_landmarks
-from focus.data.photos import CroppedFace, file_state, margin_alignment, margin_size
+from focus.data.images import decode_image, encode_image
+from focus.data.landmarks import Face, Skip, expand_to_68, find_faces, read_landmarks
+from focus.data.photos import CroppedFace, cut, file_state, margin_alignment, margin_size
 from focus.errors import FocusError
 from focus.files import check_input, digest_input, write_files
 from focus.lock import only_one
@@ -326,15 +325,12 @@ class _Work:
         return skipped, count
 
     def _face(self, face: Face) -> tuple[bytes, dict[str, Any]]:
-        photo = read_image(face.path)
-        check_landmarks(face.points, photo, image_orientation(face.path), face.name)
-        points = face.points if len(face.points) == 5 else five_from_68(face.points)
-        alignment = margin_alignment(estimate_alignment(points, self.image_size))
-        picture = encode_image(alignment.crop_image(photo), self.suffix)
+        crop, alignment, size = cut(face, self.image_size)
+        alignment, picture = margin_alignment(alignment), encode_image(crop, self.suffix)
         return picture, {
             "name": face.name,
             "landmarks": alignment.to_crop(face.points).tolist(),
-            "photo_size": list(photo.shape[:2]),
+            "photo_size": list(size),
             "scale": alignment.scale,
             "center": list(alignment.center),
             "photo_sha256": digest_input(face.path, limits.IMAGE_FILE),
